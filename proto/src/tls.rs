@@ -1,0 +1,160 @@
+//! TLS between coordinators and agents: one cryptographic provider, one place that builds configurations.
+//!
+//! Owns the mutual TLS of the token streams, and how a joining Mac, which holds a token and no certificate yet, recognises the
+//! true cluster. Refuses TLS 1.2 and peers without a certificate. gRPC takes the same PEM material through tonic's own settings.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+
+use crate::STREAM_ALPN;
+use crate::token::JoinToken;
+
+/// A node's certificate, its key and the CA that signed it, all PEM. `Debug` hides the key.
+#[derive(Clone)]
+pub struct Credentials {
+    pub certificate_pem: String,
+    pub key_pem: String,
+    pub ca_certificate_pem: String,
+}
+
+/// The material does not make a working TLS configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("a PEM block is malformed: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    #[error("TLS refuses the certificate or key: {0}")]
+    Refused(#[from] Error),
+    #[error("TLS cannot build its verifier: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// The one provider of the whole project; two linked providers make rustls panic unless one is named.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+impl Credentials {
+    /// The coordinator's side of the token streams: asks for a certificate of this cluster and takes nothing less.
+    pub fn stream_server(&self) -> Result<ServerConfig, TlsError> {
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider()).build()?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(self.chain()?, self.key()?)?;
+        config.alpn_protocols = vec![STREAM_ALPN.to_vec()];
+        Ok(config)
+    }
+
+    /// The agent's side of the token streams.
+    pub fn stream_client(&self) -> Result<ClientConfig, TlsError> {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(self.roots()?)
+            .with_client_auth_cert(self.chain()?, self.key()?)?;
+        config.alpn_protocols = vec![STREAM_ALPN.to_vec()];
+        Ok(config)
+    }
+
+    /// Leaf and CA in one PEM text: the CA goes along so that a joining Mac can compare it with its token.
+    pub fn chain_pem(&self) -> String {
+        format!("{}\n{}", self.certificate_pem.trim_end(), self.ca_certificate_pem)
+    }
+
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        Ok(CertificateDer::pem_slice_iter(self.chain_pem().as_bytes()).collect::<Result<_, _>>()?)
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        Ok(PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?)
+    }
+
+    fn roots(&self) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.ca_certificate_pem.as_bytes())?)?;
+        Ok(roots)
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+/// TLS of a first contact: trusts exactly the cluster whose CA the token pins, and remembers nothing.
+pub fn joining_client(token: &JoinToken) -> Result<ClientConfig, TlsError> {
+    let verifier = Arc::new(PinnedCa { token: token.clone() });
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Accepts a chain only if it brings along the CA that the token pins and verifies against that CA in the ordinary way.
+#[derive(Debug)]
+struct PinnedCa {
+    token: JoinToken,
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let pinned = intermediates.iter().find(|certificate| self.token.pins(certificate));
+        let Some(ca) = pinned else {
+            return Err(Error::General("this is not the cluster that issued the join token".to_owned()));
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?
+            .verify_server_cert(leaf, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        None
+    }
+}
