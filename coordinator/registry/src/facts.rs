@@ -1,0 +1,87 @@
+//! The facts themselves, as they lie in a snapshot.
+//!
+//! Owns their form. Refuses to show secrets in `Debug`, and to be changed from outside the crate: a reader gets
+//! references, and [`crate::Registry::apply`] is the only writer.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ClusterId, ModelName, ModelSource, Role, TokenId};
+
+/// The founding of the cluster.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The name of the cluster.
+    pub id: ClusterId,
+    /// The certificate of its authority.
+    pub ca_certificate_pem: String,
+    /// The private key of its authority.
+    pub ca_key_pem: String,
+    /// When it was founded, in milliseconds since 1970.
+    pub founded_at_unix_ms: u64,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A join token that is out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    #[serde(with = "crate::secret_hash")]
+    pub(crate) secret_hash: [u8; 32],
+    /// What a joiner becomes.
+    pub role: Role,
+    /// The first moment at which it is no longer good, in milliseconds since 1970.
+    pub expires_at_unix_ms: u64,
+    /// How many machines may join with it; absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// How many machines became nodes with it.
+    #[serde(default)]
+    pub used: u32,
+}
+
+impl Token {
+    /// No further machine may join with it.
+    #[must_use]
+    pub fn spent(&self) -> bool {
+        self.uses.is_some_and(|uses| self.used >= uses)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("role", &self.role)
+            .field("expires_at_unix_ms", &self.expires_at_unix_ms)
+            .field("uses", &self.uses)
+            .field("used", &self.used)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A machine that was admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// What people call it.
+    pub name: String,
+    /// What it may do; belongs into its certificate.
+    pub role: Role,
+    /// Fingerprint of its public key, lower-case hex.
+    pub public_key: String,
+    /// The token it joined with.
+    pub token: TokenId,
+    /// When it was admitted, in milliseconds since 1970.
+    pub admitted_at_unix_ms: u64,
+    /// It is no longer a member and never will be.
+    #[serde(default)]
+    pub revoked: bool,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) wanted: BTreeMap<ModelName, ModelSource>,
+}

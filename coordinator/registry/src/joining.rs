@@ -1,0 +1,153 @@
+//! Who may become a node, and who is one no longer.
+//!
+//! Owns join tokens, admission and revocation. Refuses to give a number twice, to bring a revoked key back, and to
+//! let an expired or spent token make a new node.
+
+use alloc::borrow::ToOwned as _;
+use alloc::collections::BTreeMap;
+
+use crate::facts::{Node, Token};
+use crate::limits;
+use crate::registry::{Registry, check_id};
+use crate::reply::{Bounded, Field, Refusal, Reply};
+use crate::secret_hash;
+use crate::{NodeId, TokenId};
+
+/// A machine at the door.
+pub(crate) struct Joiner<'a> {
+    pub(crate) token: &'a TokenId,
+    pub(crate) secret_hash: &'a [u8; 32],
+    pub(crate) name: &'a str,
+    pub(crate) public_key: &'a str,
+    pub(crate) at_unix_ms: u64,
+}
+
+impl Registry {
+    pub(crate) fn issue_token(&mut self, id: &TokenId, token: Token) -> Result<Reply, Refusal> {
+        check_id(&id.0, Field::TokenId)?;
+        if token.uses == Some(0) {
+            return Err(Refusal::Malformed { what: Field::TokenUses });
+        }
+        if let Some(known) = self.tokens.get(id) {
+            let same = Token { used: 0, ..known.clone() } == token;
+            return if same {
+                Ok(Reply::AlreadySo)
+            } else {
+                Err(Refusal::TokenIdTaken { token: id.clone() })
+            };
+        }
+        while self.tokens.len() >= limits::TOKENS_MAX {
+            let Some(least) = least_useful(&self.tokens) else { break };
+            self.tokens.remove(&least);
+        }
+        self.tokens.insert(id.clone(), token);
+        Ok(Reply::Done)
+    }
+
+    /// Decides in this order:
+    /// 1. the token is known, its secret is right, and it has not expired;
+    /// 2. a known key is the node it was before, without spending the token, so that a lost answer can be asked for
+    ///    again; but a revoked key stays out, and a node never changes its role;
+    /// 3. a new key spends the token and becomes the next node.
+    pub(crate) fn admit(&mut self, joiner: &Joiner<'_>) -> Result<Reply, Refusal> {
+        check_joiner(joiner)?;
+        let token = self.shown_token(joiner)?; // 1
+        let (role, spent) = (token.role, token.spent());
+        if let Some((node, known)) = self.nodes.iter().find(|(_, node)| node.public_key == joiner.public_key)
+        {
+            return admit_again(*node, known, role); // 2
+        }
+        if spent {
+            return Err(Refusal::TokenSpent { token: joiner.token.clone() });
+        }
+        let node = self.next_node()?;
+        if let Some(token) = self.tokens.get_mut(joiner.token) {
+            token.used = token.used.saturating_add(1);
+        }
+        self.last_node = node.0;
+        let entry = Node {
+            name: joiner.name.to_owned(),
+            role,
+            public_key: joiner.public_key.to_owned(),
+            token: joiner.token.clone(),
+            admitted_at_unix_ms: joiner.at_unix_ms,
+            revoked: false,
+            wanted: BTreeMap::new(),
+        };
+        self.nodes.insert(node, entry);
+        Ok(Reply::NodeAdmitted { node, again: false }) // 3
+    }
+
+    pub(crate) fn revoke(&mut self, id: NodeId) -> Result<Reply, Refusal> {
+        let node = self.nodes.get_mut(&id).ok_or(Refusal::UnknownNode { node: id })?;
+        if node.revoked {
+            return Ok(Reply::AlreadySo);
+        }
+        node.revoked = true;
+        node.wanted.clear();
+        self.forget_oldest_revoked();
+        Ok(Reply::Done)
+    }
+
+    /// A wrong secret and an unknown id are one refusal, so that ids cannot be collected by guessing.
+    fn shown_token(&self, joiner: &Joiner<'_>) -> Result<&Token, Refusal> {
+        let known = self.tokens.get(joiner.token);
+        let token = known
+            .filter(|token| secret_hash::same(&token.secret_hash, joiner.secret_hash))
+            .ok_or_else(|| Refusal::UnknownToken { token: joiner.token.clone() })?;
+        if joiner.at_unix_ms >= token.expires_at_unix_ms {
+            return Err(Refusal::TokenExpired { token: joiner.token.clone() });
+        }
+        Ok(token)
+    }
+
+    fn next_node(&self) -> Result<NodeId, Refusal> {
+        let full = Refusal::TooMany { what: Bounded::LiveNodes, limit: limits::LIVE_NODES_MAX };
+        let live = self.nodes.values().filter(|node| !node.revoked).count();
+        if live >= limits::LIVE_NODES_MAX {
+            return Err(full);
+        }
+        // A snapshot edited by hand may have lost the counter; the nodes in it still count.
+        let last = self.nodes.last_key_value().map_or(0, |(node, _)| node.0).max(self.last_node);
+        last.checked_add(1).map(NodeId).ok_or(full)
+    }
+
+    fn forget_oldest_revoked(&mut self) {
+        let revoked = || self.nodes.iter().filter(|(_, node)| node.revoked).map(|(node, _)| *node);
+        let oldest = if revoked().count() > limits::REVOKED_NODES_MAX { revoked().next() } else { None };
+        if let Some(node) = oldest {
+            self.nodes.remove(&node);
+        }
+    }
+}
+
+fn admit_again(node: NodeId, known: &Node, token_gives: crate::Role) -> Result<Reply, Refusal> {
+    if known.revoked {
+        return Err(Refusal::NodeRevoked { node });
+    }
+    if known.role != token_gives {
+        return Err(Refusal::TokenRoleMismatch { node, is: known.role, token_gives });
+    }
+    Ok(Reply::NodeAdmitted { node, again: true })
+}
+
+/// Spent tokens go first, then the one that expires first.
+fn least_useful(tokens: &BTreeMap<TokenId, Token>) -> Option<TokenId> {
+    let rank = |token: &Token| (!token.spent(), token.expires_at_unix_ms);
+    tokens.iter().min_by_key(|(_, token)| rank(token)).map(|(id, _)| id.clone())
+}
+
+fn check_joiner(joiner: &Joiner<'_>) -> Result<(), Refusal> {
+    // The refusals of a token repeat its id, so what a stranger sends must be formed like one.
+    check_id(&joiner.token.0, Field::TokenId)?;
+    let name = joiner.name;
+    if name.is_empty() || name.len() > limits::NODE_NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(Refusal::Malformed { what: Field::NodeName });
+    }
+    let key = joiner.public_key;
+    let hex = key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if key.is_empty() || key.len() > limits::FINGERPRINT_BYTES_MAX || !hex {
+        return Err(Refusal::Malformed { what: Field::PublicKey });
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! Every bound of this crate, with its reason. All replicas must agree on them: lowering one makes a replica
+//! refuse what another accepted, so a bound may only grow, and only with a cluster-wide upgrade.
+
+/// Nodes that are admitted and not revoked. Ten times the largest Mac farm we aim at; a snapshot stays in the
+/// low megabytes.
+pub const LIVE_NODES_MAX: usize = 1024;
+
+/// Revoked nodes that are remembered, the oldest forgotten first. The number of a forgotten node is unknown, which
+/// refuses its certificate just as well; what is lost is only that its old key is recognised when it joins.
+pub const REVOKED_NODES_MAX: usize = 4096;
+
+/// Join tokens that are remembered. A farm needs a handful; a new one displaces a spent one, or the one that
+/// expires first, so that old tokens never keep an operator from making another.
+pub const TOKENS_MAX: usize = 1024;
+
+/// Models one node shall hold. More than the memory of any Mac carries at once, with room for small ones.
+pub const MODELS_PER_NODE_MAX: usize = 64;
+
+/// A model name: an owner and a name on a hub are at most 96 bytes each, plus the divider and some air.
+pub const MODEL_NAME_BYTES_MAX: usize = 200;
+
+/// A model folder's path: macOS itself refuses paths above 1,024 bytes.
+pub const MODEL_PATH_BYTES_MAX: usize = 1024;
+
+/// Cluster and token ids: short random names made by a coordinator.
+pub const ID_BYTES_MAX: usize = 64;
+
+/// A machine's name: a host name is at most 253 bytes.
+pub const NODE_NAME_BYTES_MAX: usize = 256;
+
+/// A key's fingerprint in hex: room for a 512-bit hash.
+pub const FINGERPRINT_BYTES_MAX: usize = 128;
+
+/// A certificate or a private key in PEM: an RSA-4096 key takes 3.2 KiB, what we make takes less than one.
+pub const PEM_BYTES_MAX: usize = 16 * 1024;

@@ -1,0 +1,131 @@
+//! [`Registry`]: the facts, what reads them, and the one door through which they change.
+//!
+//! Owns the routing of a command to the idea that decides it, and the founding, which gates all others. Refuses any
+//! rule of its own beyond that: who may join is `joining.rs`, what is wanted where is `wanting.rs`.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{Cluster, Node, Token};
+use crate::joining::Joiner;
+use crate::limits;
+use crate::reply::{Field, Refusal, Reply};
+use crate::{ClusterId, Command, ModelName, ModelSource, NodeId, TokenId};
+
+/// The durable facts of one cluster. Equal on every replica that applied the same commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    #[serde(default)]
+    cluster: Option<Cluster>,
+    #[serde(default)]
+    pub(crate) tokens: BTreeMap<TokenId, Token>,
+    #[serde(default)]
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    /// The last number given to a node; outlives the node.
+    #[serde(default)]
+    pub(crate) last_node: u64,
+}
+
+impl Registry {
+    /// Changes the facts, or says why not. Total: every command has a reply, and a refused one changed nothing.
+    pub fn apply(&mut self, command: &Command) -> Reply {
+        match self.decide(command) {
+            Ok(reply) => reply,
+            Err(refusal) => Reply::Refused(refusal),
+        }
+    }
+
+    fn decide(&mut self, command: &Command) -> Result<Reply, Refusal> {
+        if let Command::FoundCluster { cluster, ca_certificate_pem, ca_key_pem, at_unix_ms } = command {
+            return self.found(cluster, ca_certificate_pem, ca_key_pem, *at_unix_ms);
+        }
+        if self.cluster.is_none() {
+            return Err(Refusal::NotFounded);
+        }
+        match command {
+            Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
+            Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses } => {
+                let (role, expires_at_unix_ms, uses) = (*role, *expires_at_unix_ms, *uses);
+                let token = Token { secret_hash: *secret_hash, role, expires_at_unix_ms, uses, used: 0 };
+                self.issue_token(id, token)
+            }
+            Command::AdmitNode { token, secret_hash, name, public_key, at_unix_ms } => {
+                self.admit(&Joiner { token, secret_hash, name, public_key, at_unix_ms: *at_unix_ms })
+            }
+            Command::RevokeNode { node } => self.revoke(*node),
+            Command::WantModel { node, model, source } => self.want(*node, model, source),
+            Command::UnwantModel { node, model } => self.unwant(*node, model),
+        }
+    }
+
+    fn found(&mut self, id: &ClusterId, certificate: &str, key: &str, at: u64) -> Result<Reply, Refusal> {
+        if self.cluster.is_some() {
+            return Err(Refusal::AlreadyFounded);
+        }
+        check_id(&id.0, Field::ClusterId)?;
+        check_pem(certificate, Field::CaCertificate)?;
+        check_pem(key, Field::CaKey)?;
+        self.cluster = Some(Cluster {
+            id: id.clone(),
+            ca_certificate_pem: String::from(certificate),
+            ca_key_pem: String::from(key),
+            founded_at_unix_ms: at,
+        });
+        Ok(Reply::Done)
+    }
+
+    /// The cluster; none before it is founded.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// A join token that is remembered, good or not.
+    #[must_use]
+    pub fn token(&self, id: &TokenId) -> Option<&Token> {
+        self.tokens.get(id)
+    }
+
+    /// All remembered join tokens, by id.
+    pub fn tokens(&self) -> impl Iterator<Item = (&TokenId, &Token)> {
+        self.tokens.iter()
+    }
+
+    /// A node, revoked or not.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+
+    /// All nodes, revoked or not, by number.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.nodes.iter().map(|(id, node)| (*id, node))
+    }
+
+    /// What a node shall hold, by name. Nothing for a node that is unknown or revoked.
+    pub fn wanted_on(&self, node: NodeId) -> impl Iterator<Item = (&ModelName, &ModelSource)> {
+        self.nodes.get(&node).into_iter().flat_map(|node| &node.wanted)
+    }
+
+    /// Every model that some node shall hold, each once, by name.
+    pub fn wanted_models(&self) -> impl Iterator<Item = &ModelName> {
+        let distinct: BTreeSet<&ModelName> =
+            self.nodes.values().flat_map(|node| node.wanted.keys()).collect();
+        distinct.into_iter()
+    }
+}
+
+/// Ids end up in file names, URLs and tables.
+pub(crate) fn check_id(id: &str, what: Field) -> Result<(), Refusal> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let fine = !id.is_empty() && id.len() <= limits::ID_BYTES_MAX && id.bytes().all(allowed);
+    if fine { Ok(()) } else { Err(Refusal::Malformed { what }) }
+}
+
+/// Only the size is looked at; whether it is PEM was the proposer's to find out, who made it.
+fn check_pem(pem: &str, what: Field) -> Result<(), Refusal> {
+    let fine = !pem.is_empty() && pem.len() <= limits::PEM_BYTES_MAX;
+    if fine { Ok(()) } else { Err(Refusal::Malformed { what }) }
+}

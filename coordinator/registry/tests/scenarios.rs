@@ -1,0 +1,111 @@
+//! Plays every file in `tests/scenarios` and compares the replies, to the letter, with what the file says.
+//!
+//! `UPDATE=1` writes what happened into the files instead; read the difference before you keep it.
+
+#[cfg(test)]
+mod script;
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use registry::{Registry, Reply};
+
+    use super::script::command;
+
+    fn files() -> Vec<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+        let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn every_scenario_goes_exactly_as_written() {
+        let update = std::env::var_os("UPDATE").is_some();
+        for file in files() {
+            let written = fs::read_to_string(&file).unwrap();
+            let played = play(&written);
+            if update {
+                fs::write(&file, &played).unwrap();
+            } else {
+                assert!(written == played, "{} differs; it went:\n{played}", file.display());
+            }
+        }
+    }
+
+    #[test]
+    fn there_are_scenarios() {
+        assert!(files().len() >= 6, "the folder of scenarios was not found or is nearly empty");
+    }
+
+    #[test]
+    fn a_scenario_that_was_tampered_with_fails() {
+        let file = files().into_iter().find(|file| file.ends_with("a_mac_joins.txt")).unwrap();
+        let tampered = fs::read_to_string(file).unwrap().replace("  node 1\n", "  node 2\n");
+        assert_ne!(play(&tampered), tampered);
+    }
+
+    /// Applies the commands of a scenario and prints it with the replies.
+    fn play(text: &str) -> String {
+        let mut registry = Registry::default();
+        let mut out = String::new();
+        for line in text.lines().filter(|line| !line.starts_with("  ")) {
+            writeln!(out, "{line}").unwrap();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if line == "show" {
+                show(&registry, &mut out);
+                continue;
+            }
+            let before = registry.clone();
+            let reply = registry.apply(&command(line));
+            writeln!(out, "  {}", reply_words(&reply)).unwrap();
+            let changed = matches!(reply, Reply::Done | Reply::NodeAdmitted { again: false, .. });
+            assert_eq!(registry != before, changed, "a reply tells whether something changed: {line}");
+        }
+        out
+    }
+
+    fn reply_words(reply: &Reply) -> String {
+        match reply {
+            Reply::Done => "done".to_owned(),
+            Reply::AlreadySo => "already so".to_owned(),
+            Reply::NodeAdmitted { node, again: false } => format!("node {node}"),
+            Reply::NodeAdmitted { node, again: true } => format!("node {node}, again"),
+            Reply::Refused(refusal) => format!("refused: {refusal}"),
+        }
+    }
+
+    fn show(registry: &Registry, out: &mut String) {
+        match registry.cluster() {
+            Some(cluster) => {
+                writeln!(out, "  cluster {} since {}", cluster.id, cluster.founded_at_unix_ms).unwrap()
+            }
+            None => writeln!(out, "  no cluster").unwrap(),
+        }
+        for (id, token) in registry.tokens() {
+            let uses = token.uses.map_or("any".to_owned(), |uses| uses.to_string());
+            let spent = if token.spent() { ", spent" } else { "" };
+            let expires = token.expires_at_unix_ms;
+            writeln!(
+                out,
+                "  token {id} for {}: used {} of {uses}{spent}, until {expires}",
+                token.role, token.used
+            )
+            .unwrap();
+        }
+        for (id, node) in registry.nodes() {
+            let revoked = if node.revoked { ", revoked" } else { "" };
+            let wanted: Vec<_> =
+                registry.wanted_on(id).map(|(name, source)| format!("{name} from {source:?}")).collect();
+            let role = node.role;
+            writeln!(out, "  node {id} {} {role}{revoked}: [{}]", node.name, wanted.join(", ")).unwrap();
+        }
+        let wanted: Vec<_> = registry.wanted_models().map(ToString::to_string).collect();
+        writeln!(out, "  wanted: [{}]", wanted.join(", ")).unwrap();
+    }
+}
