@@ -1,0 +1,46 @@
+//! What the caller chooses when it opens a replica, and the name of a replica.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// One replica's name in its Raft group, for ever: an id is never given to a second log, because a voter that
+/// forgot what it had promised can split the group. The folder remembers whose it is and refuses another id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReplicaId(pub u64);
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl From<u64> for ReplicaId {
+    fn from(id: u64) -> Self {
+        ReplicaId(id)
+    }
+}
+
+/// Settings of one replica. `Options::default()` is right for a cluster with one coordinator.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whose log the folder holds.
+    pub replica: ReplicaId,
+    /// A snapshot is taken, and the log behind it purged, after this many commands.
+    pub snapshot_every: u64,
+    /// Proposals accepted at one time; the next is refused as busy.
+    pub proposals_in_flight_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            replica: ReplicaId(1),
+            snapshot_every: limits::SNAPSHOT_EVERY_ENTRIES,
+            proposals_in_flight_max: limits::PROPOSALS_IN_FLIGHT_MAX,
+        }
+    }
+}

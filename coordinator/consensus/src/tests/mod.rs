@@ -1,0 +1,18 @@
+//! Tests of the whole crate: the real store on simulated disks that lose power, fail and flip bits, openraft's own
+//! storage suite, and replicas on real folders.
+
+mod generator;
+pub(crate) mod sim_disk;
+mod log_model;
+mod commands;
+mod log_crashes;
+mod log_rules;
+mod log_damage;
+mod store_damage;
+mod faults;
+mod memory;
+mod state_machine;
+mod storage_suite;
+mod replica;
+mod restarts;
+mod kill;

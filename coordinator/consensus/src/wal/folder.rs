@@ -1,0 +1,89 @@
+//! A replica's folder: private, and held by one process at a time.
+//!
+//! The lock is `flock` on a file of its own, which the kernel releases when the process ends however it ends, so
+//! there is no stale lock to clean up. The process id inside is only for the error message.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::watch;
+
+use crate::error::OpenError;
+use crate::wal::disk::{Disk, RealDisk};
+
+const LOCK: &str = "lock";
+
+/// The locked folder. Whoever writes into it holds a clone; the lock ends with the last one.
+#[derive(Clone)]
+pub(crate) struct Folder {
+    disk: Arc<dyn Disk>,
+    _lock: Arc<Lock>,
+}
+
+struct Lock {
+    _file: Option<File>,
+    released: watch::Sender<bool>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The file closes right after this, in the same drop; waiters are woken by the channel's end.
+        self._file = None;
+        self.released.send_replace(true);
+    }
+}
+
+impl Folder {
+    /// Creates the folder if it is missing, makes it private, and locks it. The receiver turns `true` when the
+    /// lock has been released.
+    pub(crate) fn lock(path: &Path) -> Result<(Folder, watch::Receiver<bool>), OpenError> {
+        let failed = |doing: &str| {
+            let doing = format!("{doing} {}", path.display());
+            move |source: io::Error| OpenError::Io { doing, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("creating the folder"))?;
+        let private = Permissions::from_mode(0o700);
+        std::fs::set_permissions(path, private).map_err(failed("making private the folder"))?;
+        let file = lock_file(path)?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(path.to_path_buf()));
+        Ok(Folder::holding(disk, Some(file)))
+    }
+
+    /// A folder on another disk, without a lock file.
+    #[cfg(test)]
+    pub(crate) fn on(disk: Arc<dyn Disk>) -> (Folder, watch::Receiver<bool>) {
+        Folder::holding(disk, None)
+    }
+
+    fn holding(disk: Arc<dyn Disk>, file: Option<File>) -> (Folder, watch::Receiver<bool>) {
+        let (released, on_release) = watch::channel(false);
+        (Folder { disk, _lock: Arc::new(Lock { _file: file, released }) }, on_release)
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        self.disk.as_ref()
+    }
+}
+
+fn lock_file(folder: &Path) -> Result<File, OpenError> {
+    let path: PathBuf = folder.join(LOCK);
+    let failed = |source: io::Error| OpenError::Io { doing: format!("locking {}", path.display()), source };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(failed)?;
+    if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if errno != rustix::io::Errno::WOULDBLOCK {
+            return Err(failed(errno.into()));
+        }
+        let mut pid = String::new();
+        let holder = file.read_to_string(&mut pid).ok().and_then(|_| pid.trim().parse().ok());
+        return Err(OpenError::Locked { folder: folder.to_path_buf(), holder });
+    }
+    file.set_len(0).map_err(failed)?;
+    write!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}

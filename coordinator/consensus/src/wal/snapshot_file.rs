@@ -1,0 +1,74 @@
+//! The snapshot: one file, replaced as a whole, holding two sealed blocks. The first says what the snapshot
+//! covers, the second is the state. Both are the caller's bytes.
+
+use std::io;
+
+use crate::error::{Damage, OpenError};
+use crate::wal::disk::Disk;
+use crate::wal::recovery::read_file;
+use crate::wal::replace::replace;
+use crate::wal::sealed::{self, Kind};
+
+pub(crate) const NAME: &str = "snapshot";
+
+/// An intact snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SnapshotFile {
+    pub(crate) meta: Vec<u8>,
+    pub(crate) state: Vec<u8>,
+}
+
+/// Returns when the snapshot is durable.
+pub(crate) fn write(disk: &dyn Disk, meta: &[u8], state: &[u8]) -> io::Result<()> {
+    let mut bytes = sealed::seal(Kind::SnapshotMeta, meta);
+    bytes.extend(sealed::seal(Kind::SnapshotState, state));
+    replace(disk, NAME, &bytes)
+}
+
+/// Reads the snapshot, if one was ever taken.
+pub(crate) fn read(disk: &dyn Disk) -> Result<Option<SnapshotFile>, OpenError> {
+    let Some(bytes) = read_file(disk, NAME)? else { return Ok(None) };
+    let meta = sealed::open(Kind::SnapshotMeta, &bytes)
+        .map_err(|error| error.refuse(Kind::SnapshotMeta, NAME, 0))?;
+    let at = meta.length as u64;
+    let rest = bytes.get(meta.length..).unwrap_or_default();
+    let state = sealed::open(Kind::SnapshotState, rest)
+        .map_err(|error| error.refuse(Kind::SnapshotState, NAME, at))?;
+    if state.length != rest.len() {
+        let offset = at.saturating_add(state.length as u64);
+        let what = "it goes on behind its end".to_owned();
+        return Err(Damage { file: NAME.to_owned(), offset, index: None, what }.into());
+    }
+    Ok(Some(SnapshotFile { meta: meta.payload.to_vec(), state: state.payload.to_vec() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::sim_disk::SimDisk;
+
+    #[test]
+    fn a_snapshot_reads_back_and_the_newer_replaces_the_older() {
+        let disk = SimDisk::default();
+        assert_eq!(read(&disk).unwrap(), None);
+        for (meta, state) in [("first", "a"), ("second", "b")] {
+            write(&disk, meta.as_bytes(), state.as_bytes()).unwrap();
+            let expected = SnapshotFile { meta: meta.into(), state: state.into() };
+            assert_eq!(read(&disk).unwrap(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_end_of_a_snapshot_are_damage_and_so_are_swapped_blocks() {
+        let disk = SimDisk::default();
+        write(&disk, b"meta", b"state").unwrap();
+        let bytes = disk.bytes(NAME);
+        disk.edit(NAME, [bytes.as_slice(), b"x"].concat());
+        let damage = read(&disk).unwrap_err().to_string();
+        assert!(damage.contains(&format!("snapshot is damaged at byte {}", bytes.len())), "{damage}");
+        let swapped =
+            [sealed::seal(Kind::SnapshotState, b"state"), sealed::seal(Kind::SnapshotMeta, b"meta")];
+        disk.edit(NAME, swapped.concat());
+        assert!(read(&disk).is_err());
+    }
+}
