@@ -1,0 +1,254 @@
+//! The laws over a whole history: what a bystander who sees every command and every effect may rely on.
+//!
+//! Owns a memory of every request it has seen, so it belongs to tests and simulators. Refuses to look inside the scheduler
+//! but for [`crate::Load`]: it believes what was said aloud.
+
+use alloc::collections::BTreeMap;
+
+use crate::command::{Command, Outcome};
+use crate::effect::{Effect, Refusal};
+use crate::ids::{Attempt, RequestId};
+use crate::invariants::Broken;
+use crate::views::Load;
+
+/// Sees every command and every effect, in order.
+#[derive(Debug, Default)]
+pub struct Witness {
+    lives: BTreeMap<RequestId, Life>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Waiting { attempt: Attempt },
+    Running { attempt: Attempt, began: bool },
+    Over,
+}
+
+impl Witness {
+    /// Takes in one command with its effects and the load after them.
+    ///
+    /// # Errors
+    /// The law that this step broke: each submitted request waits, runs or has exactly one end; attempts grow by one; nothing
+    /// is said of a request that is over.
+    pub fn observe(&mut self, command: &Command, effects: &[Effect], load: &Load) -> Result<(), Broken> {
+        let duplicate = self.hear(command);
+        for effect in effects {
+            self.see(effect, duplicate)?;
+        }
+        self.agree(load)
+    }
+
+    /// How many requests were submitted and how many of them have ended.
+    #[must_use]
+    pub fn submitted_and_ended(&self) -> (usize, usize) {
+        (self.lives.len(), self.lives.values().filter(|life| **life == Life::Over).count())
+    }
+
+    /// Returns the request whose second submission this is.
+    fn hear(&mut self, command: &Command) -> Option<RequestId> {
+        match command {
+            Command::Submit(submission) => {
+                let alive = self.lives.get(&submission.request).is_some_and(|life| *life != Life::Over);
+                if alive {
+                    return Some(submission.request);
+                }
+                self.lives.insert(submission.request, Life::Waiting { attempt: Attempt(0) });
+            }
+            Command::Cancel { request } => {
+                self.lives.entry(*request).and_modify(|life| *life = Life::Over);
+            }
+            Command::Began { request, attempt } => {
+                if let Some(Life::Running { attempt: current, began }) = self.lives.get_mut(request) {
+                    *began |= current == attempt;
+                }
+            }
+            Command::Finished { request, attempt, outcome, .. } => {
+                self.hear_end(*request, *attempt, *outcome)
+            }
+            Command::NodeReported { .. }
+            | Command::NodeLost { .. }
+            | Command::NodeDraining { .. }
+            | Command::Wake => {}
+        }
+        None
+    }
+
+    fn hear_end(&mut self, request: RequestId, attempt: Attempt, outcome: Outcome) {
+        let Some(life) = self.lives.get_mut(&request) else { return };
+        let Life::Running { attempt: current, began } = *life else { return };
+        if current != attempt {
+            return;
+        }
+        *life = match outcome {
+            Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => Life::Over,
+            Outcome::Busy | Outcome::Failed if began => Life::Over,
+            Outcome::Busy | Outcome::Failed => Life::Waiting { attempt },
+        };
+    }
+
+    fn see(&mut self, effect: &Effect, duplicate: Option<RequestId>) -> Result<(), Broken> {
+        match *effect {
+            Effect::Dispatch { request, attempt, .. } => {
+                // A node that was lost or let the model go ends an attempt without a word about it.
+                let last = match self.lives.get(&request) {
+                    Some(Life::Waiting { attempt } | Life::Running { attempt, began: false }) => attempt.0,
+                    Some(Life::Running { began: true, .. } | Life::Over) | None => {
+                        return Err(Broken::Unaccounted { request });
+                    }
+                };
+                if attempt.0 != last.saturating_add(1) {
+                    return Err(Broken::AttemptOutOfOrder { request });
+                }
+                self.lives.insert(request, Life::Running { attempt, began: false });
+            }
+            Effect::Queued { request, .. } => match self.lives.get(&request).copied() {
+                Some(Life::Waiting { attempt } | Life::Running { attempt, began: false }) => {
+                    self.lives.insert(request, Life::Waiting { attempt });
+                }
+                Some(Life::Running { began: true, .. } | Life::Over) | None => {
+                    return Err(Broken::Unaccounted { request });
+                }
+            },
+            Effect::Refuse { request, refusal: Refusal::Duplicate } if duplicate == Some(request) => {}
+            Effect::Refuse { request, .. } => match self.lives.insert(request, Life::Over) {
+                Some(Life::Waiting { .. } | Life::Running { began: false, .. }) => {}
+                Some(Life::Running { began: true, .. } | Life::Over) | None => {
+                    return Err(Broken::Unaccounted { request });
+                }
+            },
+            Effect::Abort { request, attempt, .. } => match self.lives.insert(request, Life::Over) {
+                Some(Life::Running { attempt: current, .. }) if current == attempt => {}
+                Some(Life::Waiting { .. } | Life::Running { .. } | Life::Over) | None => {
+                    return Err(Broken::Unaccounted { request });
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// As many wait and run as the history says.
+    fn agree(&self, load: &Load) -> Result<(), Broken> {
+        let waiting = self.lives.values().filter(|life| matches!(life, Life::Waiting { .. })).count();
+        let running = self.lives.values().filter(|life| matches!(life, Life::Running { .. })).count();
+        let counted_waiting: usize = load.models.values().map(|model| model.waiting).sum();
+        let counted_running: usize = load.models.values().map(|model| model.running).sum();
+        if waiting == counted_waiting && running == counted_running { Ok(()) } else { Err(Broken::Stray) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Class, Submission};
+    use crate::effect::AbortReason;
+    use crate::ids::{ModelId, NodeId, TenantId};
+    use crate::time::At;
+    use crate::views::ModelLoad;
+
+    const ONE: RequestId = RequestId(1);
+    const UNACCOUNTED: Result<(), Broken> = Err(Broken::Unaccounted { request: ONE });
+
+    fn submit() -> Command {
+        Command::Submit(Submission {
+            request: ONE,
+            model: ModelId(1),
+            tenant: TenantId(1),
+            class: Class::Interactive,
+            prompt_tokens: 1,
+            max_tokens: 1,
+            arrived: At(0),
+            deadline: At(9),
+        })
+    }
+
+    fn load(waiting: usize, running: usize) -> Load {
+        let mut load = Load::default();
+        load.models.insert(ModelId(1), ModelLoad { waiting, running });
+        load
+    }
+
+    fn dispatch(attempt: u32) -> Effect {
+        Effect::Dispatch { request: ONE, attempt: Attempt(attempt), node: NodeId(1) }
+    }
+
+    fn finished(attempt: u32, outcome: Outcome) -> Command {
+        Command::Finished { request: ONE, attempt: Attempt(attempt), outcome, generated: 1 }
+    }
+
+    fn abort(attempt: u32) -> Effect {
+        let reason = AbortReason::DeadlineExceeded;
+        Effect::Abort { request: ONE, attempt: Attempt(attempt), node: NodeId(1), reason }
+    }
+
+    /// A witness who has seen request 1 start its first attempt.
+    fn running() -> Witness {
+        let mut witness = Witness::default();
+        assert_eq!(witness.observe(&submit(), &[dispatch(1)], &load(0, 1)), Ok(()));
+        witness
+    }
+
+    #[test]
+    fn a_whole_life_is_in_order() {
+        let mut witness = running();
+        let queued = Effect::Queued { request: ONE, position: 0, eta: None };
+        assert_eq!(witness.observe(&finished(1, Outcome::Failed), &[queued], &load(1, 0)), Ok(()));
+        assert_eq!(witness.observe(&Command::Wake, &[dispatch(2)], &load(0, 1)), Ok(()));
+        assert_eq!(witness.observe(&finished(1, Outcome::Failed), &[], &load(0, 1)), Ok(()));
+        let began = Command::Began { request: ONE, attempt: Attempt(2) };
+        assert_eq!(witness.observe(&began, &[], &load(0, 1)), Ok(()));
+        assert_eq!(witness.submitted_and_ended(), (1, 0));
+        assert_eq!(witness.observe(&finished(2, Outcome::Failed), &[], &load(0, 0)), Ok(()));
+        assert_eq!(witness.submitted_and_ended(), (1, 1));
+    }
+
+    #[test]
+    fn an_attempt_that_skips_a_number_or_repeats_one_is_noticed() {
+        let out_of_order = Err(Broken::AttemptOutOfOrder { request: ONE });
+        assert_eq!(running().observe(&Command::Wake, &[dispatch(1)], &load(0, 1)), out_of_order);
+        assert_eq!(running().observe(&Command::Wake, &[dispatch(3)], &load(0, 1)), out_of_order);
+    }
+
+    #[test]
+    fn a_second_end_is_noticed() {
+        let mut witness = running();
+        assert_eq!(witness.observe(&Command::Wake, &[abort(1)], &load(0, 0)), Ok(()));
+        assert_eq!(witness.observe(&Command::Wake, &[abort(1)], &load(0, 0)), UNACCOUNTED);
+        let refuse = Effect::Refuse { request: ONE, refusal: Refusal::Expired };
+        assert_eq!(witness.observe(&Command::Wake, &[refuse], &load(0, 0)), UNACCOUNTED);
+    }
+
+    #[test]
+    fn an_effect_for_a_stranger_is_noticed() {
+        let mut witness = Witness::default();
+        assert_eq!(witness.observe(&Command::Wake, &[dispatch(1)], &load(0, 1)), UNACCOUNTED);
+    }
+
+    #[test]
+    fn a_retry_after_the_first_token_is_noticed() {
+        let mut witness = running();
+        let began = Command::Began { request: ONE, attempt: Attempt(1) };
+        assert_eq!(witness.observe(&began, &[], &load(0, 1)), Ok(()));
+        assert_eq!(witness.observe(&Command::Wake, &[dispatch(2)], &load(0, 1)), UNACCOUNTED);
+    }
+
+    #[test]
+    fn an_abort_of_another_attempt_is_noticed() {
+        assert_eq!(running().observe(&Command::Wake, &[abort(2)], &load(0, 0)), UNACCOUNTED);
+    }
+
+    #[test]
+    fn a_refused_duplicate_ends_nothing_and_a_refusal_out_of_the_blue_is_noticed() {
+        let duplicate = Effect::Refuse { request: ONE, refusal: Refusal::Duplicate };
+        let mut witness = running();
+        assert_eq!(witness.observe(&submit(), &[duplicate], &load(0, 1)), Ok(()));
+        assert_eq!(witness.submitted_and_ended(), (1, 0));
+        let mut witness = Witness::default();
+        assert_eq!(witness.observe(&Command::Wake, &[duplicate], &load(0, 0)), UNACCOUNTED);
+    }
+
+    #[test]
+    fn a_load_that_loses_somebody_is_noticed() {
+        assert_eq!(running().observe(&Command::Wake, &[], &load(0, 0)), Err(Broken::Stray));
+        assert_eq!(running().observe(&Command::Wake, &[], &load(1, 1)), Err(Broken::Stray));
+    }
+}

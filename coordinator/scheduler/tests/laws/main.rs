@@ -1,0 +1,243 @@
+//! Laws: what holds after any sequence of commands, sensible or wild.
+//!
+//! Owns properties over random histories; `world` plays them. A history that breaks a law is shrunk and printed; it then
+//! belongs into a scenario.
+
+#[cfg(test)]
+mod act;
+#[cfg(test)]
+mod mirror;
+#[cfg(test)]
+mod score;
+#[cfg(test)]
+mod world;
+
+#[cfg(test)]
+mod laws {
+    use proptest::prelude::*;
+    use scheduler::{At, Attempt, Command, Effect, Refusal, Span, Standing};
+
+    use crate::act::{Act, acts, wild_commands};
+    use crate::world::World;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_invariant_holds_after_every_command(acts in acts()) {
+            let mut world = World::default();
+            for act in acts {
+                world.play(act)?;
+            }
+        }
+
+        #[test]
+        fn wild_commands_are_taken_in_without_a_panic_or_a_broken_invariant(commands in wild_commands()) {
+            let mut world = World::default();
+            for (at, command) in commands {
+                world.apply(at, command)?;
+            }
+        }
+
+        #[test]
+        fn the_same_commands_have_the_same_effects(acts in acts()) {
+            let mut first = World::default();
+            for act in acts {
+                first.play(act)?;
+            }
+            let mut second = World::default();
+            for (at, command, effects) in &first.history {
+                prop_assert_eq!(&second.apply(*at, command.clone())?, effects);
+            }
+            prop_assert_eq!(second.scheduler.load(), first.scheduler.load());
+            prop_assert_eq!(second.scheduler.next_deadline(), first.scheduler.next_deadline());
+        }
+
+        #[test]
+        fn no_newcomer_overtakes_another_for_the_same_model(acts in acts()) {
+            let mut world = World::default();
+            for act in acts {
+                for effect in world.play(act)? {
+                    let Effect::Dispatch { request, attempt: Attempt(1), .. } = effect else { continue };
+                    let place = |request| world.mirror.submission(request).map(|new| (new.model, new.arrived, new.request));
+                    let (model, arrived, _) = place(request).expect("submitted");
+                    for (other_model, since, other) in world.mirror.newcomers_waiting().filter_map(place) {
+                        prop_assert!(
+                            other_model != model || (arrived, request) < (since, other),
+                            "{:?} overtook {:?}", request, other
+                        );
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn a_dispatch_goes_to_a_node_that_may_have_it(acts in acts()) {
+            let mut world = World::default();
+            for act in acts {
+                for effect in world.play(act)? {
+                    let Effect::Dispatch { request, node, .. } = effect else { continue };
+                    let submission = world.mirror.submission(request).expect("submitted");
+                    prop_assert!(world.mirror.holds(node, submission.model), "{:?} does not hold the model", node);
+                    prop_assert!(!world.mirror.drains(node), "{:?} drains", node);
+                    prop_assert!(submission.deadline > world.now, "its deadline has passed");
+                }
+            }
+        }
+
+        #[test]
+        fn no_node_gets_a_request_back_that_it_failed_while_another_could_serve_it(acts in acts()) {
+            let mut world = World::default();
+            for act in acts {
+                for effect in world.play(act)? {
+                    let Effect::Dispatch { request, node, .. } = effect else { continue };
+                    if world.mirror.failed(request, node) {
+                        let others = world.mirror.could_serve(request);
+                        prop_assert_eq!(others, vec![], "{:?} went back to {:?}", request, node);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn three_failures_are_the_most(acts in acts()) {
+            let mut world = World::default();
+            for act in acts {
+                for effect in world.play(act)? {
+                    match effect {
+                        Effect::Dispatch { request, .. } => prop_assert!(world.mirror.failures(request) <= 2),
+                        Effect::Refuse { request, refusal: Refusal::NodeLost } => {
+                            prop_assert_eq!(world.mirror.failures(request), 3);
+                        }
+                        Effect::Queued { .. } | Effect::Refuse { .. } | Effect::Abort { .. } => {}
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn nothing_outlives_its_deadline_when_the_scheduler_is_woken_as_it_asks(acts in acts()) {
+            let mut world = World::default();
+            for act in acts {
+                world.play(act)?;
+            }
+            let mut wakes = 0;
+            while let Some((at, _)) = world.scheduler.next_deadline() {
+                prop_assert!(at > world.now, "a wake-up for the past");
+                world.apply(at, Command::Wake)?;
+                wakes += 1;
+                prop_assert!(wakes < 1_000, "the scheduler never comes to rest");
+            }
+            let (submitted, ended) = world.witness.submitted_and_ended();
+            prop_assert_eq!(submitted, ended);
+            prop_assert!(world.scheduler.load().models.is_empty());
+        }
+
+        #[test]
+        fn resume_repeats_exactly_what_is_outstanding(acts in acts()) {
+            let mut world = World::default();
+            for act in acts {
+                world.play(act)?;
+            }
+            let mut effects = Vec::new();
+            world.scheduler.resume(&mut effects);
+            let mut said = Vec::new();
+            for effect in effects {
+                match effect {
+                    Effect::Dispatch { request, attempt, node } => said.push((request, Some((attempt, node)))),
+                    Effect::Queued { request, position, eta } => {
+                        let known = world.scheduler.position(request).expect("it waits");
+                        prop_assert_eq!((position, eta), (known.ahead, known.eta));
+                        said.push((request, None));
+                    }
+                    Effect::Refuse { .. } | Effect::Abort { .. } => prop_assert!(false, "nothing ends by resuming"),
+                }
+            }
+            said.sort();
+            prop_assert_eq!(said, world.mirror.outstanding());
+        }
+
+        #[test]
+        fn every_live_request_can_be_explained(acts in acts()) {
+            let mut world = World::default();
+            for act in acts {
+                world.play(act)?;
+            }
+            for (request, run) in world.mirror.outstanding() {
+                let verdict = world.scheduler.explain(request).expect("a verdict");
+                prop_assert_eq!(verdict.request, request);
+                match (verdict.standing, run) {
+                    (Standing::Waiting { ahead, eta }, None) => {
+                        let position = world.scheduler.position(request).expect("it waits");
+                        prop_assert_eq!((ahead, eta), (position.ahead, position.eta));
+                        prop_assert!(verdict.candidates.iter().all(|candidate| candidate.gate.is_some()));
+                    }
+                    (Standing::Dispatched { attempt, node }, Some(run)) => {
+                        prop_assert_eq!((attempt, node), run);
+                        let best = verdict.candidates.first().expect("the chosen node");
+                        prop_assert_eq!((best.node, best.gate), (node, None));
+                    }
+                    (standing, run) => prop_assert!(false, "{:?} is told as {:?}", run, standing),
+                }
+            }
+        }
+
+        #[test]
+        fn a_clock_that_goes_back_counts_as_one_that_stands_still(acts in acts(), back in 1_u64..5_000_000) {
+            let mut straight = World::default();
+            let mut crooked = World::default();
+            for act in acts {
+                straight.play(act)?;
+            }
+            for (index, (at, command, effects)) in straight.history.iter().enumerate() {
+                let repeated = index > 0 && straight.history.get(index - 1).is_some_and(|(before, ..)| before == at);
+                let told = if repeated { At(at.0.saturating_sub(back)) } else { *at };
+                prop_assert_eq!(&crooked.apply(told, command.clone())?, effects);
+            }
+        }
+
+        #[test]
+        fn a_report_that_repeats_itself_changes_nothing(acts in acts()) {
+            let mut world = World::default();
+            for act in acts {
+                world.play(act)?;
+            }
+            // What has failed a request may be tried again after a report; the rest must stay as it is.
+            let untouched = world.mirror.outstanding().iter().all(|(request, _)| world.mirror.failures(*request) == 0);
+            prop_assume!(untouched);
+            for act in world.mirror.reports().map(|(node, report)| Command::NodeReported { node, report }).collect::<Vec<_>>() {
+                let now = world.now;
+                prop_assert_eq!(world.apply(now, act)?, vec![]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_history_reaches_every_kind_of_effect() {
+        let mut world = World::default();
+        let mut effects = Vec::new();
+        let late = Act::Submit { model: 0, prompt: 100_000, due: Span::from_s(1), late_by: Span::ZERO };
+        let submit = Act::Submit { model: 0, prompt: 100, due: Span::from_s(60), late_by: Span::ZERO };
+        let story = [
+            Act::Report { node: 0, slots: [1, 0, 0] },
+            submit.clone(),
+            submit,
+            late,
+            Act::Begin { pick: 0 },
+            Act::Lose { node: 0 },
+        ];
+        for act in story {
+            effects.extend(world.play(act).expect("lawful"));
+        }
+        let kind = |effect: &Effect| match effect {
+            Effect::Dispatch { .. } => 0,
+            Effect::Queued { .. } => 1,
+            Effect::Refuse { .. } => 2,
+            Effect::Abort { .. } => 3,
+        };
+        let mut kinds: Vec<_> = effects.iter().map(kind).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds, [0, 1, 2, 3]);
+    }
+}

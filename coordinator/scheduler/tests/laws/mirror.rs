@@ -1,0 +1,174 @@
+//! What a bystander can know of requests and nodes from commands and effects alone: the second opinion for the laws.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use scheduler::{
+    At, Attempt, Command, Effect, ModelId, NodeId, NodeReport, Outcome, Refusal, RequestId, Submission,
+};
+
+#[derive(Default)]
+pub(crate) struct Mirror {
+    seen: BTreeMap<RequestId, Submission>,
+    alive: BTreeMap<RequestId, Life>,
+    /// Failed attempts, of those that are over too.
+    failures: BTreeMap<RequestId, Vec<NodeId>>,
+    nodes: BTreeMap<NodeId, NodeReport>,
+    draining: BTreeSet<NodeId>,
+}
+
+#[derive(Default)]
+struct Life {
+    dispatches: u32,
+    run: Option<(Attempt, NodeId)>,
+    began: bool,
+}
+
+impl Mirror {
+    pub(crate) fn observe(&mut self, now: At, command: &Command, effects: &[Effect]) {
+        match command {
+            Command::Submit(submission) => self.submitted(now, submission),
+            Command::Cancel { request } => {
+                self.alive.remove(request);
+            }
+            Command::Began { request, attempt } => {
+                if let Some(life) = self.alive.get_mut(request).filter(|life| life.runs(*attempt)) {
+                    life.began = true;
+                }
+            }
+            Command::Finished { request, attempt, outcome, .. } => {
+                self.finished(*request, *attempt, *outcome)
+            }
+            Command::NodeReported { node, report } => self.reported(*node, report),
+            Command::NodeLost { node } => {
+                self.nodes.remove(node);
+                self.give_back(|_, on| on == *node);
+            }
+            Command::NodeDraining { node, draining: true } => {
+                self.draining.insert(*node);
+            }
+            Command::NodeDraining { node, draining: false } => {
+                self.draining.remove(node);
+            }
+            Command::Wake => {}
+        }
+        effects.iter().for_each(|effect| self.effect(effect));
+    }
+
+    pub(crate) fn submission(&self, request: RequestId) -> Option<&Submission> {
+        self.seen.get(&request)
+    }
+
+    pub(crate) fn newcomers_waiting(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.alive.iter().filter(|(_, life)| life.dispatches == 0).map(|(request, _)| *request)
+    }
+
+    pub(crate) fn holds(&self, node: NodeId, model: ModelId) -> bool {
+        self.nodes.get(&node).is_some_and(|report| report.models.iter().any(|held| held.model == model))
+    }
+
+    pub(crate) fn drains(&self, node: NodeId) -> bool {
+        self.draining.contains(&node)
+    }
+
+    pub(crate) fn failed(&self, request: RequestId, node: NodeId) -> bool {
+        self.failures.get(&request).is_some_and(|nodes| nodes.contains(&node))
+    }
+
+    pub(crate) fn failures(&self, request: RequestId) -> usize {
+        self.failures.get(&request).map_or(0, Vec::len)
+    }
+
+    /// Nodes that hold the model of the request, do not drain and have not failed it.
+    pub(crate) fn could_serve(&self, request: RequestId) -> Vec<NodeId> {
+        let Some(submission) = self.seen.get(&request) else { return Vec::new() };
+        let nodes = self.nodes.keys().copied();
+        nodes
+            .filter(|node| {
+                self.holds(*node, submission.model) && !self.drains(*node) && !self.failed(request, *node)
+            })
+            .collect()
+    }
+
+    /// Every live request, with what it runs.
+    pub(crate) fn outstanding(&self) -> Vec<(RequestId, Option<(Attempt, NodeId)>)> {
+        self.alive.iter().map(|(request, life)| (*request, life.run)).collect()
+    }
+
+    pub(crate) fn reports(&self) -> impl Iterator<Item = (NodeId, NodeReport)> + '_ {
+        self.nodes.iter().map(|(node, report)| (*node, report.clone()))
+    }
+
+    pub(crate) fn pick_alive(&self, pick: usize) -> Option<RequestId> {
+        self.alive.keys().nth(pick.checked_rem(self.alive.len())?).copied()
+    }
+
+    pub(crate) fn pick_running(&self, pick: usize) -> Option<(RequestId, Attempt)> {
+        let running: Vec<_> = self
+            .alive
+            .iter()
+            .filter_map(|(request, life)| life.run.map(|(attempt, _)| (*request, attempt)))
+            .collect();
+        running.get(pick.checked_rem(running.len())?).copied()
+    }
+
+    fn submitted(&mut self, now: At, submission: &Submission) {
+        if !self.alive.contains_key(&submission.request) {
+            let submission = Submission { arrived: submission.arrived.min(now), ..*submission };
+            self.seen.insert(submission.request, submission);
+            self.failures.remove(&submission.request);
+            self.alive.insert(submission.request, Life::default());
+        }
+    }
+
+    fn finished(&mut self, request: RequestId, attempt: Attempt, outcome: Outcome) {
+        let Some(life) = self.alive.get_mut(&request).filter(|life| life.runs(attempt)) else { return };
+        let again = matches!(outcome, Outcome::Busy | Outcome::Failed) && !life.began;
+        if again {
+            let run = life.run.take();
+            if outcome == Outcome::Failed {
+                self.failures.entry(request).or_default().extend(run.map(|(_, node)| node));
+            }
+        } else {
+            self.alive.remove(&request);
+        }
+    }
+
+    /// Wild reports may name a model twice or come from more nodes than are admitted; the laws that read the nodes draw none.
+    fn reported(&mut self, node: NodeId, report: &NodeReport) {
+        self.nodes.insert(node, report.clone());
+        let held: BTreeSet<ModelId> = report.models.iter().map(|model| model.model).collect();
+        self.give_back(|model, on| on == node && !held.contains(&model));
+    }
+
+    /// What had not begun in the places meant fails.
+    fn give_back(&mut self, meant: impl Fn(ModelId, NodeId) -> bool) {
+        for (request, life) in self.alive.iter_mut().filter(|(_, life)| !life.began) {
+            let Some((_, node)) = life.run else { continue };
+            if self.seen.get(request).is_some_and(|submission| meant(submission.model, node)) {
+                life.run = None;
+                self.failures.entry(*request).or_default().push(node);
+            }
+        }
+    }
+
+    fn effect(&mut self, effect: &Effect) {
+        match *effect {
+            Effect::Dispatch { request, attempt, node } => {
+                if let Some(life) = self.alive.get_mut(&request) {
+                    life.dispatches += 1;
+                    life.run = Some((attempt, node));
+                }
+            }
+            Effect::Queued { .. } | Effect::Refuse { refusal: Refusal::Duplicate, .. } => {}
+            Effect::Refuse { request, .. } | Effect::Abort { request, .. } => {
+                self.alive.remove(&request);
+            }
+        }
+    }
+}
+
+impl Life {
+    fn runs(&self, attempt: Attempt) -> bool {
+        self.run.is_some_and(|(current, _)| current == attempt)
+    }
+}
