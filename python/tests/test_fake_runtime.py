@@ -1,0 +1,159 @@
+"""The fake runtime: its faults, its tokens, and that a client cannot tell it from the real one by outcomes."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from agent import Agent, QuestionFailed, agent
+from fake_runtime.knobs import Knobs, parse
+from fake_runtime.words import choices, fingerprint, token_at
+from mlx_runtime.folder import open_folder
+from test_generation import prompt
+
+FORCED = {"temperature": 0.0, "logit_bias": [[4, 1000.0]]}
+
+
+def shape(value: object) -> object:
+    """Types and keys, without values."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in cast(dict[str, object], value).items()}
+    if isinstance(value, list):
+        return sorted({repr(shape(inner)) for inner in cast(list[object], value)})
+    return type(value).__name__
+
+
+def code_of(running: Agent, *question: Any) -> str:
+    """The code a question fails with."""
+    with pytest.raises(QuestionFailed) as caught:
+        running.ask(*question)
+    return caught.value.code
+
+
+def outcome(running: Agent, ids: list[int], max_tokens: int, sampling: object = None, **more: object) -> list[Any]:
+    """What a client sees of a row, but for the words."""
+    answer = running.run(ids, max_tokens, sampling, **more)
+    told = {key: value for key, value in answer.last.items() if key not in ("prefill_s", "logprobs", "text")}
+    return [len(answer.ids), answer.finish, told, [len(entry[1]) for entry in answer.logprobs], sorted(answer.last)]
+
+
+def trace(running: Agent, llama: Path) -> list[Any]:
+    """A small trace of everything a client can do."""
+    seen: list[Any] = [code_of(running, "info", 1), code_of(running, "tokenize", "x", True), code_of(running, "unload")]
+    seen.append(outcome(running, [20], 1))
+    seen.append(code_of(running, "load", {"path": "/none/at/all"}))
+    facts = running.load(llama)
+    seen += [facts | {"load_s": 0.0}, running.ask("tokenize", "room of <|im_end|>", True)]
+    seen += [outcome(running, prompt(n), 5) for n in (1, 2, 63, 64, 65, 300)]
+    seen.append(outcome(running, prompt(9), 4, top_logprobs=3))
+    seen.append(outcome(running, prompt(9), 4, top_logprobs=0))
+    seen.append(outcome(running, prompt(2048), 4))
+    seen.append(outcome(running, prompt(2040), 50))
+    seen.append(outcome(running, [511, 512], 4))
+    bad: list[dict[str, object]] = [{"temperature": -1}, {"top_p": 2}, {"logit_bias": [[512, 1.0]]}, {"seed": "x"}]
+    seen += [outcome(running, [20], 4, sampling) for sampling in bad]
+    seen += [outcome(running, [], 4), outcome(running, [20], 0), outcome(running, [20], 4, top_logprobs=21)]
+    seen += [code_of(running, "load", {"path": str(llama)}), code_of(running, "info", 1, 2)]
+    row = running.start(prompt(40), 1900)
+    running.tokens_of(row, 3)
+    seen += [running.ask("list")["rows"][0][:4], shape(running.ask("info"))]
+    running.send(["cancel", [row, 4711]])
+    seen.append(running.finish(row).finish)
+    running.ask("unload")
+    return [*seen, running.ask("info")["loaded"], running.ask("shutdown"), running.wait_closed()]
+
+
+def test_the_fake_and_the_real_runtime_agree_on_everything_a_client_can_see(llama: Path) -> None:
+    with agent() as real, agent("fake_runtime", "--t1-s", "0.002") as fake:
+        assert trace(real, llama) == trace(fake, llama)
+        kinds = [
+            {frame[0]: shape(frame[1:]) for frame in one.frames if frame[0] in ("hello", "progress")}
+            for one in (real, fake)
+        ]
+        assert set(real.frames[0][1]) == set(fake.frames[0][1])
+        assert set(kinds[0]) == set(kinds[1])
+        steps = [next(f for f in one.frames if f[0] == "step" and f[2] and f[2][0][2]) for one in (real, fake)]
+        assert shape(steps[0][1]) == shape(steps[1][1])
+
+
+def test_an_end_of_sequence_looks_alike_on_both(llama: Path, runtime: Agent) -> None:
+    with agent("fake_runtime", "--eos-after", "1") as fake:
+        fake.load(llama)
+        assert outcome(fake, prompt(9), 5, stop_ids=[]) == outcome(runtime, prompt(9), 5, FORCED, stop_ids=[])
+
+
+def test_fake_tokens_are_a_function_of_prompt_and_position_and_are_plain_text(llama: Path) -> None:
+    folder = open_folder(str(llama))
+    among = choices(folder.path, folder.vocab_size, folder.eos_ids)
+    assert among == sorted(set(among))
+    assert all(9 <= token < 512 for token in among)
+    with agent("fake_runtime") as fake:
+        fake.load(llama)
+        answers = [
+            fake.run(prompt(30), 10, sampling).ids
+            for sampling in ({"temperature": 0.0}, {"temperature": 1.0, "seed": 3})
+        ]
+        assert answers == [[token_at(fingerprint(prompt(30)), n, among) for n in range(10)]] * 2
+        other = fake.start(prompt(31), 10)
+        assert fake.finish(other).ids != answers[0]
+
+
+@pytest.mark.parametrize(("fault", "status"), [("exit-after", 5), ("truncate-after", 5)])
+def test_a_fake_runtime_dies_when_told(fault: str, status: int, llama: Path) -> None:
+    with agent("fake_runtime", f"--{fault}", "6", "--exit-status", str(status)) as fake:
+        fake.load(llama)
+        row = fake.start([20], 50)
+        assert fake.wait_closed() == status
+        fake.wait(lambda: fake.closed)
+        assert len(fake.answers[row].ids) == 6
+
+
+def test_a_fake_runtime_crashes_on_a_marker(llama: Path) -> None:
+    with agent("fake_runtime", "--crash-token", "77") as fake:
+        fake.load(llama)
+        assert fake.run([20], 2).finish == "length"
+        fake.start([20, 77], 2)
+        assert fake.wait_closed() == -6
+
+
+def test_a_fake_runtime_hangs_without_a_sign_of_life_and_still_dies_with_its_agent(llama: Path) -> None:
+    with agent("fake_runtime", "--hang-after", "4") as fake:
+        fake.load(llama)
+        row = fake.start([20], 50)
+        fake.tokens_of(row, 4)
+        fake.question("info")
+        fake.send(["nonsense", 7])
+        fake.wait(lambda: bool(fake.errors))
+        assert len(fake.answers[row].ids) == 4
+        assert not [frame for frame in fake.frames if frame[0] == "reply" and frame[1] == 2]
+
+
+def test_a_fake_runtime_sends_garbage_once_and_goes_on(llama: Path) -> None:
+    with agent("fake_runtime", "--garbage-after", "3") as fake:
+        fake.load(llama)
+        assert fake.run([20], 10).finish == "length"
+        assert fake.garbled == 1
+
+
+def test_a_fake_runtime_counts_wrongly_and_fails_a_batch_when_told(llama: Path) -> None:
+    with agent("fake_runtime", env={"FAKE_RUNTIME": "wrong_count=2,fail_token=77"}) as fake:
+        fake.load(llama)
+        answer = fake.run([20], 5)
+        assert (len(answer.ids), answer.last["generated"]) == (5, 7)
+        assert fake.run([77, 20], 5).last["code"] == "internal"
+
+
+def test_a_narrower_fake_queues_the_rest(llama: Path) -> None:
+    with agent("fake_runtime", "--max-rows", "2", "--t1-s", "0.01") as fake:
+        fake.load(llama)
+        rows = [fake.start([20 + n], 30) for n in range(5)]
+        fake.tokens_of(rows[0], 1)
+        assert [row[1] for row in fake.ask("list")["rows"]] == ["decode"] * 2 + ["queued"] * 3
+        assert {fake.finish(row).finish for row in rows} == {"length"}
+
+
+def test_knobs_come_from_the_environment_and_the_command_line_wins() -> None:
+    path, knobs = parse(["--socket", "s", "--t1-s", "0.5"], {"FAKE_RUNTIME": "t1_s=0.1, beta=0.2"})
+    assert (path, knobs) == ("s", Knobs(t1_s=0.5, beta=0.2))
+    with pytest.raises(SystemExit):
+        parse(["--socket", "s"], {"FAKE_RUNTIME": "t2_s=1"})
