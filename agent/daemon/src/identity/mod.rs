@@ -1,0 +1,80 @@
+//! Who this Mac is: its key, its certificate and the CA of its cluster.
+//!
+//! Owns getting an identity once, with a join token, and using it ever after. A token of another cluster than the present
+//! identity's is a wish to change over; one of the same cluster changes nothing. Refuses to start without either, and says where
+//! a token comes from.
+
+mod folder;
+mod joining;
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use proto::tls::Credentials;
+use proto::token::JoinToken;
+
+use crate::backoff::{Backoff, roll};
+use crate::limits;
+use crate::notice::{Notice, Notices};
+use crate::session::Address;
+
+use folder::{IdentityFolder, Membership};
+use joining::JoinError;
+
+/// The identity of this Mac, joining first if it has none for the token's cluster.
+pub(crate) async fn obtain(
+    data_folder: &Path,
+    address: &Address,
+    token: Option<&JoinToken>,
+    name: &str,
+    notices: &Notices,
+) -> anyhow::Result<Credentials> {
+    let folder = IdentityFolder::open(data_folder)?;
+    let key_pem = folder.key_pem()?;
+    let kept = folder.membership()?;
+    let membership = match (kept, token) {
+        (Some(kept), None) => kept,
+        (Some(kept), Some(token)) if kept.is_of(token) => kept,
+        (_, Some(token)) => {
+            let joined = join(address, token, name, &key_pem, notices).await?;
+            folder.keep(&joined)?;
+            joined
+        }
+        (None, None) => anyhow::bail!(
+            "this Mac has not joined a cluster yet: start the agent with --token, which `mlx-serving coordinator` prints"
+        ),
+    };
+    Ok(Credentials {
+        certificate_pem: membership.certificate_pem,
+        key_pem,
+        ca_certificate_pem: membership.ca_certificate_pem,
+    })
+}
+
+/// A coordinator that does not answer is waited for; one that refuses is not asked again.
+async fn join(
+    address: &Address,
+    token: &JoinToken,
+    name: &str,
+    key_pem: &str,
+    notices: &Notices,
+) -> anyhow::Result<Membership> {
+    let mut backoff = Backoff::new(limits::BACKOFF_FIRST, limits::BACKOFF_MOST);
+    let mut told = false;
+    loop {
+        match joining::join(address, token, name, key_pem).await {
+            Ok(joined) => return Ok(joined),
+            Err(JoinError::Refused(error)) => {
+                return Err(error).with_context(|| format!("joining the cluster at {address}"));
+            }
+            Err(JoinError::Unreachable(error)) => {
+                tracing::info!("no coordinator at {address} yet: {error:#}");
+                if !std::mem::replace(&mut told, true) {
+                    notices
+                        .tell(Notice::CoordinatorLost { words: format!("no coordinator at {address} yet") });
+                }
+            }
+        }
+        tokio::time::sleep(backoff.delay(roll())).await;
+    }
+}

@@ -1,0 +1,22 @@
+//! Runtimes: the processes that own the GPU, one for each loaded model.
+//!
+//! Owns the way from "start this" to frames and back. Refuses to know models, sessions or streams: it is handed a program, a
+//! folder and token ids.
+
+mod run_folder;
+mod process;
+mod last_words;
+mod connection;
+mod frames;
+mod incoming;
+mod rows;
+mod outbox;
+mod rates;
+mod runtime;
+
+pub(crate) use frames::{Generate, Logprobs, RowExtra, RowFinish, Sampling};
+pub(crate) use outbox::{Piece, RowEnd};
+pub(crate) use process::{Ending, Launch};
+pub(crate) use rows::NoRow;
+pub(crate) use run_folder::RunFolder;
+pub(crate) use runtime::{Attempt, Event, Events, Runtime, SharedRates};

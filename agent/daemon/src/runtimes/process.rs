@@ -1,0 +1,141 @@
+//! The process of one runtime, behind its guard.
+//!
+//! Owns starting it in a process group of its own, listening to its log, waiting for it and killing the group. Refuses to
+//! leave one behind: dropping it closes the guard's standard input, upon which the guard kills the group.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::last_words::LastWords;
+use crate::guard::KILLED_BASE;
+use crate::limits;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    pub(crate) guard_program: PathBuf,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
+    /// `None` removes a variable that the agent itself has.
+    pub(crate) env: Vec<(OsString, Option<OsString>)>,
+}
+
+pub(crate) struct Process {
+    child: Child,
+    group: Pid,
+    /// The guard's standard input, whose end is our death to it. Not left in `child`: waiting for that would close it.
+    _lifeline: Option<ChildStdin>,
+    log: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    pub(crate) fn start(
+        launch: &Launch,
+        model: &str,
+        socket: &Path,
+        words: &LastWords,
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(&launch.guard_program);
+        command.arg("guard").arg("--").arg(&launch.program).args(&launch.args).arg("--socket").arg(socket);
+        // A secret that a runtime has no use for.
+        command.env_remove("MLX_SERVING_TOKEN");
+        for (name, value) in &launch.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Leader from its first instruction: a kill of the group can never miss it, nor hit ours.
+        command.process_group(0).kill_on_drop(true);
+        let starting = || format!("starting {} through its guard", launch.program.display());
+        let mut child = command.spawn().with_context(starting)?;
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let group = group.with_context(starting)?;
+        let mut log = Vec::new();
+        if let Some(out) = child.stdout.take() {
+            log.push(tokio::spawn(words.clone().listen(model.to_owned(), out)));
+        }
+        if let Some(err) = child.stderr.take() {
+            log.push(tokio::spawn(words.clone().listen(model.to_owned(), err)));
+        }
+        let _lifeline = child.stdin.take();
+        Ok(Self { child, group, _lifeline, log })
+    }
+
+    /// After the end: its last lines may still be in the pipe.
+    pub(crate) async fn log_ended(&mut self) {
+        for stream in self.log.drain(..) {
+            let _ = timeout(limits::LAST_FRAMES, stream).await;
+        }
+    }
+
+    /// The group that the guard leads and the runtime is in.
+    pub(crate) fn group(&self) -> Pid {
+        self.group
+    }
+
+    /// Cancel-safe.
+    pub(crate) async fn ended(&mut self) -> Ending {
+        Ending::of(self.child.wait().await.ok())
+    }
+
+    /// Kills the group, whatever state it is in, and waits for the guard.
+    pub(crate) async fn kill(&mut self) -> Ending {
+        // The guard is not reaped while `id` knows it, so the number cannot belong to a stranger.
+        if self.child.id().is_some() {
+            let _ = kill_process_group(self.group, Signal::KILL);
+        }
+        self.ended().await
+    }
+}
+
+/// How a runtime ended, as its guard passed it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Status(i32),
+    Signal(i32),
+    Unknown,
+}
+
+impl Ending {
+    fn of(status: Option<ExitStatus>) -> Self {
+        let base = i32::from(KILLED_BASE);
+        match status.map(|status| (status.code(), status.signal())) {
+            Some((Some(code), _)) if code > base => Self::Signal(code - base),
+            Some((Some(code), _)) => Self::Status(code),
+            Some((None, Some(signal))) => Self::Signal(signal),
+            Some((None, None)) | None => Self::Unknown,
+        }
+    }
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Status(code) => write!(out, "ended with status {code}"),
+            Self::Signal(signal) => write!(out, "was killed by signal {signal}"),
+            Self::Unknown => out.write_str("ended"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_a_guard_passes_on_is_told_as_a_signal() {
+        assert_eq!(Ending::of(Some(ExitStatus::from_raw(137 << 8))), Ending::Signal(9));
+        assert_eq!(Ending::of(Some(ExitStatus::from_raw(9))), Ending::Signal(9));
+        assert_eq!(Ending::of(Some(ExitStatus::from_raw(3 << 8))), Ending::Status(3));
+    }
+}

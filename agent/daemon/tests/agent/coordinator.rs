@@ -1,0 +1,304 @@
+//! The coordinator that a test plays: the gRPC service and the QUIC endpoint, with everything an agent says kept for the test.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use futures_util::Stream;
+use proto::identity::{Identity, Role};
+use proto::tls::Credentials;
+use proto::v1::cluster_server::{Cluster, ClusterServer};
+use proto::v1::{
+    AgentHello, AgentMessage, AgentReport, AttemptFrame, AttemptStart, CardWanted, CoordinatorMessage,
+    JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, ModelState, WantedModel, WantedModels, Welcome,
+    agent_message, coordinator_message,
+};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Connection, Endpoint, RecvStream, ServerConfig, VarInt};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::authority::Authority;
+use crate::room::{PATIENCE, soon};
+
+pub(crate) const NODE: u64 = 42;
+
+/// The way to each open session, the latest last.
+type Orders = Arc<Mutex<Vec<mpsc::Sender<Result<CoordinatorMessage, Status>>>>>;
+
+/// One life of the coordinator's process.
+pub(crate) struct Coordinator {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) quic: SocketAddr,
+    pub(crate) reports: watch::Receiver<AgentReport>,
+    pub(crate) hellos: mpsc::Receiver<AgentHello>,
+    pub(crate) joins: mpsc::Receiver<JoinRequest>,
+    pub(crate) cards: mpsc::Receiver<Vec<ModelCardChunk>>,
+    pub(crate) connections: mpsc::Receiver<Connection>,
+    sessions: Orders,
+    /// Its threads are its process: dropped as kill -9 would, without a goodbye.
+    threads: Option<Runtime>,
+}
+
+struct Service {
+    authority: Arc<Authority>,
+    refuse_joins: bool,
+    wanted: Vec<WantedModel>,
+    stream_port: u16,
+    reports: watch::Sender<AgentReport>,
+    hellos: mpsc::Sender<AgentHello>,
+    joins: mpsc::Sender<JoinRequest>,
+    cards: mpsc::Sender<Vec<ModelCardChunk>>,
+    sessions: Orders,
+}
+
+/// How a coordinator starts; ports of 0 are chosen by the system.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub(crate) grpc_port: u16,
+    pub(crate) quic_port: u16,
+    pub(crate) wanted: Vec<WantedModel>,
+    pub(crate) refuse_joins: bool,
+}
+
+impl Coordinator {
+    pub(crate) async fn start(authority: &Arc<Authority>, plan: Plan) -> Self {
+        let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let threads = threads.expect("threads");
+        let starting = threads.spawn(Self::start_inside(Arc::clone(authority), plan));
+        let mut coordinator = starting.await.expect("no panic");
+        coordinator.threads = Some(threads);
+        coordinator
+    }
+
+    async fn start_inside(authority: Arc<Authority>, plan: Plan) -> Self {
+        let credentials = authority.coordinator();
+        let endpoint = soon("a UDP port", bound(|| endpoint(&credentials, plan.quic_port))).await;
+        let listener = std::net::TcpListener::bind;
+        let listener = soon("a TCP port", bound(|| listener(address(plan.grpc_port)).ok())).await;
+        listener.set_nonblocking(true).expect("a socket");
+        let listener = TcpListener::from_std(listener).expect("a socket");
+        let (grpc, quic) = (listener.local_addr().expect("bound"), endpoint.local_addr().expect("bound"));
+        let (reports_in, reports) = watch::channel(AgentReport::default());
+        let ((hellos_in, hellos), (joins_in, joins)) = (mpsc::channel(16), mpsc::channel(16));
+        let ((cards_in, cards), (connections_in, connections)) = (mpsc::channel(16), mpsc::channel(16));
+        let sessions = Arc::default();
+        let service = Service {
+            authority,
+            refuse_joins: plan.refuse_joins,
+            wanted: plan.wanted,
+            stream_port: quic.port(),
+            reports: reports_in,
+            hellos: hellos_in,
+            joins: joins_in,
+            cards: cards_in,
+            sessions: Arc::clone(&sessions),
+        };
+        let tls = ServerTlsConfig::new()
+            .identity(TlsIdentity::from_pem(credentials.chain_pem(), &credentials.key_pem))
+            .client_ca_root(Certificate::from_pem(&credentials.ca_certificate_pem))
+            .client_auth_optional(true);
+        let server = Server::builder().tls_config(tls).expect("TLS").add_service(ClusterServer::new(service));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                if let Ok(connection) = incoming.await {
+                    let _ = connections_in.send(connection).await;
+                }
+            }
+        });
+        Self { grpc, quic, reports, hellos, joins, cards, connections, sessions, threads: None }
+    }
+
+    /// As kill -9 would: nobody says goodbye, on TCP or UDP.
+    pub(crate) async fn kill(mut self) {
+        let threads = self.threads.take().expect("not killed before");
+        let killed = tokio::task::spawn_blocking(move || threads.shutdown_timeout(PATIENCE));
+        killed.await.expect("no panic");
+    }
+
+    /// Ends the control side only.
+    pub(crate) fn break_sessions(&self) {
+        self.sessions.lock().expect("not poisoned").clear();
+    }
+
+    pub(crate) async fn order(&self, message: coordinator_message::Message) {
+        let orders = self.sessions.lock().expect("not poisoned").last().cloned().expect("a session");
+        orders.send(Ok(CoordinatorMessage { message: Some(message) })).await.expect("an open session");
+    }
+
+    pub(crate) async fn want(&self, models: Vec<WantedModel>) {
+        self.order(coordinator_message::Message::Wanted(WantedModels { models })).await;
+    }
+
+    pub(crate) async fn ask_for_card(&self, model: &str, digest: &str) {
+        let (model, card_digest) = (model.to_owned(), digest.to_owned());
+        self.order(coordinator_message::Message::CardWanted(CardWanted { model, card_digest })).await;
+    }
+
+    /// The first report that `fits`.
+    pub(crate) async fn report(&mut self, what: &str, fits: impl FnMut(&AgentReport) -> bool) -> AgentReport {
+        soon(what, self.reports.wait_for(fits)).await.expect("an open session").clone()
+    }
+
+    pub(crate) async fn until_state(&mut self, model: &str, state: ModelState) -> AgentReport {
+        let what = format!("{model} is {state:?}");
+        let fits = |report: &AgentReport| {
+            report.models.iter().any(|status| status.model == model && status.state() == state)
+        };
+        self.report(&what, fits).await
+    }
+
+    pub(crate) async fn connection(&mut self) -> Connection {
+        soon("a QUIC connection", self.connections.recv()).await.expect("an endpoint")
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
+    }
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn endpoint(credentials: &Credentials, port: u16) -> Option<Endpoint> {
+    let tls = QuicServerConfig::try_from(credentials.stream_server().expect("TLS")).expect("TLS for QUIC");
+    Endpoint::server(ServerConfig::with_crypto(Arc::new(tls)), address(port)).ok()
+}
+
+/// A port whose former holder is about to be gone.
+async fn bound<T>(bind: impl Fn() -> Option<T>) -> T {
+    loop {
+        if let Some(bound) = bind() {
+            return bound;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<CoordinatorMessage, Status>> + Send>>;
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        let request = request.into_inner();
+        if self.refuse_joins {
+            return Err(Status::permission_denied("the join token is used up"));
+        }
+        let certificate_pem = self.authority.sign(&request.csr_pem, NODE);
+        let _ = self.joins.send(request).await;
+        let ca_certificate_pem = self.authority.certificate_pem();
+        Ok(Response::new(JoinReply {
+            node: NODE,
+            certificate_pem,
+            ca_certificate_pem,
+            cluster: "test".to_owned(),
+        }))
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let chain = request.peer_certs().ok_or_else(|| Status::unauthenticated("no certificate"))?;
+        let identity = Identity::from_leaf(chain.first().expect("a leaf")).expect("an identity");
+        assert_eq!(identity, Identity { role: Role::Agent, node: NODE });
+        let (orders, outgoing) = mpsc::channel(16);
+        let welcome = Welcome {
+            node: NODE,
+            cluster: "test".to_owned(),
+            version: "0".to_owned(),
+            stream_port: u32::from(self.stream_port),
+        };
+        let wanted = WantedModels { models: self.wanted.clone() };
+        for message in
+            [coordinator_message::Message::Welcome(welcome), coordinator_message::Message::Wanted(wanted)]
+        {
+            let _ = orders.send(Ok(CoordinatorMessage { message: Some(message) })).await;
+        }
+        self.sessions.lock().expect("not poisoned").push(orders);
+        let (reports, hellos) = (self.reports.clone(), self.hellos.clone());
+        let mut messages = request.into_inner();
+        tokio::spawn(async move {
+            while let Ok(Some(AgentMessage { message: Some(message) })) = messages.message().await {
+                match message {
+                    agent_message::Message::Hello(hello) => drop(hellos.try_send(hello)),
+                    agent_message::Message::Report(report) => drop(reports.send_replace(report)),
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn put_model_card(
+        &self,
+        request: Request<Streaming<ModelCardChunk>>,
+    ) -> Result<Response<ModelCardStored>, Status> {
+        let (mut chunks, mut card) = (request.into_inner(), Vec::new());
+        while let Some(chunk) = chunks.message().await? {
+            card.push(chunk);
+        }
+        let _ = self.cards.send(card).await;
+        Ok(Response::new(ModelCardStored {}))
+    }
+}
+
+/// The gateway's end of one attempt.
+pub(crate) struct Asked {
+    pub(crate) recv: RecvStream,
+    decoder: proto::framing::Decoder,
+}
+
+/// Opens a stream and writes the request, as a gateway does.
+pub(crate) async fn ask(connection: &Connection, start: &AttemptStart) -> Asked {
+    let mut bytes = bytes::BytesMut::new();
+    proto::framing::encode(start, &mut bytes);
+    ask_raw(connection, &bytes).await
+}
+
+pub(crate) async fn ask_raw(connection: &Connection, bytes: &[u8]) -> Asked {
+    let (mut send, recv) = soon("a stream", connection.open_bi()).await.expect("opens");
+    send.write_all(bytes).await.expect("written");
+    send.finish().expect("finished");
+    Asked { recv, decoder: proto::framing::Decoder::default() }
+}
+
+impl Asked {
+    /// `None`: the stream ended.
+    pub(crate) async fn next(&mut self) -> Result<Option<AttemptFrame>, quinn::ReadError> {
+        soon("a frame", async {
+            loop {
+                if let Some(frame) = self.decoder.next_message().expect("whole messages") {
+                    return Ok(Some(frame));
+                }
+                match self.recv.read_chunk(1 << 16, true).await? {
+                    Some(chunk) => self.decoder.push(&chunk.bytes),
+                    None => return Ok(None),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Everything to the end of the stream.
+    pub(crate) async fn rest(&mut self) -> Vec<AttemptFrame> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.next().await.expect("no reset") {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    pub(crate) fn hang_up(&mut self) {
+        self.recv.stop(VarInt::from_u32(0)).expect("still open");
+    }
+}
