@@ -1,0 +1,192 @@
+//! Arguments and their help.
+//!
+//! Owns every flag's name, environment variable, default and explanation. Refuses unknown flags (clap suggests the nearest).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One endpoint for a room full of Macs: an OpenAI-compatible service over local MLX runtimes.
+#[derive(Debug, Parser)]
+#[command(name = "mlx-serving", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mlx-serving up                                          first answer in a minute, with the built-in demo model
+  mlx-serving up --model ./Qwen3-4B-4bit                  serve a local MLX model folder
+  mlx-serving up --model mlx-community/Qwen3-4B-4bit      serve a model from the hub
+  mlx-serving chat \"How do I add a second Mac?\"           ask from the terminal
+  mlx-serving coordinator                                 serve a room of Macs; prints the line for each of them
+  mlx-serving agent --coordinator HOST:7443 --token T     join this Mac to the room
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 not found, 6 coordinator unreachable, 8 refused, 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start everything on this machine: coordinator, agent and runtime, on loopback only.
+    Up(Up),
+    /// Start a coordinator: the API and the place where agents report.
+    Coordinator(Coordinator),
+    /// Start the agent of this Mac and join it to a coordinator.
+    Agent(Agent),
+    /// Invite another Mac: prints a join token of the coordinator on this machine.
+    Token(Token),
+    /// Ask a model, once or in a conversation.
+    Chat(Chat),
+    /// Show nodes, models and the queue.
+    Status(Status),
+    /// Holds one runtime and ends it with its agent. Not for people.
+    #[command(hide = true)]
+    Guard(Guard),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// A local MLX model folder or a hub id such as mlx-community/Qwen3-4B-4bit [default: the built-in demo model]
+    #[arg(long, env = "MLX_SERVING_MODEL")]
+    pub(crate) model: Option<String>,
+    /// Port of the API on 127.0.0.1
+    #[arg(long, env = "MLX_SERVING_PORT", default_value_t = 7440)]
+    pub(crate) port: u16,
+    /// TCP and UDP port between agent and coordinator on 127.0.0.1
+    #[arg(long, env = "MLX_SERVING_CLUSTER_PORT", default_value_t = 7443)]
+    pub(crate) cluster_port: u16,
+    /// Do not ask the first question
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) home: Home,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Coordinator {
+    /// Where clients reach the API; loopback only
+    #[arg(long, env = "MLX_SERVING_API", default_value = "127.0.0.1:7440")]
+    pub(crate) api: SocketAddr,
+    /// Where agents reach this coordinator: TCP for control, UDP for tokens, mutual TLS on both
+    #[arg(long, env = "MLX_SERVING_LISTEN", default_value = "0.0.0.0:7443")]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) home: Home,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    /// The coordinator, HOST or HOST:PORT [default port: 7443]
+    #[arg(long, env = "MLX_SERVING_COORDINATOR", value_name = "ADDR")]
+    pub(crate) coordinator: String,
+    /// The join token that `mlx-serving coordinator` prints; needed once
+    #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Models to hold on this Mac: a local MLX folder, a hub id, or `demo`; may be given more than once. Replaces the
+    /// models this Mac was started with before; without it they stay
+    #[arg(long = "model")]
+    pub(crate) models: Vec<String>,
+    /// What people call this machine [default: its host name]
+    #[arg(long, env = "MLX_SERVING_NAME")]
+    pub(crate) name: Option<String>,
+    /// Memory that runtimes may use in all, in GiB [default: what the GPU may hold]
+    #[arg(long, value_name = "GIB")]
+    pub(crate) memory: Option<f64>,
+    /// Answers that one model may compute at once
+    #[arg(long)]
+    pub(crate) slots: Option<u32>,
+    /// Another program in place of the Python runtime, speaking the same frames
+    #[arg(long, hide = true, env = "MLX_SERVING_RUNTIME_PROGRAM")]
+    pub(crate) runtime_program: Option<String>,
+    #[command(flatten)]
+    pub(crate) home: Home,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    #[command(subcommand)]
+    pub(crate) action: TokenAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenAction {
+    /// Print a token that lets agents join for at least another twelve hours
+    Create {
+        #[command(flatten)]
+        home: Home,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Chat {
+    /// The question; without it a conversation starts (or the question is read from a pipe)
+    pub(crate) prompt: Option<String>,
+    /// The model to ask [default: the only one, or the first that is ready]
+    #[arg(long, short)]
+    pub(crate) model: Option<String>,
+    /// System message
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Guard {
+    /// Program and arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Api {
+    /// The service to talk to
+    #[arg(long, env = "MLX_SERVING_URL", default_value = "http://127.0.0.1:7440")]
+    pub(crate) url: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Home {
+    /// Folder for everything mlx-serving keeps: registry, identity, Python environment, models
+    #[arg(long, env = "MLX_SERVING_HOME", value_name = "DIR", help_heading = "Folders")]
+    pub(crate) home: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn up_needs_no_argument() {
+        let cli = Cli::try_parse_from(["mlx-serving", "up"]).expect("parses");
+        assert!(matches!(cli.command, Command::Up(Up { model: None, port: 7440, cluster_port: 7443, .. })));
+    }
+
+    #[test]
+    fn a_wrong_verb_suggests_the_right_one() {
+        let error = Cli::try_parse_from(["mlx-serving", "statsu"]).expect_err("refused").to_string();
+        assert!(error.contains("status"), "{error}");
+    }
+}

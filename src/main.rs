@@ -1,0 +1,42 @@
+//! The command line of mlx-serving.
+//!
+//! Owns parsing arguments and turning an error into words and an exit code. Refuses logic: each subcommand is one file that
+//! calls the coordinator, the agent, or the API.
+
+mod cli;
+mod exit;
+mod home;
+mod log;
+mod up;
+mod coordinator;
+mod agent;
+mod token;
+mod model_argument;
+mod api;
+mod chat;
+mod status;
+mod progress;
+mod stopping;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Up(options) => up::run(&options),
+        Command::Coordinator(options) => coordinator::run(&options),
+        Command::Agent(options) => agent::run(&options),
+        Command::Token(options) => token::run(&options),
+        Command::Chat(options) => chat::run(&options),
+        Command::Status(options) => status::run(&options),
+        Command::Guard(options) => return daemon::guard(&options.command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}

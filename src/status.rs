@@ -1,0 +1,155 @@
+//! `mlx-serving status`: nodes, models, queue.
+//!
+//! Owns the table. Refuses to interpret: what it prints is what `GET /api/v1/status` says.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::cli::{Output, Status};
+use crate::exit::{Exit, failure};
+
+pub(crate) fn run(options: &Status) -> anyhow::Result<()> {
+    let status = Api::new(&options.api.url).get("/api/v1/status")?;
+    let text = match options.output {
+        Output::Json => format!("{}\n", serde_json::to_string_pretty(&status)?),
+        Output::Table => table(&status),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    match degraded(&status) {
+        Some(why) => Err(failure(Exit::Degraded, why)),
+        None => Ok(()),
+    }
+}
+
+fn table(status: &Value) -> String {
+    let mut out = String::new();
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    // Writing into a String cannot fail.
+    let _ = writeln!(out, "cluster {}  version {}", text(&status["cluster"]), text(&status["version"]));
+    let mut models = vec![row(["MODEL", "NODES", "STATE", "PARAMETERS", "CONTEXT", "RUNNING", "WAITING"])];
+    for model in array(&status["models"]) {
+        models.push(vec![
+            text(&model["model"]),
+            number(&model["nodes_ready"]),
+            text(&model["status"]),
+            human(model["parameters"].as_f64().unwrap_or(0.0), 1_000.0, ["", "k", "M", "B", "T"]),
+            number(&model["context_length"]),
+            number(&model["running"]),
+            number(&model["waiting"]),
+        ]);
+    }
+    let mut nodes = vec![row(["NODE", "NAME", "STATE", "MACHINE", "MEMORY", "GPU BUDGET", "RUNNING"])];
+    for node in array(&status["nodes"]) {
+        nodes.push(vec![
+            number(&node["node"]),
+            text(&node["name"]),
+            if node["connected"] == true { "connected".to_owned() } else { "lost".to_owned() },
+            text(&node["chip"]),
+            bytes(&node["memory_bytes"]),
+            bytes(&node["gpu_budget_bytes"]),
+            number(&node["running"]),
+        ]);
+    }
+    for rows in [models, nodes] {
+        out.push('\n');
+        out.push_str(&aligned(&rows));
+    }
+    out
+}
+
+/// Something that should serve does not.
+fn degraded(status: &Value) -> Option<String> {
+    if status["coordinator"]["leader"] != true {
+        return Some("the coordinator leads no cluster; its log tells why".to_owned());
+    }
+    let silent = array(&status["models"]).find(|model| model["nodes_ready"].as_u64() == Some(0))?;
+    let (name, why) = (silent["model"].as_str().unwrap_or("?"), silent["status"].as_str().unwrap_or("?"));
+    Some(format!("model {name} is not ready: {why}"))
+}
+
+fn array(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+fn number(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string())
+}
+
+fn bytes(value: &Value) -> String {
+    human(value.as_f64().unwrap_or(0.0), 1_024.0, ["B", "KiB", "MiB", "GiB", "TiB"])
+}
+
+fn human(mut value: f64, step: f64, units: [&str; 5]) -> String {
+    if value <= 0.0 {
+        return "-".to_owned();
+    }
+    let mut unit = units[0];
+    for next in &units[1..] {
+        if value < step {
+            break;
+        }
+        value /= step;
+        unit = next;
+    }
+    let space = if unit.len() > 1 { " " } else { "" };
+    if value >= 100.0 || value.fract() == 0.0 {
+        format!("{value:.0}{space}{unit}")
+    } else {
+        format!("{value:.1}{space}{unit}")
+    }
+}
+
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn sample(nodes_ready: u64) -> Value {
+        json!({
+            "cluster": "c0ffee", "version": "0.1.0", "coordinator": {"leader": true},
+            "models": [{"model": "demo", "nodes_ready": nodes_ready, "status": "loading", "parameters": 950_000,
+                        "context_length": 32768, "running": 1, "waiting": 2}],
+            "nodes": [{"node": 1, "name": "mini-07", "connected": true, "chip": "Apple M4", "memory_bytes": 17_179_869_184_u64,
+                       "gpu_budget_bytes": 11_453_246_122_u64, "running": 1}],
+        })
+    }
+
+    #[test]
+    fn the_table_shows_models_and_nodes() {
+        let shown = table(&sample(1));
+        for part in ["MODEL", "demo", "950k", "32768", "mini-07", "Apple M4", "16 GiB", "10.7 GiB"] {
+            assert!(shown.contains(part), "{part} is missing in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn a_model_without_a_node_is_degraded_and_says_why() {
+        assert_eq!(degraded(&sample(1)), None);
+        assert_eq!(degraded(&sample(0)), Some("model demo is not ready: loading".to_owned()));
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [row(["A", "B"]), row(["long", "x"])];
+        assert_eq!(aligned(&rows), "A     B\nlong  x\n");
+    }
+}

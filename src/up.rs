@@ -1,0 +1,108 @@
+//! `mlx-serving up`: everything on this machine, and a first answer.
+//!
+//! Owns the order of a newcomer's first minute: coordinator, agent, model, a question answered, the lines to try next.
+//! Refuses any address but loopback.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::{Api, Message};
+use crate::cli::Up;
+use crate::home::Rooms;
+use crate::{agent, home, log, model_argument, progress, stopping};
+
+/// Notices that may wait for the terminal.
+const NOTICES: usize = 256;
+const FIRST_QUESTION: &str = "What is mlx-serving?";
+
+pub(crate) fn run(options: &Up) -> anyhow::Result<()> {
+    log::start("error");
+    let rooms = home::rooms(&options.home)?;
+    let offer = model_argument::parse(options.model.as_deref().unwrap_or("demo"))?;
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    runtime.block_on(serve(options, rooms, offer))
+}
+
+async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Result<()> {
+    let stop = stopping::on_signal()?;
+    let coordinator = server::Config {
+        data_folder: rooms.coordinator.clone(),
+        api: SocketAddr::from((Ipv4Addr::LOCALHOST, options.port)),
+        cluster: SocketAddr::from((Ipv4Addr::LOCALHOST, options.cluster_port)),
+    };
+    let (ready, started) = oneshot::channel();
+    let serving = tokio::spawn(server::run(coordinator, ready, stop.clone()));
+    let Ok(ready) = started.await else {
+        return serving.await.context("the coordinator failed")?;
+    };
+
+    let (notices, heard) = mpsc::channel(NOTICES);
+    // Both drain at once: the API takes nothing new, and the agent leaves when its last answer has ended.
+    let agent = agent_config(rooms, offer.clone(), &ready)?;
+    let running = tokio::spawn(daemon::run(agent, notices, stop.clone()));
+    let showing = tokio::spawn(progress::show_until_ready(heard, offer.model.clone()));
+
+    let outcome = tokio::select! {
+        shown = showing => match shown.context("the terminal task failed")? {
+            Ok(machine) => {
+                let (quiet, url) = (options.quiet, format!("http://{}", ready.api));
+                let model = offer.model.clone();
+                tokio::task::spawn_blocking(move || first_answer(&machine, &model, &url, quiet)).await?;
+                stop.cancelled().await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+        () = stop.cancelled() => Ok(()),
+    };
+    stop.cancel();
+    let served = serving.await.context("the coordinator failed")?;
+    running.await.context("the agent failed")??;
+    outcome.and(served)
+}
+
+fn agent_config(rooms: Rooms, offer: daemon::Offer, ready: &server::Ready) -> anyhow::Result<daemon::Config> {
+    Ok(daemon::Config {
+        data_folder: rooms.agent,
+        coordinator: ready.cluster_address.to_string(),
+        token: Some(ready.join_token.clone()),
+        name: home::host_name(),
+        offers: vec![offer],
+        runtime: None,
+        guard_program: agent::guard_program()?,
+        memory_budget_bytes: None,
+        slots: None,
+    })
+}
+
+/// Shows what runs here, asks one question, and says how to go on.
+#[expect(clippy::print_stderr, clippy::print_stdout, reason = "this is the command line")]
+fn first_answer(machine: &str, model: &str, url: &str, quiet: bool) {
+    eprintln!("\n  machine  {machine}\n  model    {model}\n  API      {url}/v1\n");
+    if !quiet {
+        eprint!("  > {FIRST_QUESTION}\n  ");
+        let question = Message { role: "user", content: FIRST_QUESTION.to_owned() };
+        if let Err(error) = Api::new(url).chat(model, &[question], |piece| eprint!("{piece}")) {
+            eprint!("(no answer: {error:#})");
+        }
+        eprintln!("\n");
+    }
+    eprintln!("  Try it with curl:");
+    eprintln!("    curl {url}/v1/chat/completions -H 'content-type: application/json' \\");
+    eprintln!(
+        "      -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"How do I add a second Mac?\"}}]}}'"
+    );
+    eprintln!("  with the OpenAI SDK:");
+    eprintln!(
+        "    OpenAI(base_url=\"{url}/v1\", api_key=\"none\").chat.completions.create(model=\"{model}\", messages=[…])"
+    );
+    eprintln!("  or right here:");
+    eprintln!(
+        "    mlx-serving chat{}",
+        if url.ends_with(":7440") { String::new() } else { format!(" --url {url}") }
+    );
+    eprintln!("\n  Ctrl-C stops it.");
+    println!("{url}/v1");
+}
