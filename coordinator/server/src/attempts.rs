@@ -1,0 +1,235 @@
+//! The life of one generation on the cluster side: from the queue to its last token.
+//!
+//! Owns the walk through orders and frames of a single wish: wait, run on a node, begin, perhaps run elsewhere, end. Refuses
+//! to choose nodes or to retry by itself: every attempt is an order of the scheduler, every failure is reported to it. Tells
+//! the scheduler of a success at the end of the answer, never at its start.
+
+use std::time::Duration;
+
+use proto::v1::{AttemptFrame, AttemptStart, Finish};
+use scheduler::{AbortReason, Outcome, Refusal, RequestId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration, Wish};
+use crate::leader::{Leader, NewRequest, Order};
+use crate::limits;
+use crate::streams::{AttemptStream, StreamError, Streams};
+
+/// Codes of a runtime (runtime-frames.md) that blame the request itself: another node would say the same.
+const CODES_OF_THE_REQUEST: [&str; 4] =
+    ["invalid_request", "context_length_exceeded", "unsupported_model", "duplicate_row"];
+/// Codes that mean "not now": nothing failed, the node is full or does not hold the model any more.
+const CODES_OF_OVERLOAD: [&str; 2] = ["busy", "not_loaded"];
+
+/// Starts generations on the cluster.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) leader: Leader,
+    pub(crate) streams: Streams,
+}
+
+impl StartGeneration for Cluster {
+    fn start(&self, wish: Wish) -> Generation {
+        let (events, receiver) = mpsc::channel(limits::EVENTS_PER_REQUEST);
+        let cancel = CancellationToken::new();
+        let life = Life {
+            request: self.leader.next_request(),
+            cluster: self.clone(),
+            wish,
+            events,
+            running: None,
+            began: false,
+        };
+        tokio::spawn(life.run(cancel.clone()));
+        Generation { events: receiver, _cancel: cancel.drop_guard() }
+    }
+}
+
+struct Life {
+    request: RequestId,
+    cluster: Cluster,
+    wish: Wish,
+    events: mpsc::Sender<Event>,
+    running: Option<Running>,
+    /// The client has tokens: from here on another attempt would repeat them.
+    began: bool,
+}
+
+struct Running {
+    attempt: u32,
+    node: u64,
+    stream: AttemptStream,
+}
+
+/// Whether the life goes on after an order or a frame.
+enum Then {
+    GoOn,
+    End,
+}
+
+impl Life {
+    async fn run(mut self, cancel: CancellationToken) {
+        let (leader, request) = (self.cluster.leader.clone(), self.request);
+        let finished = cancel.run_until_cancelled_owned(self.live()).await;
+        // The client is gone: leaving `live` has already stopped the stream; the slot is free once the leader knows.
+        if finished.is_none() {
+            leader.cancel(request).await;
+        }
+    }
+
+    async fn live(&mut self) {
+        let mut orders = self.cluster.leader.submit(self.new_request()).await;
+        loop {
+            let then = tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.obey(order).await,
+                    None => self.fail(Failure::ShuttingDown).await,
+                },
+                frame = next_frame(&mut self.running) => match frame {
+                    Ok(frame) => self.take(frame).await,
+                    Err(error) => self.attempt_failed(Outcome::Failed, &error.to_string()).await,
+                },
+            };
+            match then {
+                Then::GoOn => {}
+                Then::End => return,
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Order) -> Then {
+        match order {
+            Order::Wait { ahead, eta } => {
+                self.running = None;
+                self.emit(Event::Queued { ahead, eta }).await
+            }
+            Order::Run { attempt, node } => self.open(attempt, node).await,
+            Order::Refused(refusal) => self.fail(failure_of(refusal)).await,
+            Order::Stop(AbortReason::DeadlineExceeded) => self.fail(Failure::DeadlineExceeded).await,
+            Order::Stop(AbortReason::NodeLost) => self.fail(Failure::NodeLost { began: self.began }).await,
+        }
+    }
+
+    async fn open(&mut self, attempt: u32, node: u64) -> Then {
+        // Frames of the old attempt end here, with its stream.
+        self.running = None;
+        let opened = self.cluster.streams.open(node, &self.start(attempt)).await;
+        match opened {
+            Ok(stream) => {
+                self.running = Some(Running { attempt, node, stream });
+                self.emit(Event::Dispatched { node, attempt }).await
+            }
+            Err(error) => self.report(attempt, node, Outcome::Failed, 0, &error.to_string()).await,
+        }
+    }
+
+    async fn take(&mut self, frame: AttemptFrame) -> Then {
+        if !frame.ids.is_empty() {
+            if !self.began {
+                self.began = true;
+                self.cluster.leader.began(self.request, frame.attempt).await;
+            }
+            if let Then::End = self.emit(Event::Tokens { ids: frame.ids, logprobs: frame.logprobs }).await {
+                return Then::End;
+            }
+        }
+        let reason = match Finish::try_from(frame.finish) {
+            Ok(Finish::Unspecified) => return Then::GoOn,
+            Ok(Finish::Stop) => FinishReason::Stop,
+            Ok(Finish::Length) => FinishReason::Length,
+            Ok(Finish::Failed) | Err(_) => return self.failed_by_runtime(frame.code, frame.text).await,
+        };
+        let usage = frame.usage.unwrap_or_default();
+        self.cluster
+            .leader
+            .finished(self.request, frame.attempt, Outcome::Completed, usage.generated_tokens)
+            .await;
+        let _ = self.emit(Event::Finished { reason, usage }).await;
+        Then::End
+    }
+
+    async fn failed_by_runtime(&mut self, code: String, text: String) -> Then {
+        if CODES_OF_THE_REQUEST.contains(&code.as_str()) {
+            let attempt = self.running.as_ref().map_or(0, |running| running.attempt);
+            self.cluster.leader.finished(self.request, attempt, Outcome::Rejected, 0).await;
+            return self.fail(Failure::Rejected { code, text }).await;
+        }
+        let outcome =
+            if CODES_OF_OVERLOAD.contains(&code.as_str()) { Outcome::Busy } else { Outcome::Failed };
+        self.attempt_failed(outcome, &code).await
+    }
+
+    async fn attempt_failed(&mut self, outcome: Outcome, why: &str) -> Then {
+        let Some(running) = self.running.take() else { return Then::GoOn };
+        self.report(running.attempt, running.node, outcome, 0, why).await
+    }
+
+    /// Tells the scheduler, and the client if it already has tokens; else the next order decides.
+    async fn report(&mut self, attempt: u32, node: u64, outcome: Outcome, generated: u32, why: &str) -> Then {
+        tracing::warn!(request = self.request.0, attempt, node, ?outcome, why, "an attempt ended early");
+        self.cluster.leader.finished(self.request, attempt, outcome, generated).await;
+        if self.began { self.fail(Failure::NodeLost { began: true }).await } else { Then::GoOn }
+    }
+
+    async fn fail(&mut self, failure: Failure) -> Then {
+        self.running = None;
+        let _ = self.emit(Event::Failed(failure)).await;
+        Then::End
+    }
+
+    /// A closed receiver is a client that is gone; the cancel token is about to say so too.
+    async fn emit(&mut self, event: Event) -> Then {
+        match self.events.send(event).await {
+            Ok(()) => Then::GoOn,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn new_request(&self) -> NewRequest {
+        NewRequest {
+            request: self.request,
+            model: self.wish.model.clone(),
+            prompt_tokens: u32::try_from(self.wish.prompt.len()).unwrap_or(u32::MAX),
+            max_tokens: self.wish.max_tokens,
+            deadline: self.wish.deadline,
+        }
+    }
+
+    fn start(&self, attempt: u32) -> AttemptStart {
+        AttemptStart {
+            request: self.request.0,
+            attempt,
+            model: self.wish.model.clone(),
+            prompt: self.wish.prompt.clone(),
+            max_tokens: self.wish.max_tokens,
+            sampling: Some(self.wish.sampling.clone()),
+            stop_ids: self.wish.stop_ids.clone(),
+            top_logprobs: self.wish.top_logprobs,
+        }
+    }
+}
+
+async fn next_frame(running: &mut Option<Running>) -> Result<AttemptFrame, StreamError> {
+    match running {
+        Some(running) => running.stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn failure_of(refusal: Refusal) -> Failure {
+    let duration = |span: scheduler::Span| Duration::from_micros(span.0);
+    match refusal {
+        Refusal::QueueFull { retry_after } => Failure::QueueFull { retry_after: duration(retry_after) },
+        Refusal::DeadlineUnreachable { needed } => Failure::DeadlineUnreachable { needed: duration(needed) },
+        Refusal::Expired => Failure::DeadlineExceeded,
+        Refusal::NodeLost => Failure::NodeLost { began: false },
+        // Request numbers are made here, one after another: a duplicate is a fault of this process, not of the client.
+        Refusal::Duplicate => {
+            Failure::Rejected { code: "internal".to_owned(), text: "request number reused".to_owned() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

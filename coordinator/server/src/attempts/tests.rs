@@ -1,0 +1,217 @@
+//! Whole lives of generations: the real scheduler, real QUIC, an agent played by the test.
+
+use std::time::Duration;
+
+use proto::v1::{AttemptFrame, AttemptUsage, Finish, Sampling};
+use quinn::{Connection, VarInt};
+use scheduler::Rates;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Cluster;
+use crate::clock::Clock;
+use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration as _, Wish};
+use crate::leader::{Leader, Resident};
+use crate::streams::Link;
+use crate::streams::tests::{Lab, answer, frame, take};
+
+struct Stage {
+    lab: Lab,
+    cluster: Cluster,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let (lab, stop) = (Lab::new(), CancellationToken::new());
+        let leader = Leader::start(Clock::start(), stop.clone());
+        let cluster = Cluster { leader, streams: lab.streams.clone() };
+        Self { lab, cluster, _stop: stop.drop_guard() }
+    }
+
+    async fn node(&mut self, node: u64, slots: u32) -> Connection {
+        let connection = self.lab.agent(node).await;
+        self.holds(node, slots).await;
+        connection
+    }
+
+    async fn holds(&self, node: u64, slots: u32) {
+        let rates = Rates { prefill_tokens_per_s: 1_000.0, step_ms: 10.0, batch_slope: 0.1 };
+        let resident = Resident { model: "m".to_owned(), slots, rates };
+        self.cluster.leader.resident(node, vec![resident]).await;
+    }
+
+    fn wish(&self, patience: Duration) -> Generation {
+        self.cluster.start(Wish {
+            model: "m".to_owned(),
+            prompt: vec![1, 2, 3],
+            max_tokens: 8,
+            sampling: Sampling::default(),
+            stop_ids: Vec::new(),
+            top_logprobs: None,
+            deadline: Instant::now() + patience,
+        })
+    }
+
+    async fn running(&self) -> usize {
+        self.cluster.leader.view().await.running.values().sum()
+    }
+}
+
+const PATIENT: Duration = Duration::from_secs(600);
+
+fn last(attempt: u32, sequence: u32, finish: Finish) -> AttemptFrame {
+    let usage = Some(AttemptUsage { prompt_tokens: 3, generated_tokens: 2, ..AttemptUsage::default() });
+    AttemptFrame { finish: finish.into(), usage, ..frame(attempt, sequence, &[]) }
+}
+
+fn failed(attempt: u32, sequence: u32, code: &str) -> AttemptFrame {
+    AttemptFrame {
+        code: code.to_owned(),
+        text: "words".to_owned(),
+        ..last(attempt, sequence, Finish::Failed)
+    }
+}
+
+fn tokens(ids: &[u32]) -> Event {
+    Event::Tokens { ids: ids.to_vec(), logprobs: Vec::new() }
+}
+
+#[tokio::test]
+async fn tokens_flow_to_the_end_and_the_slot_is_free_again() {
+    let mut stage = Stage::new();
+    let agent = stage.node(7, 1).await;
+    let mut generation = stage.wish(PATIENT);
+    let mut taken = take(&agent).await;
+    assert_eq!(taken.start.prompt, [1, 2, 3]);
+    assert_eq!(generation.events.recv().await, Some(Event::Dispatched { node: 7, attempt: 1 }));
+    answer(&mut taken.send, frame(1, 0, &[10])).await;
+    answer(&mut taken.send, frame(1, 1, &[11])).await;
+    answer(&mut taken.send, last(1, 2, Finish::Stop)).await;
+    assert_eq!(generation.events.recv().await, Some(tokens(&[10])));
+    assert_eq!(generation.events.recv().await, Some(tokens(&[11])));
+    let end = generation.events.recv().await;
+    assert!(matches!(end, Some(Event::Finished { reason: FinishReason::Stop, .. })), "{end:?}");
+    assert_eq!(generation.events.recv().await, None);
+    assert_eq!(stage.running().await, 0);
+}
+
+#[tokio::test]
+async fn a_node_that_fails_before_the_first_token_costs_the_client_nothing() {
+    let mut stage = Stage::new();
+    let first = stage.node(1, 4).await;
+    let second = stage.node(2, 4).await;
+    let mut generation = stage.wish(PATIENT);
+    let Some(Event::Dispatched { node, .. }) = generation.events.recv().await else {
+        panic!("not dispatched")
+    };
+    let (dying, other) = if node == 1 { (first, second) } else { (second, first) };
+    let mut taken = take(&dying).await;
+    taken.send.reset(VarInt::from_u32(9)).expect("reset");
+    let mut taken = take(&other).await;
+    assert_eq!(taken.start.attempt, 2);
+    answer(&mut taken.send, frame(2, 0, &[5])).await;
+    assert_eq!(generation.events.recv().await, Some(Event::Dispatched { node: 3 - node, attempt: 2 }));
+    assert_eq!(generation.events.recv().await, Some(tokens(&[5])));
+}
+
+#[tokio::test]
+async fn a_failure_after_the_first_token_is_never_a_clean_end_and_never_a_repeat() {
+    let mut stage = Stage::new();
+    let agent = stage.node(1, 4).await;
+    let _other = stage.node(2, 0).await;
+    let mut generation = stage.wish(PATIENT);
+    let mut taken = take(&agent).await;
+    answer(&mut taken.send, frame(1, 0, &[5])).await;
+    assert!(matches!(generation.events.recv().await, Some(Event::Dispatched { .. })));
+    assert_eq!(generation.events.recv().await, Some(tokens(&[5])));
+    taken.send.reset(VarInt::from_u32(9)).expect("reset");
+    assert_eq!(generation.events.recv().await, Some(Event::Failed(Failure::NodeLost { began: true })));
+    assert_eq!(generation.events.recv().await, None);
+    assert_eq!(stage.running().await, 0);
+}
+
+#[tokio::test]
+async fn a_hang_up_stops_the_agent_and_frees_the_slot_for_the_next() {
+    let mut stage = Stage::new();
+    let agent = stage.node(1, 1).await;
+    let mut generation = stage.wish(PATIENT);
+    let mut taken = take(&agent).await;
+    answer(&mut taken.send, frame(1, 0, &[5])).await;
+    assert!(matches!(generation.events.recv().await, Some(Event::Dispatched { .. })));
+    drop(generation);
+    taken.send.stopped().await.expect("told to stop");
+    let mut next = stage.wish(PATIENT);
+    // The slot may still be taken for a moment; what matters is that nobody has to do anything for it.
+    loop {
+        match next.events.recv().await {
+            Some(Event::Queued { .. }) => {}
+            Some(Event::Dispatched { node: 1, .. }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_the_runtime_refuses_is_not_tried_elsewhere() {
+    let mut stage = Stage::new();
+    let agent = stage.node(1, 4).await;
+    let mut generation = stage.wish(PATIENT);
+    let mut taken = take(&agent).await;
+    answer(&mut taken.send, failed(1, 0, "invalid_request")).await;
+    assert!(matches!(generation.events.recv().await, Some(Event::Dispatched { .. })));
+    let end = generation.events.recv().await;
+    assert!(
+        matches!(&end, Some(Event::Failed(Failure::Rejected { code, .. })) if code == "invalid_request"),
+        "{end:?}"
+    );
+    assert_eq!(generation.events.recv().await, None);
+}
+
+#[tokio::test]
+async fn a_wish_for_a_model_that_nobody_holds_waits_and_runs_when_a_node_comes() {
+    let mut stage = Stage::new();
+    let mut generation = stage.wish(PATIENT);
+    assert!(matches!(generation.events.recv().await, Some(Event::Queued { ahead: 0, .. })));
+    let agent = stage.node(1, 1).await;
+    let _taken = take(&agent).await;
+    assert_eq!(generation.events.recv().await, Some(Event::Dispatched { node: 1, attempt: 1 }));
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_wish_that_nobody_can_serve() {
+    let stage = Stage::new();
+    let mut generation = stage.wish(Duration::from_millis(50));
+    assert!(matches!(generation.events.recv().await, Some(Event::Queued { .. })));
+    assert_eq!(generation.events.recv().await, Some(Event::Failed(Failure::DeadlineExceeded)));
+}
+
+#[tokio::test]
+async fn a_lost_node_gives_back_what_had_not_begun() {
+    let mut stage = Stage::new();
+    let first = stage.node(1, 1).await;
+    let mut generation = stage.wish(PATIENT);
+    let _taken = take(&first).await;
+    assert_eq!(generation.events.recv().await, Some(Event::Dispatched { node: 1, attempt: 1 }));
+    first.close(VarInt::from_u32(0), b"gone");
+    assert_eq!(stage.lab.links.recv().await, Some(Link::Down { node: 1 }));
+    stage.cluster.leader.node_lost(1).await;
+    let second = stage.node(2, 1).await;
+    let _taken = take(&second).await;
+    loop {
+        match generation.events.recv().await {
+            Some(Event::Queued { .. }) => {}
+            Some(Event::Dispatched { node: 2, .. }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_that_goes_down_says_so_to_whoever_waits() {
+    let stage = Stage::new();
+    let mut generation = stage.wish(PATIENT);
+    assert!(matches!(generation.events.recv().await, Some(Event::Queued { .. })));
+    drop(stage._stop);
+    assert_eq!(generation.events.recv().await, Some(Event::Failed(Failure::ShuttingDown)));
+}

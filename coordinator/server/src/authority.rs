@@ -1,0 +1,182 @@
+//! The cluster's certificate authority: makes the CA, signs leaves, issues the join token.
+//!
+//! Owns the private key while it signs; at rest the key is a fact of the registry. Refuses to take anything from a signing
+//! request but its public key: names and roles are what the registry says, never what a joiner asks for.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use proto::identity::Identity;
+use proto::tls::Credentials;
+use proto::token::{JoinToken, SECRET_BYTES};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use crate::limits;
+
+/// A CA with its key at hand.
+pub(crate) struct Authority {
+    certificate_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A CA as it is stored.
+pub(crate) struct NewCa {
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: String,
+}
+
+impl Authority {
+    /// Makes the CA of a new cluster.
+    pub(crate) fn create(cluster: &str) -> anyhow::Result<NewCa> {
+        let key = KeyPair::generate().context("making the CA key")?;
+        let mut params = valid_for(limits::CA_LIFE);
+        params.distinguished_name.push(DnType::CommonName, format!("mlx-serving cluster {cluster}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).context("signing the CA certificate")?;
+        Ok(NewCa { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+
+    /// Takes up the CA that the registry holds.
+    pub(crate) fn open(certificate_pem: &str, key_pem: &str) -> anyhow::Result<Self> {
+        let key = KeyPair::from_pem(key_pem).context("reading the CA key")?;
+        let issuer = Issuer::from_ca_cert_pem(certificate_pem, key).context("reading the CA certificate")?;
+        Ok(Self { certificate_pem: certificate_pem.to_owned(), issuer })
+    }
+
+    pub(crate) fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Credentials for a process on this machine, with a key made here and now.
+    pub(crate) fn credentials(&self, identity: Identity) -> anyhow::Result<Credentials> {
+        let key = KeyPair::generate().context("making a node key")?;
+        Ok(Credentials {
+            certificate_pem: self.leaf(identity, &key)?,
+            key_pem: key.serialize_pem(),
+            ca_certificate_pem: self.certificate_pem.clone(),
+        })
+    }
+
+    /// The public key of a joiner's request, for the registry and for [`Authority::sign`].
+    pub(crate) fn read_request(csr_pem: &str) -> anyhow::Result<CertificateSigningRequestParams> {
+        CertificateSigningRequestParams::from_pem(csr_pem).context("reading the certificate signing request")
+    }
+
+    /// Signs the request's public key for `identity`; every other wish of the request is dropped.
+    pub(crate) fn sign(
+        &self,
+        request: &CertificateSigningRequestParams,
+        identity: Identity,
+    ) -> anyhow::Result<String> {
+        self.leaf(identity, &request.public_key)
+    }
+
+    /// A token and the hash of its secret, which is all that the registry gets to see.
+    pub(crate) fn issue_token(&self) -> anyhow::Result<(JoinToken, [u8; 32])> {
+        let ca = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes()).context("reading the CA")?;
+        let token = JoinToken {
+            ca_hash: *blake3::hash(&ca).as_bytes(),
+            id: random_hex::<6>()?,
+            secret: random::<SECRET_BYTES>()?.to_vec(),
+        };
+        let hash = JoinToken::secret_hash(&token.secret);
+        Ok((token, hash))
+    }
+
+    fn leaf(&self, identity: Identity, key: &impl PublicKeyData) -> anyhow::Result<String> {
+        let mut params = valid_for(limits::LEAF_LIFE);
+        params.distinguished_name.push(DnType::CommonName, identity.dns_name());
+        let dns = identity.dns_name().try_into().context("a node's DNS name")?;
+        let uri = identity.to_string().try_into().context("a node's URI")?;
+        params.subject_alt_names = vec![SanType::DnsName(dns), SanType::URI(uri)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        Ok(params.signed_by(key, &self.issuer).context("signing a node certificate")?.pem())
+    }
+}
+
+/// BLAKE3 of a public key, the form in which the registry recognises a node that joins twice.
+pub(crate) fn key_fingerprint(request: &CertificateSigningRequestParams) -> String {
+    blake3::hash(request.public_key.der_bytes()).to_hex().to_string()
+}
+
+/// `N` random bytes as hex, from the operating system.
+pub(crate) fn random_hex<const N: usize>() -> anyhow::Result<String> {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(2 * N);
+    for byte in random::<N>()? {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
+}
+
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
+    Ok(bytes)
+}
+
+fn valid_for(life: Duration) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let now = SystemTime::now();
+    params.not_before = (now - limits::CLOCK_SKEW).into();
+    params.not_after = (now + life).into();
+    params
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::identity::Role;
+
+    fn authority() -> Authority {
+        let ca = Authority::create("test").expect("a CA");
+        Authority::open(&ca.certificate_pem, &ca.key_pem).expect("opens again")
+    }
+
+    fn der(pem: &str) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM")
+    }
+
+    #[test]
+    fn a_signing_request_cannot_choose_its_own_role() {
+        let key = KeyPair::generate().expect("a key");
+        let mut wish = CertificateParams::default();
+        wish.subject_alt_names = vec![SanType::URI("spiffe://mlxc/coordinator/1".try_into().expect("ia5"))];
+        let csr = wish.serialize_request(&key).expect("a request").pem().expect("PEM");
+        let request = Authority::read_request(&csr).expect("readable");
+        let agent = Identity { role: Role::Agent, node: 9 };
+        let leaf = authority().sign(&request, agent).expect("signed");
+        assert_eq!(Identity::from_leaf(&der(&leaf)), Ok(agent));
+    }
+
+    #[test]
+    fn a_token_pins_the_authority_that_issued_it() {
+        let (ours, theirs) = (authority(), authority());
+        let (token, hash) = ours.issue_token().expect("a token");
+        assert!(token.pins(&der(ours.certificate_pem())));
+        assert!(!token.pins(&der(theirs.certificate_pem())));
+        assert_eq!(JoinToken::secret_hash(&token.secret), hash);
+    }
+
+    #[test]
+    fn credentials_make_both_sides_of_a_token_stream() {
+        let credentials =
+            authority().credentials(Identity { role: Role::Coordinator, node: 1 }).expect("credentials");
+        credentials.stream_server().expect("a server side");
+        credentials.stream_client().expect("a client side");
+    }
+
+    #[test]
+    fn garbage_is_no_signing_request() {
+        assert!(Authority::read_request("-----BEGIN NONSENSE-----").is_err());
+    }
+}

@@ -1,0 +1,107 @@
+//! A coordinator's first moments: the registry opened, the cluster founded once, identity and join token at hand.
+//!
+//! Owns the order of these steps. Refuses to found a cluster twice: an existing CA is taken up, never replaced.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use consensus::Consensus;
+use proto::identity::{Identity, Role};
+use proto::tls::Credentials;
+use proto::token::JoinToken;
+use registry::{ClusterId, Command, Reply, TokenId};
+
+use crate::authority::{self, Authority};
+use crate::clock::unix_ms;
+use crate::limits;
+
+/// The number in a lone coordinator's certificate.
+const COORDINATOR_NODE: u64 = 1;
+
+/// What a running coordinator has in hand.
+pub(crate) struct Founded {
+    pub(crate) cluster: String,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) credentials: Credentials,
+    pub(crate) join_token: JoinToken,
+}
+
+pub(crate) async fn found(consensus: &Consensus, data_folder: &Path) -> anyhow::Result<Founded> {
+    let authority = Arc::new(authority_of(consensus).await?);
+    let cluster = consensus.local().cluster().context("the registry has no cluster")?.id.to_string();
+    let credentials = authority.credentials(Identity { role: Role::Coordinator, node: COORDINATOR_NODE })?;
+    let join_token = join_token(consensus, &authority, &data_folder.join("join-token")).await?;
+    Ok(Founded { cluster, authority, credentials, join_token })
+}
+
+async fn authority_of(consensus: &Consensus) -> anyhow::Result<Authority> {
+    if consensus.local().cluster().is_none() {
+        let cluster = authority::random_hex::<6>()?;
+        let ca = Authority::create(&cluster)?;
+        let founding = Command::FoundCluster {
+            cluster: ClusterId(cluster),
+            ca_certificate_pem: ca.certificate_pem,
+            ca_key_pem: ca.key_pem,
+            at_unix_ms: unix_ms(),
+        };
+        propose(consensus, founding).await.context("founding the cluster")?;
+    }
+    let registry = consensus.local();
+    let facts = registry.cluster().context("the registry has no cluster")?;
+    Authority::open(&facts.ca_certificate_pem, &facts.ca_key_pem)
+}
+
+/// The token in the file while it is good for another while, else a new one.
+async fn join_token(consensus: &Consensus, authority: &Authority, file: &Path) -> anyhow::Result<JoinToken> {
+    if let Some(token) = kept_token(consensus, file) {
+        return Ok(token);
+    }
+    let (token, secret_hash) = authority.issue_token()?;
+    let life_ms = u64::try_from(limits::JOIN_TOKEN_LIFE.as_millis()).unwrap_or(u64::MAX);
+    let issue = Command::IssueJoinToken {
+        id: TokenId(token.id.clone()),
+        secret_hash,
+        role: registry::Role::Agent,
+        expires_at_unix_ms: unix_ms().saturating_add(life_ms),
+        uses: None,
+    };
+    propose(consensus, issue).await.context("issuing a join token")?;
+    write_secret(file, &token.to_string())?;
+    Ok(token)
+}
+
+fn kept_token(consensus: &Consensus, file: &Path) -> Option<JoinToken> {
+    let token = JoinToken::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
+    let registry = consensus.local();
+    let entry = registry.token(&TokenId(token.id.clone()))?;
+    let half_life_ms = u64::try_from(limits::JOIN_TOKEN_LIFE.as_millis() / 2).unwrap_or(u64::MAX);
+    let lasts = entry.expires_at_unix_ms > unix_ms().saturating_add(half_life_ms);
+    lasts.then_some(token)
+}
+
+async fn propose(consensus: &Consensus, command: Command) -> anyhow::Result<()> {
+    match consensus.propose(command).await? {
+        Reply::Done | Reply::AlreadySo | Reply::NodeAdmitted { .. } => Ok(()),
+        Reply::Refused(refusal) => Err(anyhow::anyhow!("{refusal}")),
+    }
+}
+
+/// Readable by the operator alone: the token invites machines into the cluster.
+fn write_secret(file: &Path, text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let part = file.with_extension("part");
+    let _ = std::fs::remove_file(&part);
+    let mut out = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)
+        .with_context(|| format!("writing {}", part.display()))?;
+    writeln!(out, "{text}")
+        .and_then(|()| out.sync_all())
+        .with_context(|| format!("writing {}", part.display()))?;
+    std::fs::rename(&part, file).with_context(|| format!("writing {}", file.display()))
+}

@@ -1,0 +1,102 @@
+//! Every bound of the gateway, with its reason. What belongs to the listener (connections, request heads) is kept there.
+
+use std::time::Duration;
+
+/// A request body, in bytes. The longest contexts in use are about a million tokens, some 5 MB of text; JSON escapes can
+/// triple that.
+pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// Time in which a body must have arrived, so that a client that trickles bytes does not hold memory for ever. 16 MiB in
+/// 60 s is a slow mobile uplink.
+pub(crate) const BODY_READ: Duration = Duration::from_secs(60);
+
+/// Total time for a whole answer when the client names none: what the OpenAI SDKs wait by default.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Total time for a streamed answer when the client names none. Its read time-out measures silence, and a stream here is
+/// never silent for longer than [`KEEP_ALIVE`]; a hundred thousand tokens at 30 a second fit.
+pub(crate) const STREAM_DEADLINE: Duration = Duration::from_secs(3_600);
+
+/// No client may ask for longer, so that every request ends.
+pub(crate) const DEADLINE_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// The cluster side ends a request at its deadline. When it has said nothing this much later, the gateway does.
+pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(5);
+
+/// Longest silence of a stream, in which it then carries a comment. Proxies and clients commonly give up after 30 to 60 s.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// When a model is not ready for a request, a client may ask again this much later: loading takes seconds to minutes.
+pub(crate) const RETRY_WHILE_LOADING: Duration = Duration::from_secs(5);
+
+/// When a node or this coordinator went away under a request: another is found within the election and session time-outs.
+pub(crate) const RETRY_AFTER_LOSS: Duration = Duration::from_secs(1);
+
+/// The SDKs honour `retry-after` only up to here; saying more would make them come back at once.
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
+
+/// Answers to one request (`n` times the number of prompts). Each holds a slot somewhere; OpenAI's own bound is 128.
+pub(crate) const CHOICES_MAX: usize = 128;
+
+/// `n`: answers for one prompt.
+pub(crate) const N_MAX: i64 = 16;
+
+/// Stop strings of one request, as in OpenAI's API, and the length of one in bytes: what may be held back of an answer.
+pub(crate) const STOPS_MAX: usize = 4;
+pub(crate) const STOP_BYTES_MAX: usize = 1_024;
+
+/// Ids in `stop_token_ids`; the runtime compares each token with all of them.
+pub(crate) const STOP_IDS_MAX: usize = 128;
+
+/// Tokens in `logit_bias`, as in OpenAI's API.
+pub(crate) const LOGIT_BIAS_MAX: usize = 1_024;
+
+/// Alternatives for each token: chat, and the older completions.
+pub(crate) const TOP_LOGPROBS_MAX: i64 = 20;
+pub(crate) const COMPLETION_LOGPROBS_MAX: i64 = 5;
+
+/// Longest answer when neither the client nor the model's files bound it.
+pub(crate) const MAX_TOKENS_WITHOUT_CONTEXT: u32 = 4_096;
+
+/// Messages of one conversation: a template costs about a microsecond for each.
+pub(crate) const MESSAGES_MAX: usize = 16_384;
+
+/// A rendered prompt, in bytes: twice the largest body, because templates add words of their own.
+pub(crate) const PROMPT_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
+
+/// Work of one rendering. One unit is an instruction or 64 bytes of data; the largest body copied eight times takes 2 M, a
+/// conversation of 16,384 messages about 4 M, and all of it about half a second.
+pub(crate) const TEMPLATE_FUEL: u64 = 8_000_000;
+
+/// Depth of a template's blocks and macro calls. Real ones need about 20; a thread's stack holds several hundred.
+pub(crate) const TEMPLATE_DEPTH: usize = 150;
+
+/// A chat template, in bytes. The longest in use are about 20 kB.
+pub(crate) const TEMPLATE_BYTES_MAX: usize = 1 << 20;
+
+/// A body that is read, rendered and tokenised right on the async thread: a few milliseconds. Longer text goes to a blocking thread.
+pub(crate) const INLINE_TEXT_BYTES: usize = 8 << 10;
+
+/// Long texts that are tokenised at once; the rest wait, so that memory and processors stay for the streams.
+pub(crate) const LONG_TEXTS_AT_ONCE: usize = 2;
+
+/// Tokens of context around a new one when a tokenizer has no table of bytes: enough for every known decoder to settle.
+pub(crate) const DECODE_WINDOW: usize = 6;
+
+/// Events taken from one generation before anything is written: what is already waiting leaves in one write.
+pub(crate) const EVENTS_AT_ONCE: usize = 64;
+
+/// Bytes for which a chunk's buffer is prepared: some twenty chunks.
+pub(crate) const STREAM_BUFFER_BYTES: usize = 4 << 10;
+
+/// A request id of the client that is echoed; longer ones are replaced.
+pub(crate) const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Close names in an error.
+pub(crate) const CLOSE_NAMES: usize = 3;
+
+/// A name from the client inside an error message, in characters.
+pub(crate) const QUOTED_CHARS_MAX: usize = 120;
+
+/// Finished answers between two clean-ups of the histograms' raw samples, for when nobody scrapes `/metrics`.
+pub(crate) const ANSWERS_PER_UPKEEP: u64 = 64;

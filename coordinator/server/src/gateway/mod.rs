@@ -1,0 +1,96 @@
+//! The gateway: the HTTP API that clients speak.
+//!
+//! Owns everything textual: requests, tokenizers, templates, answers, errors, and the probes beside them. The one part that
+//! knows JSON bodies and HTTP. Refuses to know nodes and queues: it makes a wish and tells its events. No prompt and no answer
+//! enters a log, a metric or an error.
+
+mod host;
+mod request_id;
+mod error;
+mod body;
+mod deadline;
+mod long_texts;
+mod names;
+mod limits;
+mod openai;
+pub(crate) mod text;
+mod models;
+mod probes;
+mod metrics;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+
+use crate::catalogue::Catalogue;
+use crate::gateway::host::Hosts;
+use crate::gateway::long_texts::LongTexts;
+use crate::generation::StartGeneration;
+
+/// The control plane as a probe sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready {
+    pub(crate) leader: bool,
+    /// Why not, in words for a person.
+    pub(crate) why: String,
+}
+
+/// Body of `GET /api/v1/status`, made anew for each request.
+pub(crate) type StatusBody =
+    dyn Fn() -> Pin<Box<dyn Future<Output = serde_json::Value> + Send>> + Send + Sync;
+
+/// What the gateway is given.
+#[derive(Clone)]
+pub(crate) struct GatewayState {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) generations: Arc<dyn StartGeneration>,
+    pub(crate) readiness: Arc<dyn Fn() -> Ready + Send + Sync>,
+    pub(crate) status: Arc<StatusBody>,
+    /// Where clients reach this API.
+    pub(crate) api: SocketAddr,
+}
+
+/// Shared by all requests.
+#[derive(Clone)]
+struct Gateway {
+    state: GatewayState,
+    long_texts: LongTexts,
+}
+
+impl std::ops::Deref for Gateway {
+    type Target = GatewayState;
+
+    fn deref(&self) -> &GatewayState {
+        &self.state
+    }
+}
+
+/// The whole API.
+pub(crate) fn router(state: GatewayState) -> Router {
+    metrics::install();
+    let hosts = Hosts { api: state.api };
+    let gateway = Gateway { state, long_texts: LongTexts::new() };
+    Router::new()
+        .route("/v1/chat/completions", post(openai::handlers::chat))
+        .route("/v1/completions", post(openai::handlers::completions))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::one))
+        .route("/", get(probes::front_page))
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
+        .route("/routablez", get(probes::routable))
+        .route("/metrics", get(probes::scrape))
+        .route("/api/v1/status", get(probes::status))
+        .fallback(probes::no_such_path)
+        .method_not_allowed_fallback(probes::no_such_method)
+        .layer(from_fn_with_state(hosts, host::check))
+        .layer(from_fn(request_id::name))
+        .with_state(gateway)
+}

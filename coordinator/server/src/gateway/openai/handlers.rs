@@ -1,0 +1,171 @@
+//! `POST /v1/chat/completions` and `POST /v1/completions`, from bytes to bytes.
+//!
+//! Owns the sequence: read, prepare, wish, answer. Each step is a module of its own; a
+//! request reads from top to bottom here.
+
+use std::time::{Instant, SystemTime};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response};
+use serde::Serialize;
+
+use super::answer::Answer;
+use super::chat_chunks::ChatChunks;
+use super::choice::Making;
+use super::chunks::{Chunks, Envelope, Head};
+use super::completion_chunks::CompletionChunks;
+use super::options::Delivery;
+use super::preparing::{self, Prepared};
+use super::sse::EventStream;
+use super::whole::Whole;
+use crate::gateway::deadline::Patience;
+use crate::gateway::error::ApiError;
+use crate::gateway::text::detokenizer::Start;
+use crate::gateway::{Gateway, body, request_id};
+
+const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-mlx-ignored-params");
+const NODE: HeaderName = HeaderName::from_static("x-mlx-node");
+const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-mlx-cached-tokens");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+pub(crate) async fn chat(
+    State(gateway): State<Gateway>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let asked = Instant::now();
+    let bytes = body::read(&headers, body).await?;
+    let (catalogue, patience) = (gateway.catalogue.clone(), Patience::of(&headers));
+    let prepare = move |bytes: &[u8]| preparing::chat(bytes, &catalogue, patience, unix_s());
+    let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
+
+    let answer = answer(&gateway, &mut prepared, Start::Fresh, asked);
+    let logprobs = prepared.logprobs;
+    let mut response = match prepared.options.delivery {
+        Delivery::Whole => {
+            let head = head(&prepared, "chatcmpl-", "chat.completion");
+            whole(answer, |answer| json(&Whole::chat(&head, &answer.choices, logprobs, answer.usage())))
+                .await?
+        }
+        Delivery::Stream { include_usage } => {
+            let head = head(&prepared, "chatcmpl-", "chat.completion.chunk");
+            stream(answer, ChatChunks { envelope: Envelope::new(&head, include_usage), logprobs }).await?
+        }
+    };
+    name_ignored(&mut response, &prepared.ignored);
+    Ok(response)
+}
+
+pub(crate) async fn completions(
+    State(gateway): State<Gateway>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let asked = Instant::now();
+    let bytes = body::read(&headers, body).await?;
+    let (catalogue, patience) = (gateway.catalogue.clone(), Patience::of(&headers));
+    let prepare = move |bytes: &[u8]| preparing::completion(bytes, &catalogue, patience);
+    let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
+
+    let answer = answer(&gateway, &mut prepared, Start::Continuing, asked);
+    let head = head(&prepared, "cmpl-", "text_completion");
+    let (logprobs, echoes) = (prepared.logprobs, std::mem::take(&mut prepared.echoes));
+    let mut response = match prepared.options.delivery {
+        Delivery::Whole => {
+            let body = |answer: &Answer| {
+                json(&Whole::completion(&head, &answer.choices, &echoes, logprobs, answer.usage()))
+            };
+            whole(answer, body).await?
+        }
+        Delivery::Stream { include_usage } => {
+            let envelope = Envelope::new(&head, include_usage);
+            stream(answer, CompletionChunks { envelope, logprobs, echoes }).await?
+        }
+    };
+    name_ignored(&mut response, &prepared.ignored);
+    Ok(response)
+}
+
+fn answer(gateway: &Gateway, prepared: &mut Prepared, start: Start, asked: Instant) -> Answer {
+    let wishes = std::mem::take(&mut prepared.wishes);
+    let stops = &prepared.options.stops;
+    let making = Making { card: &prepared.served.card, stops, logprobs: prepared.logprobs, start };
+    Answer::start(gateway.generations.as_ref(), wishes, prepared.options.n, &making, asked)
+}
+
+async fn whole(
+    mut answer: Answer,
+    body: impl FnOnce(&Answer) -> Result<Vec<u8>, ApiError>,
+) -> Result<Response<Body>, ApiError> {
+    answer.complete().await?;
+    let mut response = Response::new(Body::from(body(&answer)?));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHED_TOKENS, HeaderValue::from(answer.usage().cached_tokens()));
+    if let Some(spent) = answer.choices.first().map(|choice| choice.timeline.spent()) {
+        let timing = format!(
+            "queue;dur={:.1}, prefill;dur={:.1}, decode;dur={:.1}",
+            spent.queue_s * 1e3,
+            spent.prefill_s * 1e3,
+            spent.decode_s * 1e3
+        );
+        insert(headers, SERVER_TIMING, &timing);
+    }
+    name_nodes(&mut response, &answer);
+    Ok(response)
+}
+
+async fn stream<C: Chunks>(mut answer: Answer, chunks: C) -> Result<Response<Body>, ApiError> {
+    answer.settle().await?;
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(NO_BUFFERING, HeaderValue::from_static("no"));
+    name_nodes(&mut response, &answer);
+    *response.body_mut() = Body::from_stream(EventStream::new(answer, chunks));
+    Ok(response)
+}
+
+fn head(prepared: &Prepared, prefix: &str, object: &'static str) -> Head {
+    // The card's digest names tokenizer and template; with our version it changes whenever answers may change.
+    let revision = prepared.served.model.card_digest.as_deref().and_then(|digest| digest.get(..12));
+    Head {
+        id: request_id::fresh(prefix),
+        object,
+        created: unix_s(),
+        model: prepared.served.model.name.clone(),
+        system_fingerprint: revision.map(|revision| format!("fp_{revision}_{}", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(value).map_err(|_| ApiError::internal("The answer could not be written."))
+}
+
+fn name_ignored(response: &mut Response<Body>, ignored: &[String]) {
+    if !ignored.is_empty() {
+        insert(response.headers_mut(), IGNORED_PARAMS, &ignored.join(", "));
+    }
+}
+
+fn name_nodes(response: &mut Response<Body>, answer: &Answer) {
+    let nodes: Vec<_> = answer.nodes().iter().map(u64::to_string).collect();
+    if !nodes.is_empty() {
+        insert(response.headers_mut(), NODE, &nodes.join(", "));
+    }
+}
+
+/// These values are ours and plain ASCII.
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

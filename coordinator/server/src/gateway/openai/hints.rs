@@ -1,0 +1,165 @@
+//! What becomes of parameters that no reader took.
+//!
+//! Owns the two lists: hints, which do not change an answer and are named in `x-mlx-ignored-params`, and parameters that are
+//! known and not honoured yet. Everything else is refused as unknown, with the name that was probably meant. Nothing is
+//! dropped in silence.
+
+use super::fields::Fields;
+use crate::gateway::error::ApiError;
+use crate::gateway::names;
+
+/// Accepted and not used: they concern billing, storage, caching or display, never the text of the answer.
+const HINTS: [&str; 10] = [
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "parallel_tool_calls",
+    "prediction",
+    "provider",
+];
+
+/// Known to others and not honoured here: the answer would not be what the client asked for.
+const UNSUPPORTED: [&str; 23] = [
+    "audio",
+    "best_of",
+    "early_stopping",
+    "format",
+    "function_call",
+    "functions",
+    "grammar",
+    "guided_choice",
+    "guided_grammar",
+    "guided_json",
+    "guided_regex",
+    "ignore_eos",
+    "length_penalty",
+    "min_tokens",
+    "mirostat",
+    "modalities",
+    "reasoning",
+    "structured_outputs",
+    "suffix",
+    "thinking",
+    "typical_p",
+    "verbosity",
+    "web_search_options",
+];
+
+/// What other servers call a parameter that is honoured here.
+const OTHER_NAMES: [(&str, &str); 6] = [
+    ("max_length", "max_tokens"),
+    ("max_new_tokens", "max_tokens"),
+    ("num_predict", "max_tokens"),
+    ("repeat_penalty", "repetition_penalty"),
+    ("stop_sequences", "stop"),
+    ("top_n_logprobs", "top_logprobs"),
+];
+
+/// Every parameter that some reader takes, for the "did you mean".
+const HONOURED: [&str; 27] = [
+    "chat_template_kwargs",
+    "echo",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "min_p",
+    "model",
+    "n",
+    "presence_penalty",
+    "prompt",
+    "reasoning_effort",
+    "repetition_penalty",
+    "response_format",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "stream",
+    "stream_options",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_k",
+    "top_logprobs",
+    "top_p",
+];
+
+/// Names of what was given and is not used, in order; or the refusal of the first that cannot be passed over.
+pub(crate) fn ignored(body: Fields) -> Result<Vec<String>, ApiError> {
+    let mut ignored: Vec<_> = body.rest().map(ignorable).collect::<Result<_, _>>()?;
+    ignored.sort_unstable();
+    Ok(ignored)
+}
+
+fn ignorable(key: String) -> Result<String, ApiError> {
+    if HINTS.contains(&key.as_str()) {
+        return Ok(key);
+    }
+    if UNSUPPORTED.contains(&key.as_str()) {
+        let message = format!("The parameter '{key}' is not supported here. Leave it out.");
+        return Err(ApiError::unsupported(key, message));
+    }
+    let known = HONOURED.into_iter().chain(HINTS);
+    let renamed = OTHER_NAMES.into_iter().find(|(other, _)| *other == key).map(|(_, ours)| ours);
+    let hint = match renamed.or_else(|| names::close(&key, known).first().copied()) {
+        Some(close) => format!("Did you mean '{close}'?"),
+        None => "Leave it out.".to_owned(),
+    };
+    let key = names::quoted(&key);
+    let message = format!("Unknown parameter '{key}'. {hint}");
+    Err(ApiError::unsupported(key, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(body: &str) -> Result<Vec<String>, ApiError> {
+        ignored(Fields::parse(body.as_bytes()).expect("an object"))
+    }
+
+    #[test]
+    fn hints_are_listed_in_order_and_nulls_are_not_there() {
+        let body = r#"{"user":"u","metadata":{"a":"b"},"store":true,"audio":null,"anything":null}"#;
+        assert_eq!(judged(body), Ok(vec!["metadata".to_owned(), "store".to_owned(), "user".to_owned()]));
+    }
+
+    #[test]
+    fn what_would_change_the_answer_is_refused_by_name() {
+        for key in UNSUPPORTED {
+            let error = judged(&format!(r#"{{"{key}":1}}"#)).expect_err("refused");
+            assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(key)));
+        }
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_refused_with_what_was_probably_meant() {
+        let cases = [
+            ("temprature", "temperature"),
+            ("repeat_penalty", "repetition_penalty"),
+            ("max_token", "max_tokens"),
+        ];
+        for (given, meant) in cases {
+            let error = judged(&format!(r#"{{"{given}":1}}"#)).expect_err("refused");
+            assert!(error.message.contains(&format!("Did you mean '{meant}'")), "{}", error.message);
+        }
+        let error = judged(r#"{"zzzzzzzzzz":1}"#).expect_err("refused");
+        assert_eq!(error.message, "Unknown parameter 'zzzzzzzzzz'. Leave it out.");
+    }
+
+    #[test]
+    fn the_lists_do_not_overlap() {
+        let mut all: Vec<_> = HINTS.into_iter().chain(UNSUPPORTED).chain(HONOURED).collect();
+        let before = all.len();
+        all.sort_unstable();
+        all.dedup();
+        // `best_of` and `suffix` are read by completions alone and stay on the list of what is refused.
+        assert_eq!(all.len(), before);
+    }
+}

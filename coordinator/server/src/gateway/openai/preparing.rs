@@ -1,0 +1,59 @@
+//! All the work on a request before anything is started: parse, find the model, render, tokenise, check, wish.
+//!
+//! Owns this one sequence for each of the two endpoints, as plain functions of the body: they wait for nothing, so that a long
+//! text can run on a thread where it delays nobody. Refuses to start a generation.
+
+use super::asking::{Ask, PromptField, Served};
+use super::chat_request::ChatRequest;
+use super::completion_request::CompletionRequest;
+use super::options::Options;
+use crate::catalogue::Catalogue;
+use crate::gateway::deadline::Patience;
+use crate::gateway::error::ApiError;
+use crate::generation::Wish;
+
+/// A request that only needs to be started.
+pub(crate) struct Prepared {
+    pub(crate) served: Served,
+    pub(crate) options: Options,
+    pub(crate) logprobs: bool,
+    pub(crate) ignored: Vec<String>,
+    /// `n` for each prompt, in order.
+    pub(crate) wishes: Vec<Wish>,
+    /// One for each wish: the prompt's text where the client wants it back.
+    pub(crate) echoes: Vec<Option<String>>,
+}
+
+pub(crate) fn chat(
+    body: &[u8],
+    catalogue: &Catalogue,
+    patience: Patience,
+    now_unix_s: u64,
+) -> Result<Prepared, ApiError> {
+    let ChatRequest { options, sampling, top_logprobs, ignored, talk } = ChatRequest::parse(body)?;
+    let served = Served::find(catalogue, &options.model)?;
+    let prompt = talk.prompt(&served.card, now_unix_s)?;
+    let deadline = patience.deadline(options.delivery);
+    let ask = Ask { options: &options, sampling: &sampling, top_logprobs, deadline };
+    let wishes = served.wishes(vec![prompt], ask, PromptField::Messages)?;
+    Ok(Prepared { served, options, logprobs: top_logprobs.is_some(), ignored, wishes, echoes: Vec::new() })
+}
+
+pub(crate) fn completion(
+    body: &[u8],
+    catalogue: &Catalogue,
+    patience: Patience,
+) -> Result<Prepared, ApiError> {
+    let CompletionRequest { options, sampling, top_logprobs, ignored, prompts } =
+        CompletionRequest::parse(body)?;
+    let served = Served::find(catalogue, &options.model)?;
+    let tokenised = prompts.tokenise(&served.card, served.vocabulary)?;
+    let (prompts, echoes): (Vec<_>, Vec<_>) =
+        tokenised.into_iter().map(|prompt| (prompt.ids, prompt.echo)).unzip();
+    let n = usize::try_from(options.n).unwrap_or(1);
+    let echoes = echoes.into_iter().flat_map(|echo| std::iter::repeat_n(echo, n)).collect();
+    let deadline = patience.deadline(options.delivery);
+    let ask = Ask { options: &options, sampling: &sampling, top_logprobs, deadline };
+    let wishes = served.wishes(prompts, ask, PromptField::Prompt)?;
+    Ok(Prepared { served, options, logprobs: top_logprobs.is_some(), ignored, wishes, echoes })
+}

@@ -1,0 +1,83 @@
+//! Questions that operators and load balancers ask: does the process live, is the control plane there, can a token flow.
+//!
+//! Owns these answers, the first page a person sees, and what is said where nothing is. Liveness never depends on anything but
+//! this process: a restart cures nothing that lies outside it.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::error::ApiError;
+use super::models::is_routable;
+use super::openai::asking::unknown;
+use super::{Gateway, metrics};
+
+#[derive(Serialize)]
+struct Probe {
+    ready: bool,
+    why: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Which {
+    model: Option<String>,
+}
+
+pub(crate) async fn front_page(State(gateway): State<Gateway>) -> String {
+    let api = gateway.api;
+    format!(
+        "mlx-serving {}: an OpenAI-compatible API. base_url http://{api}/v1, models http://{api}/v1/models, \
+         status http://{api}/api/v1/status, metrics http://{api}/metrics\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+pub(crate) async fn live() -> Response {
+    probe(true, String::new())
+}
+
+pub(crate) async fn ready(State(gateway): State<Gateway>) -> Response {
+    let readiness = (gateway.readiness)();
+    probe(readiness.leader, readiness.why)
+}
+
+/// With `?model=`, that model; without, any.
+pub(crate) async fn routable(
+    State(gateway): State<Gateway>,
+    Query(which): Query<Which>,
+) -> Result<Response, ApiError> {
+    let Some(name) = which.model else {
+        let any = gateway.catalogue.all().iter().any(|model| is_routable(model));
+        return Ok(probe(any, if any { String::new() } else { "no model is ready".to_owned() }));
+    };
+    let model = gateway.catalogue.get(&name).ok_or_else(|| unknown(&gateway.catalogue, &name))?;
+    let routable = is_routable(&model);
+    Ok(probe(routable, if routable { String::new() } else { model.status.clone() }))
+}
+
+pub(crate) async fn status(State(gateway): State<Gateway>) -> Json<serde_json::Value> {
+    Json((gateway.status)().await)
+}
+
+pub(crate) async fn scrape() -> impl IntoResponse {
+    const FORMAT: (HeaderName, &str) = (CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    ([FORMAT], metrics::render())
+}
+
+pub(crate) async fn no_such_path() -> ApiError {
+    let message = "There is nothing at this path. The API is below /v1.";
+    ApiError::refused(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+pub(crate) async fn no_such_method() -> ApiError {
+    let message = "This path does not take that method.";
+    ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
+fn probe(ready: bool, why: String) -> Response {
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Probe { ready, why })).into_response()
+}

@@ -1,0 +1,24 @@
+//! The gateway's tests: a real router, real tokenizers, and a cluster that plays a script.
+//!
+//! Owns the stage (`stage`), the tokenizers (`cards`) and one file for each promise. Each test's name is the sentence it proves.
+
+mod cards;
+mod stage;
+mod speaking;
+mod templates;
+mod detokenising;
+mod stopping;
+mod framing;
+mod asking;
+mod refusing;
+mod any_request;
+mod chatting;
+mod streaming;
+mod transcripts;
+mod breaking;
+mod flowing;
+mod wire;
+mod completing;
+mod scoring;
+mod routing;
+mod measuring;

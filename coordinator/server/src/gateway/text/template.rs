@@ -1,0 +1,194 @@
+//! Chat templates: from messages to the one text a model was trained to continue.
+//!
+//! Owns the sandbox (no files, no loader, no includes; fuel, depth and output are bounded) and what transformers gives a
+//! template: trimmed blocks, loop controls, Python's string methods, `tojson`, `raise_exception`, `strftime_now`. Refuses to
+//! repair a template: one that cannot be rendered as transformers renders it is an error with a line number.
+
+use std::io;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
+use minijinja::{Environment, Error, ErrorKind, State, Value, context};
+
+use super::pyjson::tojson;
+use super::strftime::strftime;
+use crate::gateway::limits;
+
+/// The only template of each environment.
+const NAME: &str = "chat";
+
+/// A compiled chat template.
+pub(crate) struct Template {
+    environment: Environment<'static>,
+    source: String,
+    /// `bos_token`, `eos_token` and their like, as the tokenizer's configuration names them.
+    special_tokens: Vec<(String, String)>,
+}
+
+/// What a template is rendered over.
+pub(crate) struct Conversation {
+    pub(crate) messages: Vec<Value>,
+    pub(crate) tools: Option<Value>,
+    /// Variables of the client's own (`chat_template_kwargs`).
+    pub(crate) variables: Vec<(String, Value)>,
+    pub(crate) now_unix_s: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TemplateError {
+    #[error("the chat template has {0} bytes; {max} are allowed", max = limits::TEMPLATE_BYTES_MAX)]
+    TooLong(usize),
+    #[error("the chat template does not compile: {0}")]
+    Compile(Error),
+    /// The template itself refused the messages.
+    #[error("{0}")]
+    Raised(String),
+    #[error("rendering these messages takes more than the bounds of a chat template")]
+    OutOfBounds,
+    #[error("the chat template failed in line {line}: {kind}")]
+    Render { line: usize, kind: ErrorKind },
+}
+
+impl Template {
+    pub(crate) fn compile(
+        source: &str,
+        special_tokens: Vec<(String, String)>,
+    ) -> Result<Self, TemplateError> {
+        if source.len() > limits::TEMPLATE_BYTES_MAX {
+            return Err(TemplateError::TooLong(source.len()));
+        }
+        let mut environment = sandbox().map_err(TemplateError::Compile)?;
+        let compiled = environment.add_template_owned(NAME, without_training_marks(source));
+        compiled.map_err(TemplateError::Compile)?;
+        Ok(Self { environment, source: source.to_owned(), special_tokens })
+    }
+
+    /// Whether the template speaks of this role or variable at all.
+    pub(crate) fn mentions(&self, word: &str) -> bool {
+        self.source.contains(word)
+    }
+
+    /// The prompt, ending where the assistant's answer begins.
+    pub(crate) fn render(&self, conversation: Conversation) -> Result<String, TemplateError> {
+        let now_unix_s = conversation.now_unix_s;
+        let special_tokens =
+            self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str())));
+        let variables = conversation.variables.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        let context = context! {
+            messages => conversation.messages,
+            tools => conversation.tools.unwrap_or(Value::from(())),
+            documents => Value::from(()),
+            add_generation_prompt => true,
+            strftime_now => Value::from_function(move |format: &str| strftime(now_unix_s, format)),
+            ..Value::from_pairs(special_tokens.chain(variables))
+        };
+        let template = self.environment.get_template(NAME).map_err(TemplateError::Compile)?;
+        let mut prompt = Bounded::default();
+        match template.render_captured_to(context, &mut prompt) {
+            // The engine may not notice that a piece did not fit.
+            Ok(_) | Err(_) if prompt.full => Err(TemplateError::OutOfBounds),
+            Ok(_) => String::from_utf8(prompt.bytes).map_err(|_| TemplateError::OutOfBounds),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+}
+
+fn sandbox() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_fuel(Some(limits::TEMPLATE_FUEL));
+    environment.set_recursion_limit(limits::TEMPLATE_DEPTH);
+    environment.add_filter("tojson", tojson);
+    environment.add_function("raise_exception", raise_exception);
+    environment.set_unknown_method_callback(python_method);
+    environment.set_formatter(|out, state, value| {
+        let python = match (value.kind(), value.is_true()) {
+            (ValueKind::None, _) => "None",
+            (ValueKind::Bool, true) => "True",
+            (ValueKind::Bool, false) => "False",
+            _ => return minijinja::escape_formatter(out, state, value),
+        };
+        out.write_str(python).map_err(Error::from)
+    });
+    Ok(environment)
+}
+
+/// The error that carries a template's own words through the engine.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Raised(String);
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, "raised by the template").with_source(Raised(message)))
+}
+
+/// Methods of Python's strings, lists and dicts; two newer ones are added to those of minijinja's own collection.
+fn python_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    match (value.as_str(), method, args) {
+        (Some(text), "removeprefix", [prefix]) => {
+            Ok(Value::from(prefix.as_str().and_then(|prefix| text.strip_prefix(prefix)).unwrap_or(text)))
+        }
+        (Some(text), "removesuffix", [suffix]) => {
+            Ok(Value::from(suffix.as_str().and_then(|suffix| text.strip_suffix(suffix)).unwrap_or(text)))
+        }
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
+    }
+}
+
+/// The template's own refusal if there is one in the chain, else where and how the engine failed. Never the engine's detail:
+/// that may quote a message.
+fn failure(error: &Error) -> TemplateError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(this) = cause {
+        if let Some(Raised(message)) = this.downcast_ref() {
+            return TemplateError::Raised(message.clone());
+        }
+        cause = this.source();
+    }
+    if error.kind() == ErrorKind::OutOfFuel {
+        return TemplateError::OutOfBounds;
+    }
+    TemplateError::Render { line: error.line().unwrap_or(0), kind: error.kind() }
+}
+
+/// `{% generation %}` blocks mark an answer for training; a rendering shows what is in them.
+fn without_training_marks(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        out.push_str(before);
+        let end = tag.find("%}").map_or(tag.len(), |end| end + 2);
+        let (tag, after) = tag.split_at(end);
+        match tag.trim_start_matches(['{', '%', '-', '+']).trim_end_matches(['}', '%', '-', '+']).trim() {
+            "generation" => out.push_str(&tag.replace("generation", "if true")),
+            "endgeneration" => out.push_str(&tag.replace("endgeneration", "endif")),
+            _ => out.push_str(tag),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// A buffer that refuses to grow beyond the longest prompt.
+#[derive(Default)]
+struct Bounded {
+    bytes: Vec<u8>,
+    full: bool,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if self.bytes.len().saturating_add(piece.len()) > limits::PROMPT_BYTES_MAX {
+            self.full = true;
+            return Err(io::Error::other("the prompt is too long"));
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! One generation as the gateway sees it: a wish goes in, events come out, dropping it cancels.
+//!
+//! Owns the vocabulary between the API side, which knows text, and the cluster side, which knows token ids, nodes and
+//! attempts. Refuses to know HTTP or tokenizers: everything here is ids, numbers and reasons.
+
+use std::time::Duration;
+
+use proto::v1;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Where wishes come true: the cluster, or a script in a test.
+pub(crate) trait StartGeneration: Send + Sync {
+    /// Begins at once and never blocks; whatever goes wrong is an event.
+    fn start(&self, wish: Wish) -> Generation;
+}
+
+/// What the gateway wants computed.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) model: String,
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) max_tokens: u32,
+    pub(crate) sampling: v1::Sampling,
+    pub(crate) stop_ids: Vec<u32>,
+    /// `None`: no logprobs. `Some(n)`: the sampled token's and the n best alternatives'.
+    pub(crate) top_logprobs: Option<u32>,
+    /// After this moment nobody waits for the answer any more.
+    pub(crate) deadline: Instant,
+}
+
+/// What happens to a wish, in order; `Finished` or `Failed` is the last.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Event {
+    /// It waits: so many requests are ahead of it.
+    Queued {
+        ahead: u32,
+        eta: Option<Duration>,
+    },
+    /// A node has it; again when a node failed before the first token.
+    Dispatched {
+        node: u64,
+        attempt: u32,
+    },
+    /// New tokens; `logprobs` is empty or has one entry for each id.
+    Tokens {
+        ids: Vec<u32>,
+        logprobs: Vec<v1::TokenLogprobs>,
+    },
+    Finished {
+        reason: FinishReason,
+        usage: v1::AttemptUsage,
+    },
+    Failed(Failure),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FinishReason {
+    /// The model ended its answer (or hit a stop id).
+    Stop,
+    /// `max_tokens` were generated.
+    Length,
+}
+
+/// Why there will be no (whole) answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    QueueFull {
+        retry_after: Duration,
+    },
+    /// It could not be done in the time the client gives it.
+    DeadlineUnreachable {
+        needed: Duration,
+    },
+    DeadlineExceeded,
+    /// The node died or went silent; `began` = the client already has tokens.
+    NodeLost {
+        began: bool,
+    },
+    /// The runtime refused this one request; `code` is one of runtime-frames.md.
+    Rejected {
+        code: String,
+        text: String,
+    },
+    /// This coordinator is going down.
+    ShuttingDown,
+}
+
+/// A running generation. Dropping it cancels: the slot is free again before the next decode step.
+pub(crate) struct Generation {
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) _cancel: tokio_util::sync::DropGuard,
+}

@@ -1,0 +1,59 @@
+//! Every bound of the coordinator's shell, with its reason. The gateway and the scheduler keep their own.
+
+use std::time::Duration;
+
+/// Messages that may wait for the leader loop. Each is small and handled in microseconds; a full inbox slows the senders down
+/// instead of growing.
+pub(crate) const LEADER_INBOX: usize = 4_096;
+
+/// Orders to one waiting generation. The scheduler sends at most a queue notice, three dispatches and one end.
+pub(crate) const ORDERS_PER_REQUEST: usize = 16;
+
+/// Events between the cluster side and the client's connection. When a slow client lets them fill, reading its QUIC stream
+/// stops, and QUIC's flow control carries the back-pressure to the agent.
+pub(crate) const EVENTS_PER_REQUEST: usize = 64;
+
+/// Opening a stream to a connected agent and writing the prompt. On a LAN this takes milliseconds; longer means that the
+/// node is gone and the request should go elsewhere.
+pub(crate) const OPEN_STREAM: Duration = Duration::from_secs(5);
+
+/// Silence after which a QUIC connection is dead. Both sides send keep-alives twice a second, so this is ten missed ones.
+pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(5);
+
+/// How often a QUIC connection proves that it lives; also bounds how late a changed network path is noticed.
+pub(crate) const STREAM_KEEP_ALIVE: Duration = Duration::from_millis(500);
+
+/// Unread bytes of one answer that an agent may have on the way: 64 KiB is some 10,000 tokens, far more than a client that
+/// reads ever leaves waiting, and little enough that a thousand stalled clients cost 64 MiB.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+
+/// gRPC keep-alive towards agents: a silent TCP connection is closed after the time-out.
+pub(crate) const SESSION_KEEP_ALIVE: Duration = Duration::from_secs(2);
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Orders to one agent that may wait. Orders are complete sets, so a slow agent misses nothing when one is replaced.
+pub(crate) const ORDERS_PER_AGENT: usize = 64;
+
+/// Models in one agent's report. A Mac holds a handful; this bounds a broken peer.
+pub(crate) const MODELS_PER_REPORT: usize = 256;
+
+/// Client connections to the API at once; beyond, new ones wait in the kernel's backlog.
+pub(crate) const API_CONNECTIONS: usize = 4_096;
+
+/// Time in which a client must have sent its request head, so that idle connections do not pile up.
+pub(crate) const API_HEADER_READ: Duration = Duration::from_secs(15);
+
+/// After the stop signal, running answers may take this long to end.
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+
+/// Life of the join token that a coordinator prints at its start.
+pub(crate) const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+/// Life of a node's certificate.
+pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// Life of the cluster's CA.
+pub(crate) const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+
+/// Certificates are valid from a little before now, because the clocks of two Macs differ.
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3_600);

@@ -1,0 +1,200 @@
+//! The control side towards agents: the gRPC service.
+//!
+//! Owns one session per agent: its hello, its reports, the orders it gets. Refuses callers without a certificate of this
+//! cluster (but for joining), with another role than `agent`, or revoked in the registry.
+
+use std::pin::Pin;
+
+use consensus::Consensus;
+use futures_util::{Stream, StreamExt as _};
+use proto::identity::{Identity, IdentityError, Role};
+use proto::v1::{
+    AgentHello, AgentMessage, CoordinatorMessage, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored,
+    WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
+};
+use registry::{NodeId, Registry};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::cards::{CardUpload, Cards};
+use crate::fleet::Fleet;
+use crate::joining::Joining;
+use crate::limits;
+use crate::wire;
+
+/// Serves the agents of one coordinator.
+#[derive(Clone)]
+pub(crate) struct Sessions {
+    pub(crate) consensus: Consensus,
+    pub(crate) fleet: Fleet,
+    pub(crate) cards: Cards,
+    pub(crate) joining: Joining,
+    pub(crate) cluster: String,
+    pub(crate) stream_port: u16,
+    pub(crate) stop: CancellationToken,
+}
+
+type Orders = Pin<Box<dyn Stream<Item = Result<CoordinatorMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl cluster_server::Cluster for Sessions {
+    type SessionStream = Orders;
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        self.joining.join(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {
+        let node = self.agent(&request).await?;
+        let mut messages = request.into_inner();
+        let hello = first_hello(&mut messages).await?;
+        self.adopt_offers(node, &hello).await?;
+        let (orders, outgoing) = mpsc::channel(limits::ORDERS_PER_AGENT);
+        self.greet(node, &orders).await?;
+        let session = self.fleet.opened(node, hello, orders.clone()).await;
+        tracing::info!(node, session, "agent session opened");
+        let running = self.clone();
+        tokio::spawn(async move {
+            let why = running.converse(node, session, messages, orders).await;
+            running.fleet.closed(node, session).await;
+            tracing::info!(node, session, why, "agent session closed");
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
+    }
+
+    async fn put_model_card(
+        &self,
+        request: Request<Streaming<ModelCardChunk>>,
+    ) -> Result<Response<ModelCardStored>, Status> {
+        self.agent(&request).await?;
+        let mut chunks = request.into_inner();
+        let mut upload = CardUpload::default();
+        while let Some(chunk) = chunks.message().await? {
+            upload.push(chunk).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        }
+        let (digest, files) = upload.finish();
+        let cards = self.cards.clone();
+        // Reading a large tokenizer takes a second of CPU: not on a thread that serves others.
+        let stored = tokio::task::spawn_blocking(move || cards.put(&digest, files)).await;
+        match stored {
+            Ok(Ok(_)) => self.fleet.card_arrived().await,
+            Ok(Err(error)) => return Err(Status::invalid_argument(format!("{error:#}"))),
+            Err(error) => return Err(Status::internal(error.to_string())),
+        }
+        Ok(Response::new(ModelCardStored {}))
+    }
+}
+
+impl Sessions {
+    /// The node behind the call: certificate first, then the registry's word on it.
+    async fn agent<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let chain = request
+            .peer_certs()
+            .ok_or_else(|| Status::unauthenticated("a client certificate is needed: join first"))?;
+        let leaf = chain.first().ok_or_else(|| Status::unauthenticated("an empty certificate chain"))?;
+        let identity = Identity::from_leaf(leaf)
+            .map_err(|error: IdentityError| Status::unauthenticated(error.to_string()))?;
+        if identity.role != Role::Agent {
+            return Err(Status::permission_denied("only agents open sessions"));
+        }
+        let registry = self.consensus.local();
+        match registry.node(NodeId(identity.node)) {
+            Some(node) if !node.revoked => Ok(identity.node),
+            Some(_) => Err(Status::permission_denied("this node was revoked: join again with a new token")),
+            None => Err(Status::permission_denied(
+                "this cluster does not know the node: join again with a new token",
+            )),
+        }
+    }
+
+    /// What an agent was started with replaces what it was started with before; an agent started without models keeps them.
+    async fn adopt_offers(&self, node: u64, hello: &AgentHello) -> Result<(), Status> {
+        let offers =
+            wire::offers(&hello.offers).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if offers.is_empty() {
+            return Ok(());
+        }
+        let registry = self.consensus.local();
+        for command in wire::adoption(&registry, NodeId(node), &offers) {
+            self.consensus.propose(command).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    async fn greet(&self, node: u64, orders: &mpsc::Sender<CoordinatorMessage>) -> Result<(), Status> {
+        let welcome = coordinator_message::Message::Welcome(Welcome {
+            node,
+            cluster: self.cluster.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            stream_port: u32::from(self.stream_port),
+        });
+        let wanted = coordinator_message::Message::Wanted(self.wanted_on(&self.consensus.local(), node));
+        for message in [welcome, wanted] {
+            let sent = orders.send(CoordinatorMessage { message: Some(message) }).await;
+            sent.map_err(|_| Status::cancelled("the agent is gone"))?;
+        }
+        Ok(())
+    }
+
+    fn wanted_on(&self, registry: &Registry, node: u64) -> WantedModels {
+        WantedModels { models: wire::wanted(registry, NodeId(node)) }
+    }
+
+    /// Reports in, changed wishes out, until either side goes; returns why.
+    async fn converse(
+        &self,
+        node: u64,
+        session: u64,
+        mut messages: Streaming<AgentMessage>,
+        orders: mpsc::Sender<CoordinatorMessage>,
+    ) -> &'static str {
+        let mut changes = self.consensus.changes();
+        let mut last_wanted = self.wanted_on(&changes.borrow_and_update(), node);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return "the coordinator stops",
+                message = messages.message() => match message {
+                    Ok(Some(message)) => self.take(node, session, message).await,
+                    Ok(None) => return "the agent left",
+                    Err(_) => return "the connection broke",
+                },
+                changed = changes.changed() => {
+                    if changed.is_err() { return "the registry stopped" }
+                    let registry = changes.borrow_and_update().clone();
+                    if registry.node(NodeId(node)).is_none_or(|node| node.revoked) { return "the node was revoked" }
+                    let wanted = self.wanted_on(&registry, node);
+                    if wanted != last_wanted {
+                        last_wanted = wanted.clone();
+                        let message = Some(coordinator_message::Message::Wanted(wanted));
+                        if orders.send(CoordinatorMessage { message }).await.is_err() { return "the agent left" }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&self, node: u64, session: u64, message: AgentMessage) {
+        match message.message {
+            Some(agent_message::Message::Report(mut report)) => {
+                report.models.truncate(limits::MODELS_PER_REPORT);
+                self.fleet.reported(node, session, report).await;
+            }
+            // A second hello and a message of a newer version say nothing we could act on.
+            Some(agent_message::Message::Hello(_)) | None => {}
+        }
+    }
+}
+
+async fn first_hello(messages: &mut Streaming<AgentMessage>) -> Result<AgentHello, Status> {
+    let first = tokio::time::timeout(limits::SESSION_TIMEOUT, messages.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no hello arrived"))??;
+    match first.and_then(|message| message.message) {
+        Some(agent_message::Message::Hello(hello)) => Ok(hello),
+        Some(agent_message::Message::Report(_)) | None => {
+            Err(Status::invalid_argument("the first message is not a hello"))
+        }
+    }
+}

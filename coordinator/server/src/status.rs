@@ -1,0 +1,172 @@
+//! What an operator sees: the whole state of the room as one JSON document (`GET /api/v1/status`).
+//!
+//! Owns the shape of that document, schema `mlx-serving.status/1`. Refuses secrets: no key, no token, no prompt.
+
+use consensus::Consensus;
+use proto::v1::{ModelState, ModelStatus};
+use serde::Serialize;
+
+use crate::catalogue::Catalogue;
+use crate::fleet::{Fleet, Node};
+use crate::leader::{Leader, QueueView};
+
+#[derive(Serialize)]
+pub(crate) struct Status {
+    schema: &'static str,
+    version: &'static str,
+    cluster: String,
+    coordinator: CoordinatorView,
+    models: Vec<ModelView>,
+    nodes: Vec<NodeView>,
+}
+
+#[derive(Serialize)]
+struct CoordinatorView {
+    leader: bool,
+    term: u64,
+    applied_index: Option<u64>,
+    trouble: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ModelView {
+    model: String,
+    nodes_ready: usize,
+    status: String,
+    context_length: u64,
+    parameters: u64,
+    dtype: String,
+    weights_bytes: u64,
+    waiting: usize,
+    running: usize,
+}
+
+#[derive(Serialize)]
+struct NodeView {
+    node: u64,
+    name: String,
+    version: String,
+    connected: bool,
+    last_seen_s: f64,
+    chip: String,
+    os: String,
+    memory_bytes: u64,
+    gpu_budget_bytes: u64,
+    memory_used_bytes: u64,
+    running: usize,
+    models: Vec<RuntimeView>,
+}
+
+#[derive(Serialize)]
+struct RuntimeView {
+    model: String,
+    state: &'static str,
+    reason: String,
+    progress: f64,
+    slots: u32,
+    pid: u32,
+    restarts: u32,
+    /// Sequences on the runtime's own list.
+    running: u32,
+    prefill_tokens_per_s: f32,
+    step_ms: f32,
+    batch_slope: f32,
+}
+
+/// Everything the document is made of.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    pub(crate) cluster: String,
+    pub(crate) consensus: Consensus,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) fleet: Fleet,
+    pub(crate) leader: Leader,
+}
+
+impl Sources {
+    pub(crate) async fn status(&self) -> Status {
+        let queue = self.leader.view().await;
+        let health = self.consensus.health();
+        Status {
+            schema: "mlx-serving.status/1",
+            version: env!("CARGO_PKG_VERSION"),
+            cluster: self.cluster.clone(),
+            coordinator: CoordinatorView {
+                leader: health.leader,
+                term: health.term,
+                applied_index: health.applied_index,
+                trouble: health.fatal,
+            },
+            models: self.models(&queue),
+            nodes: self.nodes(&queue).await,
+        }
+    }
+
+    fn models(&self, queue: &QueueView) -> Vec<ModelView> {
+        let all = self.catalogue.all();
+        let view = |model: &std::sync::Arc<crate::catalogue::Model>| {
+            let facts = model.facts.clone().unwrap_or_default();
+            ModelView {
+                model: model.name.clone(),
+                nodes_ready: model.nodes_ready,
+                status: if model.nodes_ready > 0 { "ready".to_owned() } else { model.status.clone() },
+                context_length: facts.context_length,
+                parameters: facts.parameters,
+                dtype: facts.dtype,
+                weights_bytes: facts.weights_bytes,
+                waiting: queue.waiting.get(&model.name).copied().unwrap_or(0),
+                running: queue.running.get(&model.name).copied().unwrap_or(0),
+            }
+        };
+        all.iter().map(view).collect()
+    }
+
+    async fn nodes(&self, queue: &QueueView) -> Vec<NodeView> {
+        let nodes = self.fleet.nodes().await;
+        let running = |id: &u64| queue.running_on.get(id).copied().unwrap_or(0);
+        nodes.iter().map(|(id, (node, connected))| node_view(*id, node, *connected, running(id))).collect()
+    }
+}
+
+fn node_view(id: u64, node: &Node, connected: bool, running: usize) -> NodeView {
+    let hardware = node.hello.hardware.clone().unwrap_or_default();
+    NodeView {
+        node: id,
+        name: node.hello.name.clone(),
+        version: node.hello.version.clone(),
+        connected,
+        last_seen_s: node.last_seen.elapsed().as_secs_f64(),
+        chip: hardware.chip,
+        os: hardware.os,
+        memory_bytes: hardware.memory_bytes,
+        gpu_budget_bytes: hardware.gpu_budget_bytes,
+        memory_used_bytes: node.report.memory_used_bytes,
+        running,
+        models: node.report.models.iter().map(runtime_view).collect(),
+    }
+}
+
+fn runtime_view(status: &ModelStatus) -> RuntimeView {
+    let rates = status.rates.unwrap_or_default();
+    RuntimeView {
+        model: status.model.clone(),
+        state: match status.state() {
+            ModelState::Unspecified => "unknown",
+            ModelState::Waiting => "waiting",
+            ModelState::Starting => "starting",
+            ModelState::Loading => "loading",
+            ModelState::Ready => "ready",
+            ModelState::Stopping => "stopping",
+            ModelState::Failed => "failed",
+        },
+        reason: status.reason.clone(),
+        progress: f64::from(status.progress_permille) / 1_000.0,
+        slots: status.slots,
+        pid: status.pid,
+        restarts: status.restarts,
+        running: status.running,
+        prefill_tokens_per_s: rates.prefill_tokens_per_s,
+        step_ms: rates.step_ms,
+        batch_slope: rates.batch_slope,
+    }
+}

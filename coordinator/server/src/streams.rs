@@ -1,0 +1,207 @@
+//! Token streams: one QUIC connection from each agent, one bidirectional stream for each attempt.
+//!
+//! Owns the endpoint, which connection belongs to which node, and reading frames in order. Refuses peers whose certificate
+//! does not say `agent`, and frames of a foreign attempt or out of sequence: both end that stream as a failure. Dropping an
+//! [`AttemptStream`] sends STOP_SENDING, which is how a cancelled request reaches the runtime.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use bytes::BytesMut;
+use proto::framing::{self, Decoder};
+use proto::identity::{Identity, Role};
+use proto::tls::Credentials;
+use proto::v1::{AttemptFrame, AttemptStart};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Connection, Endpoint, IdleTimeout, Incoming, RecvStream, ServerConfig, TransportConfig, VarInt};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits;
+
+/// Largest piece taken from a stream at once.
+const READ_BYTES: usize = 16 << 10;
+
+/// What the endpoint tells the leader.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    Up { node: u64 },
+    Down { node: u64 },
+}
+
+/// Why an attempt could not be opened or its stream broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    #[error("the node has no connection here")]
+    NotConnected,
+    #[error("the node did not take the request in time")]
+    Timeout,
+    #[error("the stream broke off: {0}")]
+    Broken(String),
+}
+
+/// The connections of all agents.
+#[derive(Clone, Default)]
+pub(crate) struct Streams {
+    nodes: Arc<Mutex<BTreeMap<u64, Connection>>>,
+}
+
+impl Streams {
+    /// Is there a way to send this node an attempt?
+    pub(crate) fn connected(&self, node: u64) -> bool {
+        self.nodes().contains_key(&node)
+    }
+
+    /// Opens an attempt on a node: writes the request, then only listens.
+    pub(crate) async fn open(&self, node: u64, start: &AttemptStart) -> Result<AttemptStream, StreamError> {
+        let connection = self.nodes().get(&node).cloned().ok_or(StreamError::NotConnected)?;
+        tokio::time::timeout(limits::OPEN_STREAM, Self::write_start(connection, start))
+            .await
+            .map_err(|_| StreamError::Timeout)?
+    }
+
+    /// Cuts a node off, for example when its certificate was revoked.
+    pub(crate) fn disconnect(&self, node: u64) {
+        if let Some(connection) = self.nodes().remove(&node) {
+            connection.close(VarInt::from_u32(1), b"disconnected");
+        }
+    }
+
+    async fn write_start(connection: Connection, start: &AttemptStart) -> Result<AttemptStream, StreamError> {
+        let broken = |error: &dyn std::fmt::Display| StreamError::Broken(error.to_string());
+        let (mut send, recv) = connection.open_bi().await.map_err(|error| broken(&error))?;
+        let mut bytes = BytesMut::new();
+        framing::encode(start, &mut bytes);
+        send.write_chunk(bytes.freeze()).await.map_err(|error| broken(&error))?;
+        send.finish().map_err(|error| broken(&error))?;
+        Ok(AttemptStream { recv, decoder: Decoder::default(), attempt: start.attempt, sequence: 0 })
+    }
+
+    fn nodes(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Connection>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The latest connection of a node wins: an agent that dials again has given up the old one.
+    fn connect(&self, node: u64, connection: &Connection) {
+        if let Some(old) = self.nodes().insert(node, connection.clone()) {
+            old.close(VarInt::from_u32(2), b"replaced by a newer connection");
+        }
+    }
+
+    /// True when `connection` was still the node's current one.
+    fn forget(&self, node: u64, connection: &Connection) -> bool {
+        let mut nodes = self.nodes();
+        let current = nodes.get(&node).is_some_and(|kept| kept.stable_id() == connection.stable_id());
+        if current {
+            nodes.remove(&node);
+        }
+        current
+    }
+}
+
+/// The answer side of one attempt.
+pub(crate) struct AttemptStream {
+    recv: RecvStream,
+    decoder: Decoder,
+    attempt: u32,
+    sequence: u32,
+}
+
+impl AttemptStream {
+    /// The next frame. Cancel-safe: bytes already read stay in the decoder.
+    pub(crate) async fn next(&mut self) -> Result<AttemptFrame, StreamError> {
+        loop {
+            let decoded = self.decoder.next_message::<AttemptFrame>();
+            if let Some(frame) = decoded.map_err(|error| StreamError::Broken(error.to_string()))? {
+                return self.in_order(frame);
+            }
+            let chunk = self.recv.read_chunk(READ_BYTES, true).await;
+            match chunk.map_err(|error| StreamError::Broken(error.to_string()))? {
+                Some(chunk) => self.decoder.push(&chunk.bytes),
+                None => return Err(StreamError::Broken("it ended without a finish".to_owned())),
+            }
+        }
+    }
+
+    fn in_order(&mut self, frame: AttemptFrame) -> Result<AttemptFrame, StreamError> {
+        if frame.attempt != self.attempt || frame.sequence != self.sequence {
+            return Err(StreamError::Broken(format!(
+                "expected frame {} of attempt {}, got {} of {}",
+                self.sequence, self.attempt, frame.sequence, frame.attempt
+            )));
+        }
+        self.sequence += 1;
+        Ok(frame)
+    }
+}
+
+/// Binds the endpoint and accepts agents until `stop`.
+pub(crate) fn listen(
+    address: SocketAddr,
+    credentials: &Credentials,
+    streams: Streams,
+    links: mpsc::Sender<Link>,
+    stop: CancellationToken,
+) -> anyhow::Result<SocketAddr> {
+    let endpoint = Endpoint::server(server_config(credentials)?, address)
+        .with_context(|| format!("binding UDP {address} for token streams"))?;
+    let bound = endpoint.local_addr().context("reading the bound UDP address")?;
+    tokio::spawn(async move {
+        while let Some(Some(incoming)) = stop.run_until_cancelled(endpoint.accept()).await {
+            tokio::spawn(serve(incoming, streams.clone(), links.clone()));
+        }
+        endpoint.close(VarInt::from_u32(0), b"shutting down");
+        endpoint.wait_idle().await;
+    });
+    Ok(bound)
+}
+
+async fn serve(incoming: Incoming, streams: Streams, links: mpsc::Sender<Link>) {
+    let connection = match incoming.await {
+        Ok(connection) => connection,
+        Err(error) => return tracing::debug!(%error, "a token stream handshake failed"),
+    };
+    let node = match peer(&connection) {
+        Ok(Identity { role: Role::Agent, node }) => node,
+        Ok(Identity { role: Role::Coordinator, .. }) | Err(_) => {
+            tracing::warn!(peer = %connection.remote_address(), "refused a token stream: not an agent's certificate");
+            return connection.close(VarInt::from_u32(3), b"only agents connect here");
+        }
+    };
+    streams.connect(node, &connection);
+    tracing::info!(node, peer = %connection.remote_address(), "token streams connected");
+    let _ = links.send(Link::Up { node }).await;
+    let reason = connection.closed().await;
+    if streams.forget(node, &connection) {
+        tracing::info!(node, %reason, "token streams lost");
+        let _ = links.send(Link::Down { node }).await;
+    }
+}
+
+fn peer(connection: &Connection) -> anyhow::Result<Identity> {
+    let chain = connection.peer_identity().context("no certificate")?;
+    let chain =
+        chain.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| anyhow::anyhow!("not a chain"))?;
+    let leaf = chain.first().context("an empty chain")?;
+    Ok(Identity::from_leaf(leaf)?)
+}
+
+fn server_config(credentials: &Credentials) -> anyhow::Result<ServerConfig> {
+    let tls = QuicServerConfig::try_from(credentials.stream_server()?).context("TLS for QUIC")?;
+    let mut transport = TransportConfig::default();
+    transport.max_idle_timeout(Some(IdleTimeout::try_from(limits::STREAM_IDLE)?));
+    transport.keep_alive_interval(Some(limits::STREAM_KEEP_ALIVE));
+    transport.stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW_BYTES));
+    // Agents never open streams; only they answer on ours.
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
+    transport.max_concurrent_uni_streams(VarInt::from_u32(0));
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

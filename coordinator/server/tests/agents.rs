@@ -1,0 +1,238 @@
+//! A whole coordinator as an agent sees it: joining, sessions, and everyone who must be turned away.
+
+#![expect(clippy::expect_used, reason = "a test fails loudly")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use proto::identity::COORDINATOR_DNS;
+use proto::token::JoinToken;
+use proto::v1::cluster_client::ClusterClient;
+use proto::v1::model_source::Source;
+use proto::v1::{
+    AgentHello, AgentMessage, CoordinatorMessage, JoinReply, JoinRequest, ModelCardChunk, ModelSource,
+    WantedModel, agent_message, coordinator_message,
+};
+use rcgen::{CertificateParams, KeyPair};
+use server::{Config, Ready};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status, Streaming};
+
+struct Room {
+    ready: Ready,
+    stop: CancellationToken,
+    running: JoinHandle<anyhow::Result<()>>,
+    home: tempfile::TempDir,
+}
+
+struct Member {
+    reply: JoinReply,
+    key_pem: String,
+}
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().expect("an address")
+}
+
+impl Room {
+    async fn open() -> Self {
+        Self::at(tempfile::tempdir().expect("scratch")).await
+    }
+
+    async fn at(home: tempfile::TempDir) -> Self {
+        let config = Config { data_folder: home.path().to_owned(), api: loopback(), cluster: loopback() };
+        let (sender, ready) = oneshot::channel();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(server::run(config, sender, stop.clone()));
+        let ready = ready.await.expect("the coordinator starts");
+        Self { ready, stop, running, home }
+    }
+
+    async fn close(self) -> tempfile::TempDir {
+        self.stop.cancel();
+        self.running.await.expect("no panic").expect("a clean end");
+        self.home
+    }
+
+    async fn client(&self, ca_pem: &str, identity: Option<&Member>) -> ClusterClient<Channel> {
+        let mut tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem)).domain_name(COORDINATOR_DNS);
+        if let Some(member) = identity {
+            tls = tls.identity(Identity::from_pem(&member.reply.certificate_pem, &member.key_pem));
+        }
+        let url = format!("https://{}", self.ready.cluster_address);
+        let endpoint = Endpoint::from_shared(url).expect("a URL").tls_config(tls).expect("TLS");
+        ClusterClient::new(endpoint.connect().await.expect("connects"))
+    }
+
+    /// The CA that the coordinator presents to a joiner, checked against the token.
+    async fn ca_pem(&self) -> String {
+        let tls = proto::tls::joining_client(&self.ready.join_token).expect("TLS");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+        let tcp = TcpStream::connect(self.ready.cluster_address).await.expect("connects");
+        let name = COORDINATOR_DNS.try_into().expect("a name");
+        let stream = connector.connect(name, tcp).await.expect("the pinned cluster");
+        let chain = stream.get_ref().1.peer_certificates().expect("a chain");
+        let body = STANDARD.encode(chain.get(1).expect("leaf and CA"));
+        format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    }
+
+    async fn join(&self, token: &JoinToken) -> Result<Member, Status> {
+        let key = KeyPair::generate().expect("a key");
+        let mut client = self.client(&self.ca_pem().await, None).await;
+        let reply = client.join(signing_request(token, &key)).await?.into_inner();
+        Ok(Member { reply, key_pem: key.serialize_pem() })
+    }
+}
+
+fn signing_request(token: &JoinToken, key: &KeyPair) -> JoinRequest {
+    let csr = CertificateParams::default().serialize_request(key).expect("a request");
+    JoinRequest {
+        token_id: token.id.clone(),
+        secret: token.secret.clone(),
+        csr_pem: csr.pem().expect("PEM"),
+        name: "mini-07".to_owned(),
+    }
+}
+
+async fn session(
+    client: &mut ClusterClient<Channel>,
+    first: AgentMessage,
+) -> Result<(mpsc::Sender<AgentMessage>, Streaming<CoordinatorMessage>), Status> {
+    let (sender, messages) = mpsc::channel(8);
+    sender.send(first).await.expect("room");
+    let orders = client.session(ReceiverStream::new(messages)).await?.into_inner();
+    Ok((sender, orders))
+}
+
+fn hello(offers: &[&str]) -> AgentMessage {
+    let offer = |name: &&str| WantedModel {
+        model: (*name).to_owned(),
+        source: Some(ModelSource { source: Some(Source::Hub((*name).to_owned())) }),
+    };
+    let hello = AgentHello {
+        name: "mini-07".to_owned(),
+        offers: offers.iter().map(offer).collect(),
+        ..AgentHello::default()
+    };
+    AgentMessage { message: Some(agent_message::Message::Hello(hello)) }
+}
+
+async fn wanted(orders: &mut Streaming<CoordinatorMessage>) -> Vec<String> {
+    loop {
+        let order = orders.message().await.expect("the session lives").expect("an order");
+        if let Some(coordinator_message::Message::Wanted(wanted)) = order.message {
+            return wanted.models.into_iter().map(|model| model.model).collect();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_member_opens_a_session_and_hears_what_is_wanted() {
+    let room = Room::open().await;
+    let member = room.join(&room.ready.join_token).await.expect("joins");
+    let mut client = room.client(&member.reply.ca_certificate_pem, Some(&member)).await;
+    let (_sender, mut orders) = session(&mut client, hello(&["a/b", "c"])).await.expect("a session");
+    assert_eq!(wanted(&mut orders).await, ["a/b", "c"]);
+}
+
+#[tokio::test]
+async fn what_is_wanted_survives_a_restart_and_an_agent_without_offers_hears_it() {
+    let room = Room::open().await;
+    let member = room.join(&room.ready.join_token).await.expect("joins");
+    let mut client = room.client(&member.reply.ca_certificate_pem, Some(&member)).await;
+    let (_sender, mut orders) = session(&mut client, hello(&["a/b"])).await.expect("a session");
+    assert_eq!(wanted(&mut orders).await, ["a/b"]);
+    let (before, home) = (room.ready.clone(), room.close().await);
+    let room = Room::at(home).await;
+    assert_eq!(room.ready.cluster, before.cluster);
+    assert_eq!(room.ready.join_token, before.join_token, "a token that lasts is kept");
+    let mut client = room.client(&member.reply.ca_certificate_pem, Some(&member)).await;
+    let (_sender, mut orders) = session(&mut client, hello(&[])).await.expect("a session");
+    assert_eq!(wanted(&mut orders).await, ["a/b"]);
+}
+
+#[tokio::test]
+async fn nobody_without_a_certificate_opens_a_session_or_sends_a_card() {
+    let room = Room::open().await;
+    let mut client = room.client(&room.ca_pem().await, None).await;
+    let refused = session(&mut client, hello(&[])).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let card =
+        client.put_model_card(tokio_stream::iter([ModelCardChunk::default()])).await.expect_err("refused");
+    assert_eq!(card.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_wrong_secret_and_an_unknown_token_get_the_same_refusal() {
+    let room = Room::open().await;
+    let good = &room.ready.join_token;
+    let wrong = JoinToken { secret: vec![0; good.secret.len()], ..good.clone() };
+    let unknown = JoinToken { id: "nosuchtoken".to_owned(), ..good.clone() };
+    for token in [wrong, unknown] {
+        let refused = room.join(&token).await.err().expect("refused");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_cluster_opens_nothing() {
+    let (ours, theirs) = (Room::open().await, Room::open().await);
+    let stranger = theirs.join(&theirs.ready.join_token).await.expect("joins there");
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(ours.ca_pem().await))
+        .domain_name(COORDINATOR_DNS)
+        .identity(Identity::from_pem(&stranger.reply.certificate_pem, &stranger.key_pem));
+    let url = format!("https://{}", ours.ready.cluster_address);
+    let endpoint = Endpoint::from_shared(url).expect("a URL").tls_config(tls).expect("TLS");
+    // With TLS 1.3 the refusal reaches a client with its first read, so the connection or the call fails.
+    if let Ok(channel) = endpoint.connect().await {
+        let refused = session(&mut ClusterClient::new(channel), hello(&[])).await;
+        assert!(refused.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_session_begins_with_a_hello_and_offers_are_checked() {
+    let room = Room::open().await;
+    let member = room.join(&room.ready.join_token).await.expect("joins");
+    let mut client = room.client(&member.reply.ca_certificate_pem, Some(&member)).await;
+    let empty = session(&mut client, AgentMessage::default()).await.expect_err("refused");
+    assert_eq!(empty.code(), Code::InvalidArgument);
+    let path = session(&mut client, hello(&["../../etc"])).await.expect_err("refused");
+    assert_eq!(path.code(), Code::InvalidArgument);
+    let (_sender, mut orders) = session(&mut client, hello(&[])).await.expect("a good one still works");
+    assert_eq!(wanted(&mut orders).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_card_with_a_foreign_file_or_a_wrong_digest_is_refused() {
+    let room = Room::open().await;
+    let member = room.join(&room.ready.join_token).await.expect("joins");
+    let mut client = room.client(&member.reply.ca_certificate_pem, Some(&member)).await;
+    let chunk = |file: &str| ModelCardChunk {
+        card_digest: "a".repeat(64),
+        file: file.to_owned(),
+        data: bytes::Bytes::from_static(b"{}"),
+    };
+    for file in ["../x", "tokenizer.json"] {
+        let refused = client.put_model_card(tokio_stream::iter([chunk(file)])).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn two_coordinators_cannot_share_a_folder() {
+    let room = Room::open().await;
+    let config = Config { data_folder: room.home.path().to_owned(), api: loopback(), cluster: loopback() };
+    let (sender, _ready) = oneshot::channel();
+    let refused = server::run(config, sender, CancellationToken::new()).await.expect_err("refused");
+    assert!(format!("{refused:#}").contains("use"), "{refused:#}");
+}
