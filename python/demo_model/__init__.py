@@ -1,0 +1,1 @@
+"""The demo model: its facts, its training and its weights. Owns no code of the service."""
