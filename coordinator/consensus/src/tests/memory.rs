@@ -1,4 +1,4 @@
-//! The log in memory.
+//! The log in memory: what a model-based test compares the real one with.
 
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{Entry, EntryPayload};

@@ -1,0 +1,1 @@
+"""Black-box tests of real processes: coordinators, agents, runtimes."""

@@ -1,0 +1,126 @@
+"""The command line as a person and as a script use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.harness import BINARY, DEMO, Room, free_port, until
+
+
+def run(*arguments: str, feed: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"MLX_SERVING_PYTHON_ENV": sys.prefix}
+    return subprocess.run(
+        [BINARY, *arguments], capture_output=True, text=True, check=False, timeout=120, input=feed, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    room = Room(tmp_path_factory.mktemp("command-line"))
+    try:
+        room.up()
+        room.ready()
+        yield room
+    finally:
+        room.close()
+
+
+def test_up_prints_the_machine_the_model_an_answer_and_the_lines_to_try(up: Room) -> None:
+    until("the first answer", lambda: "Ctrl-C" in up.processes[0].said())
+    words = up.processes[0].said()
+    for part in ["machine", DEMO, f"{up.url}/v1", "curl", "OpenAI(base_url=", "What is mlx-serving?"]:
+        assert part in words, words
+    assert "no answer" not in words, words
+    assert f"\n{up.url}/v1\n" in words, "the URL alone on a line is for scripts"
+
+
+def test_chat_answers_one_question(up: Room) -> None:
+    done = run("chat", "--url", up.url, "What is mlx-serving?")
+    assert done.returncode == 0, done.stderr
+    assert "mac" in done.stdout.lower() or "endpoint" in done.stdout.lower(), done.stdout
+
+
+def test_chat_reads_a_question_from_a_pipe(up: Room) -> None:
+    done = run("chat", "--url", up.url, feed="Hello\n")
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
+def test_chat_with_an_unknown_model_is_code_4_and_names_the_close_one(up: Room) -> None:
+    done = run("chat", "--url", up.url, "--model", "mlx-serving-dem", "x")
+    assert done.returncode == 4
+    assert DEMO in done.stderr, done.stderr
+
+
+def test_status_is_a_table_for_people_and_json_for_scripts(up: Room) -> None:
+    table = run("status", "--url", up.url)
+    assert table.returncode == 0, table.stderr
+    assert "MODEL" in table.stdout and DEMO in table.stdout
+    document = json.loads(run("status", "--url", up.url, "--output", "json").stdout)
+    assert document["schema"] == "mlx-serving.status/1"
+    node = document["nodes"][0]
+    assert node["memory_bytes"] > 1 << 30 and node["gpu_budget_bytes"] > 1 << 20 and node["chip"], node
+
+
+@pytest.mark.parametrize("command", ["status", "chat"])
+def test_nobody_there_is_code_6_and_says_how_to_start(command: str) -> None:
+    done = run(command, "--url", f"http://127.0.0.1:{free_port()}", *(["x"] if command == "chat" else []))
+    assert done.returncode == 6
+    assert "mlx-serving up" in done.stderr
+
+
+def test_a_wrong_model_argument_is_code_4_and_names_the_alternatives(tmp_path: Path) -> None:
+    done = run("up", "--home", str(tmp_path), "--model", "./no/such/folder")
+    assert done.returncode == 4
+    for part in ["does not exist", "hub id", "demo model"]:
+        assert part in done.stderr, done.stderr
+
+
+def test_a_folder_without_safetensors_is_refused_with_what_was_found(tmp_path: Path) -> None:
+    model = tmp_path / "pickled"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "pytorch_model.bin").write_bytes(b"x")
+    ports = ["--port", str(free_port()), "--cluster-port", str(free_port())]
+    done = run("up", "--home", str(tmp_path / "home"), "--model", str(model), *ports)
+    assert done.returncode != 0
+    assert "safetensors" in done.stderr and ".bin" in done.stderr, done.stderr
+
+
+def test_a_port_in_use_names_the_flag(up: Room, tmp_path: Path) -> None:
+    done = run("up", "--home", str(tmp_path), "--port", str(up.api_port), "--cluster-port", str(free_port()))
+    assert done.returncode == 1
+    assert "--port" in done.stderr, done.stderr
+
+
+def test_a_home_in_use_says_so(up: Room) -> None:
+    ports = ["--port", str(free_port()), "--cluster-port", str(free_port())]
+    done = run("up", "--home", str(up.folder / "up-home"), *ports)
+    assert done.returncode == 1
+    assert "use" in done.stderr or "lock" in done.stderr or "running" in done.stderr, done.stderr
+
+
+def test_an_api_beyond_loopback_is_refused(tmp_path: Path) -> None:
+    done = run("coordinator", "--home", str(tmp_path), "--api", "0.0.0.0:0", "--listen", "127.0.0.1:0")
+    assert done.returncode != 0
+    assert "127.0.0.1" in done.stderr, done.stderr
+
+
+def test_a_token_is_printed_alone(up: Room) -> None:
+    done = run("token", "create", "--home", str(up.folder / "up-home"))
+    assert done.returncode == 0 and done.stdout.startswith("mlxc1.") and done.stdout.count("\n") == 1
+    missing = run("token", "create", "--home", str(up.folder / "nowhere"))
+    assert missing.returncode == 4 and "coordinator" in missing.stderr
+
+
+def test_help_teaches() -> None:
+    words = run("--help").stdout
+    for part in ["up", "coordinator", "agent", "chat", "status", "token", "Examples"]:
+        assert part in words
+    assert "guard" not in words
