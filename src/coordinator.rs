@@ -2,6 +2,8 @@
 //!
 //! Owns the words at the start. Refuses nothing of its own: the coordinator checks its settings.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 
@@ -26,13 +28,16 @@ pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
 
 #[expect(clippy::print_stderr, clippy::print_stdout, reason = "this is the command line")]
 fn greet(ready: &server::Ready) {
-    let port = ready.cluster_address.port();
+    let line =
+        format!("mlx-serving agent --coordinator {}:{}", home::host_name(), ready.cluster_address.port());
     eprintln!("cluster {} serves on {}", ready.cluster, ready.cluster_address);
-    eprintln!("add a Mac: run there (the token is good for a day)");
-    eprintln!(
-        "  mlx-serving agent --coordinator {}:{port} --model MODEL --token {}",
-        home::host_name(),
-        ready.join_token
-    );
+    // Where stderr is no terminal it ends up in a log, and a token in a log is an invitation to whoever reads it.
+    if std::io::stderr().is_terminal() {
+        eprintln!("add a Mac: run there (the token is good for a day)");
+        eprintln!("  {line} --model MODEL --token {}", ready.join_token);
+    } else {
+        eprintln!("add a Mac: `mlx-serving token create` here prints a token; run there");
+        eprintln!("  {line} --model MODEL --token TOKEN");
+    }
     println!("http://{}/v1", ready.api);
 }

@@ -1,11 +1,16 @@
 //! Logs go to stderr, never a prompt or an answer in them.
 //!
-//! Owns the one subscriber of the process. `RUST_LOG` overrides the level.
+//! Owns the one subscriber of the process. `RUST_LOG` overrides the level; colours are for terminals that want them.
+
+use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
 pub(crate) fn start(default_level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     // A second start (in tests) keeps the first subscriber.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = subscriber.try_init();
 }

@@ -143,6 +143,12 @@ def test_a_hint_that_is_not_used_is_named(served: Room) -> None:
     assert "user" in ignored and "metadata" in ignored
 
 
+def test_a_promise_we_do_not_keep_is_named(served: Room) -> None:
+    url = f"{served.url}/v1/chat/completions"
+    response = httpx.post(url, json=chat(DEMO, max_tokens=3), headers={"idempotency-key": "k"}, timeout=60)
+    assert "idempotency-key" in response.headers["x-mlx-ignored-params"]
+
+
 @pytest.mark.parametrize("fault", ["garbage_after=3", "exit_after=3", "truncate_after=3"])
 def test_a_runtime_that_speaks_garbage_fails_only_its_own_requests(tmp_path: Path, fault: str) -> None:
     room = Room(tmp_path)

@@ -137,6 +137,14 @@ def test_14_a_success_is_counted_at_the_end_of_the_answer(served: Room) -> None:
     assert successes() == before + 1
 
 
+def test_the_queue_is_visible_as_gauges_and_empty_when_all_is_done(served: Room) -> None:
+    gather(served.url, [chat(DEMO, max_tokens=3)] * 4)
+    lines = httpx.get(f"{served.url}/metrics").text.splitlines()
+    for gauge in ("vllm:num_requests_running", "vllm:num_requests_waiting"):
+        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(gauge + "{")]
+        assert values == [0.0], (gauge, values)
+
+
 def test_20_the_first_tokens_cannot_be_lost(served: Room) -> None:
     """The fake runtime's tokens depend on prompt and position only, so every answer must be the same."""
     answers = gather(served.url, [chat(DEMO, "the same prompt", max_tokens=20)] * 100)

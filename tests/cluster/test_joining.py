@@ -92,6 +92,16 @@ def secrets(folder: Path) -> list[Path]:
     return [path for path in small if b"PRIVATE KEY" in path.read_bytes() or path.name == "join-token"]
 
 
+def test_no_token_is_in_a_log(room: Room) -> None:
+    coordinator = room.coordinator()
+    agent = room.agent("one", "demo", fake=FAKE)
+    room.ready()
+    for process in (coordinator, agent):
+        assert process.said()
+        assert "mlxc1." not in process.said(), process.name
+        assert "\x1b[" not in process.said(), "colours in a file"
+
+
 def test_10_preload_preloads(room: Room) -> None:
     """A wanted model is resident before anybody asks for it."""
     room.coordinator()

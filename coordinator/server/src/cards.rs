@@ -59,7 +59,10 @@ impl Cards {
         let actual = proto::card::digest(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_ref())));
         anyhow::ensure!(actual == digest, "the card's contents do not match its digest");
         let card = Arc::new(Card::from_files(files.clone()).context("reading the model card")?);
-        self.write(digest, &files)?;
+        // The folder spares an upload after a restart; without room in it the card serves from memory.
+        if let Err(error) = self.write(digest, &files) {
+            tracing::warn!(%digest, error = format!("{error:#}"), "a model card could not be kept on disk");
+        }
         self.loaded().insert(digest.to_owned(), card.clone());
         Ok(card)
     }

@@ -150,6 +150,7 @@ impl Loop {
                 () = until(wake) => self.apply(Command::Wake, &mut effects),
             }
             effects.drain(..).for_each(|effect| self.carry(effect));
+            self.measure();
         }
     }
 
@@ -199,6 +200,17 @@ impl Loop {
         // A line that is full or closed belongs to a generation that is gone; its own cancel is on the way.
         if let Some(line) = line {
             let _ = line.try_send(order);
+        }
+    }
+
+    /// The queue as gauges under vLLM's names; a handful of models, and no message here is per token.
+    fn measure(&self) {
+        for (model, load) in &self.scheduler.load().models {
+            let name = self.names.name(*model);
+            #[expect(clippy::cast_precision_loss, reason = "counts of requests are far below 2^52")]
+            let (waiting, running) = (load.waiting as f64, load.running as f64);
+            metrics::gauge!("vllm:num_requests_waiting", "model_name" => name.clone()).set(waiting);
+            metrics::gauge!("vllm:num_requests_running", "model_name" => name).set(running);
         }
     }
 

@@ -16,6 +16,7 @@ use super::chat_chunks::ChatChunks;
 use super::choice::Making;
 use super::chunks::{Chunks, Envelope, Head};
 use super::completion_chunks::CompletionChunks;
+use super::hints;
 use super::options::Delivery;
 use super::preparing::{self, Prepared};
 use super::sse::EventStream;
@@ -41,6 +42,7 @@ pub(crate) async fn chat(
     let (catalogue, patience) = (gateway.catalogue.clone(), Patience::of(&headers));
     let prepare = move |bytes: &[u8]| preparing::chat(bytes, &catalogue, patience, unix_s());
     let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
+    prepared.ignored.extend(hints::in_headers(&headers));
 
     let answer = answer(&gateway, &mut prepared, Start::Fresh, asked);
     let logprobs = prepared.logprobs;
@@ -69,6 +71,7 @@ pub(crate) async fn completions(
     let (catalogue, patience) = (gateway.catalogue.clone(), Patience::of(&headers));
     let prepare = move |bytes: &[u8]| preparing::completion(bytes, &catalogue, patience);
     let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
+    prepared.ignored.extend(hints::in_headers(&headers));
 
     let answer = answer(&gateway, &mut prepared, Start::Continuing, asked);
     let head = head(&prepared, "cmpl-", "text_completion");

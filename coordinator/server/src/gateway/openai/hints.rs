@@ -4,6 +4,8 @@
 //! known and not honoured yet. Everything else is refused as unknown, with the name that was probably meant. Nothing is
 //! dropped in silence.
 
+use axum::http::HeaderMap;
+
 use super::fields::Fields;
 use crate::gateway::error::ApiError;
 use crate::gateway::names;
@@ -21,6 +23,9 @@ const HINTS: [&str; 10] = [
     "prediction",
     "provider",
 ];
+
+/// Headers that promise something we do not do: named like a hint, so that nobody relies on it.
+const HEADERS: [&str; 1] = ["idempotency-key"];
 
 /// Known to others and not honoured here: the answer would not be what the client asked for.
 const UNSUPPORTED: [&str; 23] = [
@@ -89,6 +94,11 @@ const HONOURED: [&str; 27] = [
     "top_logprobs",
     "top_p",
 ];
+
+/// The request's headers that are not honoured.
+pub(crate) fn in_headers(headers: &HeaderMap) -> impl Iterator<Item = String> {
+    HEADERS.into_iter().filter(|name| headers.contains_key(*name)).map(str::to_owned)
+}
 
 /// Names of what was given and is not used, in order; or the refusal of the first that cannot be passed over.
 pub(crate) fn ignored(body: Fields) -> Result<Vec<String>, ApiError> {
