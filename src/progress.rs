@@ -16,9 +16,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Where there is no terminal, long work says so often how far it is.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Shows notices until the agent ends.
+/// Shows notices, one line each, until the agent ends. A bar would fight with logs and answers for the same screen.
 pub(crate) async fn show(mut notices: mpsc::Receiver<Notice>) {
-    let mut screen = Screen::new();
+    let mut screen = Screen::lines();
     while let Some(notice) = notices.recv().await {
         screen.show(&notice);
     }
@@ -31,7 +31,7 @@ pub(crate) async fn show_until_ready(
     mut notices: mpsc::Receiver<Notice>,
     model: String,
 ) -> anyhow::Result<String> {
-    let mut screen = Screen::new();
+    let mut screen = Screen::bar();
     let mut machine = String::new();
     while let Some(notice) = notices.recv().await {
         screen.show(&notice);
@@ -103,13 +103,17 @@ struct Screen {
 }
 
 impl Screen {
-    fn new() -> Self {
+    fn lines() -> Self {
+        Self { bar: None, lines: Lines::default(), draining: false }
+    }
+
+    fn bar() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(1_000);
+            let bar = ProgressBar::new(1_000).with_style(style(false));
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { bar, lines: Lines::default(), draining: false }
+        Self { bar, ..Self::lines() }
     }
 
     #[expect(clippy::print_stderr, reason = "this is the command line")]
@@ -122,13 +126,7 @@ impl Screen {
         let (words, permille) = words(notice);
         match &self.bar {
             Some(bar) => {
-                let template = if permille.is_some() {
-                    "  {spinner} {msg} {bar:24} {percent}%"
-                } else {
-                    "  {spinner} {msg}"
-                };
-                let style = ProgressStyle::with_template(template);
-                bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+                bar.set_style(style(permille.is_some()));
                 bar.set_message(words);
                 bar.set_position(u64::from(permille.unwrap_or(0)));
             }
@@ -145,6 +143,11 @@ impl Screen {
             bar.finish_and_clear();
         }
     }
+}
+
+fn style(with_bar: bool) -> ProgressStyle {
+    let template = if with_bar { "  {spinner} {msg} {bar:24} {percent}%" } else { "  {spinner} {msg}" };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 /// Which notices are worth a line where nothing can be overwritten: each change, and steps of long work now and then.

@@ -1,8 +1,8 @@
-"""Fixtures of the black-box tests: rooms of real processes, torn down whatever happens."""
+"""Fixtures of the black-box tests: rooms of real processes, torn down whatever happens, and figures that are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,15 @@ def room(tmp_path: Path) -> Iterator[Room]:
         made.close()
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for made-up models, shared by the session."""
-    return tmp_path_factory.mktemp("models")
+FIGURES: list[str] = []
+
+
+@pytest.fixture
+def figure() -> Callable[[str], None]:
+    """Says a measured figure at the end of the run, whether the output of tests is shown or not."""
+    return FIGURES.append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in FIGURES:
+        terminalreporter.write_line(f"figure: {line}")

@@ -62,6 +62,27 @@ def test_a_killed_coordinator_never_ends_a_stream_cleanly(room: Room) -> None:
     assert answer.broken
 
 
+def test_a_coordinator_killed_while_a_request_waits_breaks_it_and_serves_it_after_the_restart(room: Room) -> None:
+    coordinator = room.coordinator()
+    agent = room.agent("one", "demo", fake="t1_s=0.01")
+    room.ready()
+    agent.kill()
+    until("the node is out of rotation", lambda: not connected(room, "one"))
+
+    async def kill_while_waiting() -> Answer:
+        task = asyncio.create_task(stream(room.url, chat(DEMO, max_tokens=5)))
+        await asyncio.to_thread(until, "the request waits", lambda: waiting(room))
+        coordinator.kill()
+        return await task
+
+    answer = asyncio.run(kill_while_waiting())
+    assert answer.broken and not answer.clean
+    agent.start()
+    coordinator.start()
+    room.ready()
+    assert gather(room.url, [chat(DEMO, max_tokens=5)])[0].clean
+
+
 @pytest.mark.parametrize("what", ["runtime", "agent"])
 def test_what_had_not_begun_is_answered_by_the_other_node(room: Room, what: str) -> None:
     room.coordinator()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import openai
 import pytest
@@ -30,7 +30,7 @@ def client(up: Room) -> openai.OpenAI:
 QUESTION = [{"role": "user", "content": "What is mlx-serving?"}]
 
 
-def test_a_streamed_answer_means_something(client: openai.OpenAI) -> None:
+def test_a_streamed_answer_means_something(client: openai.OpenAI, figure: Callable[[str], None]) -> None:
     with client.chat.completions.stream(model=DEMO, messages=QUESTION, temperature=0) as events:  # type: ignore[arg-type]
         for _ in events:
             pass
@@ -38,7 +38,7 @@ def test_a_streamed_answer_means_something(client: openai.OpenAI) -> None:
     text = final.choices[0].message.content or ""
     assert "mac" in text.lower() or "endpoint" in text.lower(), text
     assert final.choices[0].finish_reason == "stop"
-    print(f"\n{QUESTION[0]['content']} -> {text}")
+    figure(f"{QUESTION[0]['content']} -> {text}")
 
 
 def test_streamed_and_whole_answers_are_the_same(client: openai.OpenAI) -> None:

@@ -203,14 +203,17 @@ impl Loop {
         }
     }
 
-    /// The queue as gauges under vLLM's names; a handful of models, and no message here is per token.
+    /// The queue as gauges under vLLM's names; a handful of models, and no message here is per token. Every known model is
+    /// set: one that is idle is not in the scheduler's load, and its gauges would keep their last value.
     fn measure(&self) {
-        for (model, load) in &self.scheduler.load().models {
-            let name = self.names.name(*model);
+        let load = self.scheduler.load();
+        for (name, number) in &self.names.numbers {
+            let (waiting, running) =
+                load.models.get(number).map_or((0, 0), |counts| (counts.waiting, counts.running));
             #[expect(clippy::cast_precision_loss, reason = "counts of requests are far below 2^52")]
-            let (waiting, running) = (load.waiting as f64, load.running as f64);
+            let (waiting, running) = (waiting as f64, running as f64);
             metrics::gauge!("vllm:num_requests_waiting", "model_name" => name.clone()).set(waiting);
-            metrics::gauge!("vllm:num_requests_running", "model_name" => name).set(running);
+            metrics::gauge!("vllm:num_requests_running", "model_name" => name.clone()).set(running);
         }
     }
 
