@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_foreign_role_or_number_is_refused() {
         for uri in [
-            "spiffe://mlxc/root/7",
+            "spiffe://mlxc/operator/7",
             "spiffe://mlxc/agent/-1",
             "spiffe://mlxc/agent",
             "spiffe://other/agent/7",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from cluster.client import ask, chat, gather
-from cluster.harness import DEMO, Room
+from cluster.harness import DEMO, DEMO_FOLDER, Room
 
 
 @pytest.fixture(scope="module")
@@ -150,19 +150,25 @@ def test_a_promise_we_do_not_keep_is_named(served: Room) -> None:
 
 
 @pytest.mark.parametrize("fault", ["garbage_after=3", "exit_after=3", "truncate_after=3"])
-def test_a_runtime_that_speaks_garbage_fails_only_its_own_requests(tmp_path: Path, fault: str) -> None:
-    room = Room(tmp_path)
-    try:
-        room.coordinator()
-        room.agent("bad", "demo", fake=f"t1_s=0.01,{fault}")
-        room.ready()
-        answer = gather(room.url, [chat(DEMO, max_tokens=20)])[0]
-        assert not answer.clean and not answer.done, answer
-        room.agent("good", "demo", fake="t1_s=0.005")
-        room.ready(nodes=1)
-        assert room.answers("/livez") and room.answers("/readyz")
-    finally:
-        room.close()
+def test_a_runtime_that_speaks_garbage_fails_only_its_own_requests(room: Room, fault: str) -> None:
+    """Defect 9. The faulty runtime holds a model of its own, so that every one of its requests meets the fault."""
+    faulty = room.folder / "faulty-model"
+    shutil.copytree(DEMO_FOLDER, faulty)
+    room.coordinator()
+    room.agent("bad", str(faulty), fake=f"t1_s=0.01,{fault}")
+    room.agent("good", "demo", fake="t1_s=0.01")
+    room.ready(faulty.name)
+    room.ready(DEMO)
+    first, *others = gather(room.url, [chat(faulty.name, max_tokens=20), *[chat(DEMO, max_tokens=20)] * 4])
+    assert not first.clean and not first.done, first
+    assert [answer.clean for answer in others] == [True] * 4, others
+    assert room.answers("/livez") and room.answers("/readyz")
+
+
+def test_01_one_rejected_request_does_not_poison_later_ones(served: Room) -> None:
+    rejected = [ask(served.url, chat(DEMO, temperature="hot")).status_code for _ in range(20)]
+    good = [ask(served.url, chat(DEMO, max_tokens=2)).status_code for _ in range(4)]
+    assert (rejected, good) == ([400] * 20, [200] * 4)
 
 
 def test_no_prompt_is_in_any_artefact(served: Room) -> None:
