@@ -6,12 +6,11 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
+use crate::ids::Lane;
+#[cfg(test)]
 use crate::ids::{ModelId, NodeId};
 use crate::limits::Limits;
 use crate::time::{At, Span};
-
-/// A runtime: a model on a node.
-pub(crate) type Lane = (NodeId, ModelId);
 
 #[derive(Debug, Default)]
 pub(crate) struct Batcher {

@@ -21,3 +21,24 @@ pub struct ModelId(pub u32);
 /// Whose key a request came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TenantId(pub u32);
+
+/// A runtime: a model on a node. What breakers, widths and learned rates are kept for.
+pub type Lane = (NodeId, ModelId);
+
+/// The hash of one block of a prompt and of all blocks before it, salted with the tenant: equal only for equal prefixes of one
+/// tenant. Made by the gateway; means nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Block(pub u64);
+
+/// What a client says belongs together (a session header, `prompt_cache_key`), salted with the tenant and hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionKey(pub u64);
+
+/// The hash of all that decides what a request does to a runtime: model, prompt, sampling, bound. A client that sends the
+/// same request again sends the same fingerprint. Keyed by the gateway, so that nobody can aim at another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fingerprint(pub u64);
+
+/// One life of a breaker: grows with each move out of a state. News of work begun under an older one is late and ignored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(pub u32);

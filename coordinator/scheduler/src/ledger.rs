@@ -6,8 +6,7 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use crate::batcher::Lane;
-use crate::ids::{ModelId, NodeId, RequestId};
+use crate::ids::{Lane, ModelId, NodeId, RequestId};
 use crate::time::{At, Span};
 
 #[derive(Debug, Default)]

@@ -38,7 +38,9 @@ pub mod witness;
 
 pub use command::{Class, Command, ModelReport, NodeReport, Outcome, Rates, Submission};
 pub use effect::{AbortReason, Effect, Refusal, Why};
-pub use ids::{Attempt, ModelId, NodeId, RequestId, TenantId};
+pub use ids::{
+    Attempt, Block, Fingerprint, Generation, Lane, ModelId, NodeId, RequestId, SessionKey, TenantId,
+};
 pub use limits::Limits;
 pub use machine::Scheduler;
 pub use placement::{Candidate, Gate, Terms};
