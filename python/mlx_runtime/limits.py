@@ -29,6 +29,8 @@ BATCH_ROWS_MAX: Final = 1024
 PREFILL_CHUNK_MAX: Final = 65536
 PREFILL_CHUNK_DEFAULT: Final = 512
 BATCH_ROWS_DEFAULT: Final = 32
+# What a row may set the chunk to while others decode: no scheduler wants a decode step to wait for more.
+PREFILL_CHUNK_TUNED_MAX: Final = 8192
 
 # Parameters of one row.
 MAX_TOKENS_MAX: Final = 1 << 31
@@ -39,6 +41,21 @@ LOGIT_BIAS_ABS_MAX: Final = 1e9
 PENALTY_ABS_MAX: Final = 1e3
 TEMPERATURE_MAX: Final = 1e3
 U64_MAX: Final = (1 << 64) - 1
+
+# Names a tenant; a digest of 32 bytes in hexadecimal fits.
+CACHE_SALT_BYTES_MAX: Final = 64
+
+# The grain of sharing in the prefix cache: at most 63 tokens are lost at its edge, and a prompt of eight thousand is
+# only 128 digests.
+PREFIX_BLOCK_TOKENS: Final = 64
+# Fewer new tokens than this are computed in one short chunk, about as fast as a copy is made and another entry dropped.
+PREFIX_KEEP_TOKENS_MIN: Final = 128
+# The bytes are the bound that counts; this one holds when a model's tokens take none.
+PREFIX_ENTRIES_MAX: Final = 1024
+# Unless `load` says otherwise: eight thousand tokens of an 8B model in bfloat16, a small share of the least Mac.
+PREFIX_CACHE_BYTES_DEFAULT: Final = 1024 * MIB
+# Asked for by `load`; only catches nonsense.
+PREFIX_CACHE_BYTES_MAX: Final = 1 << 50
 
 # Proof of life is owed once a second; half of that leaves room for one slow step.
 PROGRESS_S: Final = 0.5
