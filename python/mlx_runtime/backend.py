@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from mlx_runtime.batch import Chunk
+from mlx_runtime.prefix_cache import Kept, Reuse
 from mlx_runtime.protocol import Generate, Load
 
 
@@ -55,6 +56,15 @@ class Sampled:
     logprobs: dict[int, Logprob] = field(default_factory=dict[int, Logprob])
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A row that enters prefill; `held`, a copy `keep` made, has its first `cached` tokens."""
+
+    asked: Generate
+    held: object = None
+    cached: int = 0
+
+
 class Backend(Protocol):
     """A computer of rows."""
 
@@ -78,8 +88,12 @@ class Backend(Protocol):
         """Ids of a text; called on another thread."""
         ...
 
-    def start(self, rows: list[Generate]) -> None:
-        """Rows enter prefill with an empty cache."""
+    def reuse(self) -> Reuse:
+        """What a kept KV cache of the loaded model can be used for."""
+        ...
+
+    def start(self, rows: list[Start]) -> None:
+        """Rows enter prefill, with what is held of their beginning. Changes nothing of what is held."""
         ...
 
     def prefill(self, chunks: list[Chunk]) -> None:
@@ -92,6 +106,14 @@ class Backend(Protocol):
 
     def decode(self) -> Sampled:
         """One decode step. A row may give its first token one step after it joined."""
+        ...
+
+    def keep(self, row: int, tokens: int, bytes_max: int) -> Kept | None:
+        """A copy of the first `tokens` tokens of a row's KV cache that pins nothing else of the batch.
+
+        None if it cannot be made or would take more than `bytes_max`. Returns at once: the copy is computed along with
+        the next step.
+        """
         ...
 
     def drop(self, rows: list[int]) -> None:

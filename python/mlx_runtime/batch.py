@@ -6,7 +6,8 @@ sockets and MLX. Identical calls give identical answers.
 The rules of admission, each numbered where it is applied:
 1. At most `max_rows` rows hold KV cache, prefilling and decoding together.
 2. At most eight of them prefill, so that padding stays small.
-3. At most four of those need more than one chunk, so that a short prompt never waits behind eight long ones.
+3. At most four of those need more than one chunk, so that a short prompt never waits behind eight long ones. A long
+   prompt whose beginning is cached is a short one.
 4. Oldest first among those the rules let in. Nobody starves: the oldest long prompt gets the next place of a long one.
 
 The budget: rows prefill side by side in one padded call, so a step computes `rows x longest share` tokens. Every row's
@@ -41,7 +42,11 @@ class Finish(StrEnum):
 
 @dataclass(slots=True)
 class Row:
-    """The counts of one sequence. `prompt_done` are the prompt tokens in its KV cache."""
+    """The counts of one sequence.
+
+    `prompt_done` are the prompt tokens in its KV cache, `cached` those of them nobody had to compute: an estimate until
+    the row leaves the waiting room. Prefill stops at each of `marks`.
+    """
 
     row: int
     prompt_tokens: int
@@ -50,7 +55,32 @@ class Row:
     prompt_done: int = 0
     generated: int = 0
     state: State = State.QUEUED
+    arrived_at: float = 0.0
+    queued_s: float = 0.0
     prefill_s: float = 0.0
+    cached: int = 0
+    marks: tuple[int, ...] = ()
+
+    def begin(self, cached: int, marks: tuple[int, ...]) -> None:
+        """The first tokens are in the KV cache."""
+        self.cached = self.prompt_done = cached
+        self.marks = marks
+
+    def closing(self) -> dict[str, object]:
+        """What the last frame of the row tells about it."""
+        return {
+            "generated": self.generated,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached if self.state is not State.QUEUED else 0,
+            "queued_s": self.queued_s,
+            "prefill_s": self.prefill_s,
+        }
+
+    @property
+    def stretch(self) -> int:
+        """Tokens to prefill before the next mark or the end."""
+        to_mark = next((mark - self.prompt_done for mark in self.marks if mark > self.prompt_done), self.prefill_left)
+        return min(to_mark, self.prefill_left)
 
     @property
     def prefill_left(self) -> int:
@@ -111,7 +141,7 @@ class Batch:
         if not rows:
             return []
         share = max(1, self.prefill_chunk // len(rows))
-        return [Chunk(row.row, row.prompt_done, min(share, row.prefill_left)) for row in rows]
+        return [Chunk(row.row, row.prompt_done, min(share, row.stretch)) for row in rows]
 
     def advance(self, chunks: list[Chunk], seconds: float) -> None:
         """The planned tokens are in the cache; `seconds` is what the call took."""
@@ -173,4 +203,4 @@ class Batch:
         return [row for row in self._rows.values() if row.state is state]
 
     def _is_long(self, row: Row) -> bool:
-        return row.prompt_tokens - 1 > self.prefill_chunk
+        return row.prompt_tokens - 1 - row.cached > self.prefill_chunk

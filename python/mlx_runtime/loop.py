@@ -16,12 +16,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from mlx_runtime.backend import Backend, Logprob, ModelFacts
-from mlx_runtime.batch import Batch, Finish, Row
+from mlx_runtime.backend import Backend, Logprob, ModelFacts, Start
+from mlx_runtime.batch import Batch, Chunk, Finish, Row, State
 from mlx_runtime.errors import Code, DeviceLost, RuntimeFault, verdict
 from mlx_runtime.inbox import Inbox
 from mlx_runtime.limits import BATCH_ROWS_DEFAULT, PREFILL_CHUNK_DEFAULT, PROGRESS_S, SWEEP_STEPS, WAITING_ROWS_MAX
 from mlx_runtime.outbox import Outbox
+from mlx_runtime.prefix_cache import PrefixCache, Reuse
 from mlx_runtime.protocol import (
     Cancel,
     Generate,
@@ -66,6 +67,7 @@ class StepLoop:
         self._idle_s = idle_s
         self._desk = TokenizeDesk(backend.tokenize, outbox)
         self._batch = Batch(BATCH_ROWS_DEFAULT, PREFILL_CHUNK_DEFAULT)
+        self._prefixes = PrefixCache(0, Reuse.NONE, backend.keep)
         self._waiting: dict[int, Generate] = {}
         self._model: ModelFacts | None = None
         self._step = 0
@@ -141,6 +143,7 @@ class StepLoop:
             return
         self._model = replace(facts, load_s=self._clock() - started)
         self._batch = Batch(spec.max_rows, spec.prefill_chunk)
+        self._prefixes = PrefixCache(spec.cache_bytes, self._backend.reuse(), self._backend.keep)
         self._outbox.post(reply_frame(spec.call, self._model.wire()))
 
     def _loading(self, fraction: float) -> None:
@@ -151,17 +154,20 @@ class StepLoop:
         if self._model is None:
             self._outbox.post(error_frame(call, Code.NOT_LOADED, "no model is loaded"))
             return
-        self._end_all(Finish.CANCELLED)
-        self._emit([], None)
+        self._drop_everything()
         self._model = None
         self._backend.unload()
         self._outbox.post(reply_frame(call, {"active_bytes": self._backend.memory().active_bytes}))
 
     def _shut_down(self, call: int) -> None:
-        self._end_all(Finish.CANCELLED)
-        self._emit([], None)
+        self._drop_everything()
         self._outbox.post(reply_frame(call, {}))
         self._over = True
+
+    def _drop_everything(self) -> None:
+        self._prefixes = PrefixCache(0, Reuse.NONE, self._backend.keep)
+        self._end_all(Finish.CANCELLED)
+        self._emit([], None)
 
     def _info(self) -> dict[str, object]:
         memory = self._backend.memory()
@@ -173,6 +179,7 @@ class StepLoop:
             "step": self._step,
             "running": self._batch.decoding + self._batch.prefilling,
             "queued": self._batch.queued,
+            "prefix_cache": self._prefixes.facts(),
         }
         return facts if self._model is None else facts | {"model": self._model.wire()}
 
@@ -196,11 +203,15 @@ class StepLoop:
             prompt_tokens=len(asked.ids),
             max_tokens=min(asked.max_tokens, room),
             stop_ids=asked.stop_ids or frozenset(model.eos_ids),
+            arrived_at=self._clock(),
         )
         if self._batch.offer(row) is not None:
             self._refuse(asked.row, Code.BUSY, f"{WAITING_ROWS_MAX} rows wait already", len(asked.ids))
             return
         self._waiting[asked.row] = asked
+        row.cached = self._prefixes.offer(asked)
+        if asked.prefill_chunk is not None:
+            self._batch.prefill_chunk = asked.prefill_chunk
 
     def _refuse(self, row: int, code: Code, text: str, prompt_tokens: int = 0) -> None:
         if self._batch.get(row) is not None:
@@ -213,24 +224,34 @@ class StepLoop:
         self._end_rows([row.row for row in self._batch.rows()], finish, code, text)
 
     def _end_rows(self, rows: list[int], finish: Finish, code: Code | None = None, text: str = "") -> None:
-        held = [row for row in rows if row not in self._waiting]
+        held: list[int] = []
+        answering: list[int] = []
         for number in rows:
             row = self._batch.end(number)
-            self._waiting.pop(number, None)
-            if row is not None:
-                extra = self.closing_facts(row) | ({} if code is None else {"code": code.value, "text": text})
-                self._ended.append((number, [], finish.value, extra))
+            if row is None:
+                continue
+            if self._waiting.pop(number, None) is None:
+                held.append(number)
+            else:
+                row.queued_s = self._clock() - row.arrived_at
+            if row.state is State.DECODE and finish is Finish.CANCELLED:
+                answering.append(number)
+            else:
+                self._prefixes.forget(number)
+            extra = self.closing_facts(row) | ({} if code is None else {"code": code.value, "text": text})
+            self._ended.append((number, [], finish.value, extra))
         if held:
-            self._guarded(lambda: self._backend.drop(held))
+            self._guarded(lambda: self._let_go(held, answering))
+
+    def _let_go(self, rows: list[int], whole: list[int]) -> None:
+        """Rows leave the backend; the sequences of `whole` ones are worth a place in the prefix cache."""
+        for row in whole:
+            self._prefixes.ended(row)
+        self._backend.drop(rows)
 
     def closing_facts(self, row: Row) -> dict[str, object]:
         """What the last frame of a row tells about it."""
-        return {
-            "generated": row.generated,
-            "prompt_tokens": row.prompt_tokens,
-            "cached_tokens": 0,
-            "prefill_s": row.prefill_s,
-        }
+        return row.closing()
 
     # --- a step ---
 
@@ -250,8 +271,14 @@ class StepLoop:
         return StepStats(*prefilled, decode_s, width, self._batch.kv_tokens), emitted
 
     def _admit(self) -> bool:
-        admitted = [self._waiting.pop(row.row) for row in self._batch.admit()]
-        return not admitted or self._guarded(lambda: self._backend.start(admitted))
+        starts = [self._begun(row) for row in self._batch.admit()]
+        return not starts or self._guarded(lambda: self._backend.start(starts))
+
+    def _begun(self, row: Row) -> Start:
+        found = self._prefixes.begin(row.row)
+        row.begin(found.cached, found.marks)
+        row.queued_s = self._clock() - row.arrived_at
+        return Start(self._waiting.pop(row.row), found.held, found.cached)
 
     def _prefill(self) -> tuple[float, int] | None:
         chunks = self._batch.plan()
@@ -262,12 +289,25 @@ class StepLoop:
             return None
         seconds = self._clock() - started
         self._batch.advance(chunks, seconds)
+        if not self._guarded(lambda: self._mark(chunks)):
+            return None
         return seconds, sum(chunk.count for chunk in chunks)
 
+    def _mark(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            row = self._batch.get(chunk.row)
+            if row is not None and row.prompt_done in row.marks:
+                self._prefixes.reached(row.row, row.prompt_done)
+
     def _join(self) -> bool:
-        """Also before prefill: a prompt of one token has nothing to prefill."""
+        """Also before prefill: a prompt of one token has nothing to prefill, nor has one that is cached to its end."""
         ready = self._batch.promote()
-        return not ready or self._guarded(lambda: self._backend.promote(ready))
+        return not ready or self._guarded(lambda: self._promote(ready))
+
+    def _promote(self, rows: list[int]) -> None:
+        for row in rows:
+            self._prefixes.prefilled(row)
+        self._backend.promote(rows)
 
     def _decode(self, emitted: list[StepRow]) -> None:
         sampled = self._backend.decode()
@@ -277,12 +317,13 @@ class StepLoop:
             if row is None:
                 continue
             finish = self._batch.took(row, token)
+            self._prefixes.took(number, token)
             emitted.append(self._told(row, token, finish, sampled.logprobs.get(number)))
             if finish is not None:
                 self._batch.end(number)
                 done.append(number)
         if done:
-            self._backend.drop(done)
+            self._let_go(done, done)
 
     def _told(self, row: Row, token: int, finish: Finish | None, logprob: Logprob | None) -> StepRow:
         ids = [] if finish is Finish.STOP else [token]
@@ -309,6 +350,7 @@ class StepLoop:
             self._batch.end(row.row)
             extra = self.closing_facts(row) | {"code": code.value, "text": text}
             self._ended.append((row.row, [], Finish.ERROR.value, extra))
+        self._prefixes.restart(self._waiting)
         self._backend.reset()
 
     def _emit(self, emitted: list[StepRow], stats: StepStats | None) -> None:

@@ -38,6 +38,7 @@ class Load:
     path: str
     prefill_chunk: int
     max_rows: int
+    cache_bytes: int = limits.PREFIX_CACHE_BYTES_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Unload:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Start a sequence."""
+    """Start a sequence. Without a `cache_salt` it neither reads nor writes the prefix cache; a `prefill_chunk` is the
+    runtime's from now on."""
 
     row: int
     ids: tuple[int, ...]
@@ -57,6 +59,8 @@ class Generate:
     sampling: Sampling = field(default_factory=Sampling)
     stop_ids: frozenset[int] = frozenset()
     top_logprobs: int | None = None
+    cache_salt: str | None = None
+    prefill_chunk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +170,21 @@ def _load(call: int, body: dict[object, object]) -> Load:
     path = body.get("path")
     if not isinstance(path, str) or not path or "\0" in path:
         raise _Unusable("load: path is a non-empty string")
-    chunk = _ranged("prefill_chunk", body.get("prefill_chunk"), limits.PREFILL_CHUNK_DEFAULT, limits.PREFILL_CHUNK_MAX)
-    rows = _ranged("max_rows", body.get("max_rows"), limits.BATCH_ROWS_DEFAULT, limits.BATCH_ROWS_MAX)
-    return Load(call, path, chunk, rows)
+    bytes_max = _ranged(body, "cache_bytes", 0, limits.PREFIX_CACHE_BYTES_MAX)
+    return Load(
+        call,
+        path,
+        prefill_chunk=_ranged(body, "prefill_chunk", 1, limits.PREFILL_CHUNK_MAX) or limits.PREFILL_CHUNK_DEFAULT,
+        max_rows=_ranged(body, "max_rows", 1, limits.BATCH_ROWS_MAX) or limits.BATCH_ROWS_DEFAULT,
+        cache_bytes=limits.PREFIX_CACHE_BYTES_DEFAULT if bytes_max is None else bytes_max,
+    )
 
 
-def _ranged(name: str, value: object, default: int, most: int) -> int:
-    if value is None:
-        return default
-    if not _is_int(value) or not 1 <= cast(int, value) <= most:
-        raise _Unusable(f"load: {name} is an integer from 1 to {most}")
-    return cast(int, value)
+def _ranged(body: dict[object, object], name: str, least: int, most: int) -> int | None:
+    value = body.get(name)
+    if value is not None and (not _is_int(value) or not least <= cast(int, value) <= most):
+        raise _Unusable(f"{name} is nil or an integer from {least} to {most}")
+    return cast(int | None, value)
 
 
 def _tokenize(rest: list[object]) -> Tokenize:
@@ -203,18 +211,20 @@ def _generate(row: int, body: dict[object, object]) -> Generate | Refused:
             max_tokens=cast(int, max_tokens),
             sampling=_sampling(body.get("sampling")),
             stop_ids=frozenset(stop_ids),
-            top_logprobs=_top_logprobs(body.get("top_logprobs")),
+            top_logprobs=_ranged(body, "top_logprobs", 0, limits.TOP_LOGPROBS_MAX),
+            cache_salt=_salt(body.get("cache_salt")),
+            prefill_chunk=_ranged(body, "prefill_chunk", 1, limits.PREFILL_CHUNK_TUNED_MAX),
         )
     except _Unusable as error:
         return Refused(row, Code.INVALID_REQUEST, str(error))
 
 
-def _top_logprobs(value: object) -> int | None:
-    if value is None:
+def _salt(value: object) -> str | None:
+    if value is None or value == "":
         return None
-    if not _is_int(value) or not 0 <= cast(int, value) <= limits.TOP_LOGPROBS_MAX:
-        raise _Unusable(f"top_logprobs is nil or an integer from 0 to {limits.TOP_LOGPROBS_MAX}")
-    return cast(int, value)
+    if not isinstance(value, str) or len(value.encode(errors="replace")) > limits.CACHE_SALT_BYTES_MAX:
+        raise _Unusable(f"cache_salt is nil or a string of at most {limits.CACHE_SALT_BYTES_MAX} bytes")
+    return value
 
 
 def _sampling(value: object) -> Sampling:

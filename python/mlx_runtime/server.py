@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from mlx_runtime import PROTOCOL, VERSION
 from mlx_runtime.backend import Backend
+from mlx_runtime.batch import Row
 from mlx_runtime.errors import Code
 from mlx_runtime.framing import Decoder, Frame, Garbled
 from mlx_runtime.inbox import Inbox
@@ -124,8 +125,8 @@ def _turned_away(message: Message) -> bytes:
     text = "the engine has not caught up with earlier messages"
     match message:
         case Generate(row=row) | Refused(row=row):
-            extra: dict[str, object] = {"generated": 0, "prompt_tokens": 0, "cached_tokens": 0, "prefill_s": 0.0}
-            return step_frame(0, [(row, [], "error", extra | {"code": Code.BUSY.value, "text": text})], StepStats())
+            extra = Row(row, 0, 0).closing() | {"code": Code.BUSY.value, "text": text}
+            return step_frame(0, [(row, [], "error", extra)], StepStats())
         case Cancel():
             return error_frame(None, Code.BUSY, text)
         case _:

@@ -9,9 +9,14 @@ os.environ["MLX_DISABLE_COMPILE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+from hypothesis import settings
 
 from agent import Agent, agent
 from tiny_models import Recipe, make
+
+# A busy machine is not a slow law.
+settings.register_profile("any_machine", deadline=None, database=None)
+settings.load_profile("any_machine")
 
 MakeModel = Callable[[Recipe], Path]
 

@@ -79,6 +79,56 @@ def test_the_last_prompt_token_is_left_to_the_decode_step() -> None:
     assert batch.kv_tokens == 3
 
 
+def test_cached_tokens_are_neither_computed_nor_take_a_share_of_the_budget() -> None:
+    batch = batch_of(401, 401)
+    first, second = batch.admit()
+    first.begin(384, ())
+    second.begin(0, ())
+    chunks = batch.plan()
+    assert chunks == [Chunk(0, 384, 16), Chunk(1, 0, 50)]
+    assert batch.kv_tokens == 384
+    batch.advance(chunks, 0.0)
+    assert batch.promote() == [0]
+    assert first.closing()["cached_tokens"] == 384
+
+
+def test_a_prompt_cached_to_its_end_goes_straight_to_decoding() -> None:
+    batch = batch_of(129)
+    (row,) = batch.admit()
+    row.begin(128, ())
+    assert batch.plan() == []
+    assert batch.promote() == [0]
+
+
+def test_a_long_prompt_that_is_expected_to_be_cached_is_no_long_one() -> None:
+    batch = batch_of(*[500] * 6)
+    batch.rows()[5].cached = 448
+    assert admitted(batch) == [0, 1, 2, 3, 5]
+    assert batch.rows()[4].closing()["cached_tokens"] == 0
+
+
+def test_prefill_stops_at_each_mark() -> None:
+    batch = batch_of(301, 301)
+    marked, free = batch.admit()
+    marked.begin(0, (64, 192, 256))
+    free.begin(0, ())
+    seen: list[int] = []
+    while marked.prefill_left > 0:
+        chunks = batch.plan()
+        seen += [chunk.count for chunk in chunks if chunk.row == 0]
+        batch.advance(chunks, 0.0)
+    assert seen == [50, 14, 50, 50, 28, 50, 14, 44]
+    assert free.prefill_left == 0
+
+
+def test_a_new_chunk_counts_from_the_next_plan_on() -> None:
+    batch = batch_of(1000)
+    batch.admit()
+    batch.advance(batch.plan(), 0.0)
+    batch.prefill_chunk = 7
+    assert batch.plan() == [Chunk(0, 100, 7)]
+
+
 @pytest.mark.parametrize(
     ("token", "generated", "finish"),
     [(7, 1, None), (9, 1, Finish.STOP), (7, 3, Finish.LENGTH), (9, 3, Finish.STOP)],
@@ -100,6 +150,7 @@ class Run:
     batch: Batch
     lengths: list[int]
     max_tokens: int = 3
+    cached: int = 0
     done: dict[int, int] = field(default_factory=dict[int, int])
     computed: dict[int, int] = field(default_factory=dict[int, int])
 
@@ -107,12 +158,14 @@ class Run:
         """One step as the loop runs it."""
         if cancel is not None and (row := self.batch.end(cancel)):
             self.done[row.row] = row.generated
-        self.batch.admit()
+        for row in self.batch.admit():
+            row.begin(row.cached, (self.cached + 40, self.cached + 64))
+            self.computed[row.row] = row.prompt_done
         self.batch.promote()
         chunks = self.batch.plan()
         self.check(chunks)
         for chunk in chunks:
-            assert chunk.start == self.computed.get(chunk.row, 0)
+            assert chunk.start == self.computed[chunk.row]
             self.computed[chunk.row] = chunk.start + chunk.count
         self.batch.advance(chunks, 0.1)
         self.batch.promote()
@@ -127,7 +180,9 @@ class Run:
         prefilling = [row for row in batch.rows() if row.state is State.PREFILL]
         assert batch.decoding + batch.prefilling <= batch.max_rows
         assert len(prefilling) <= PREFILL_ROWS_MAX
-        assert sum(row.prompt_tokens - 1 > batch.prefill_chunk for row in prefilling) <= PREFILL_LONG_ROWS_MAX
+        assert (
+            sum(row.prompt_tokens - 1 - row.cached > batch.prefill_chunk for row in prefilling) <= PREFILL_LONG_ROWS_MAX
+        )
         assert {chunk.row for chunk in chunks} == {row.row for row in prefilling}
         assert all(chunk.count > 0 for chunk in chunks)
         padded = len(chunks) * max((chunk.count for chunk in chunks), default=0)
@@ -140,14 +195,16 @@ class Run:
     st.integers(1, 12),
     st.integers(1, 200),
     st.lists(st.none() | st.integers(0, 45), max_size=30),
+    st.sampled_from([0, 0, 64, 320]),
 )
 def test_every_row_ends_once_with_its_whole_prompt_computed_in_order(
-    lengths: list[int], max_rows: int, chunk: int, cancels: list[int | None]
+    lengths: list[int], max_rows: int, chunk: int, cancels: list[int | None], cached: int
 ) -> None:
-    run = Run(batch_of(*lengths, max_rows=max_rows, prefill_chunk=chunk), lengths)
+    run = Run(batch_of(*lengths, max_rows=max_rows, prefill_chunk=chunk), lengths, cached=cached)
     run_rows = {row.row: row for row in run.batch.rows()}
     for row in run_rows.values():
         row.max_tokens = run.max_tokens
+        row.cached = min(cached, row.prompt_tokens - 1)
     for cancel in cancels:
         run.step(cancel)
     # Progress: each step computes a token of the oldest row in prefill, or takes one of every decoding row.
@@ -158,7 +215,7 @@ def test_every_row_ends_once_with_its_whole_prompt_computed_in_order(
     assert sorted(run.done) == list(range(len(lengths)))
     for number, generated in run.done.items():
         if generated == run.max_tokens:
-            assert run.computed.get(number, 0) == lengths[number] - 1
+            assert run.computed[number] == lengths[number] - 1
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=30), st.integers(1, 12), st.integers(1, 200))

@@ -7,6 +7,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from mlx_runtime.backend import Start
 from mlx_runtime.batch import Chunk
 from mlx_runtime.engine import MlxBackend
 from mlx_runtime.engine.batcher import KvBatch
@@ -28,7 +29,7 @@ def backend(llama: Path) -> MlxBackend:
 
 def begin(backend: MlxBackend, row: int, ids: list[int]) -> None:
     """Take a row through prefill into the decode batch."""
-    backend.start([Generate(row, tuple(ids), 99, GREEDY)])
+    backend.start([Start(Generate(row, tuple(ids), 99, GREEDY))])
     if len(ids) > 1:
         backend.prefill([Chunk(row, 0, len(ids) - 1)])
     backend.promote([row])
@@ -92,7 +93,7 @@ def test_dropping_rows_anywhere_returns_their_memory(backend: MlxBackend) -> Non
     before = backend.memory().active_bytes
     for row in range(4):
         begin(backend, row, prompt(100 + row))
-    backend.start([Generate(9, tuple(prompt(500)), 9, GREEDY)])
+    backend.start([Start(Generate(9, tuple(prompt(500)), 9, GREEDY))])
     backend.prefill([Chunk(9, 0, 64)])
     steps(backend, 3)
     assert backend.memory().active_bytes - before > 4 * 100 * 512

@@ -6,9 +6,14 @@ from typing import Any, cast
 import pytest
 
 from agent import Agent, QuestionFailed, agent
+from fake_runtime.backend import FakeBackend
 from fake_runtime.knobs import Knobs, parse
 from fake_runtime.words import choices, fingerprint, token_at
+from mlx_runtime.backend import Start
+from mlx_runtime.batch import Chunk
 from mlx_runtime.folder import open_folder
+from mlx_runtime.outbox import Outbox
+from mlx_runtime.protocol import Generate, Load
 from test_generation import prompt
 
 FORCED = {"temperature": 0.0, "logit_bias": [[4, 1000.0]]}
@@ -33,7 +38,9 @@ def code_of(running: Agent, *question: Any) -> str:
 def outcome(running: Agent, ids: list[int], max_tokens: int, sampling: object = None, **more: object) -> list[Any]:
     """What a client sees of a row, but for the words."""
     answer = running.run(ids, max_tokens, sampling, **more)
-    told = {key: value for key, value in answer.last.items() if key not in ("prefill_s", "logprobs", "text")}
+    told = {
+        key: value for key, value in answer.last.items() if key not in ("queued_s", "prefill_s", "logprobs", "text")
+    }
     return [len(answer.ids), answer.finish, told, [len(entry[1]) for entry in answer.logprobs], sorted(answer.last)]
 
 
@@ -50,6 +57,10 @@ def trace(running: Agent, llama: Path) -> list[Any]:
     seen.append(outcome(running, prompt(2048), 4))
     seen.append(outcome(running, prompt(2040), 50))
     seen.append(outcome(running, [511, 512], 4))
+    for salt in ("s", "s", "t", None, "", "s"):
+        seen.append(outcome(running, prompt(300), 200, cache_salt=salt, prefill_chunk=48))
+    seen += [outcome(running, prompt(300)[:200], 5, cache_salt="s"), running.ask("info")["prefix_cache"]]
+    seen += [outcome(running, [20], 4, cache_salt="x" * 65), outcome(running, [20], 4, prefill_chunk=0)]
     bad: list[dict[str, object]] = [{"temperature": -1}, {"top_p": 2}, {"logit_bias": [[512, 1.0]]}, {"seed": "x"}]
     seen += [outcome(running, [20], 4, sampling) for sampling in bad]
     seen += [outcome(running, [], 4), outcome(running, [20], 0), outcome(running, [20], 4, top_logprobs=21)]
@@ -96,6 +107,63 @@ def test_fake_tokens_are_a_function_of_prompt_and_position_and_are_plain_text(ll
         assert answers == [[token_at(fingerprint(prompt(30)), n, among) for n in range(10)]] * 2
         other = fake.start(prompt(31), 10)
         assert fake.finish(other).ids != answers[0]
+
+
+def backend_of(llama: Path, knobs: Knobs) -> tuple[FakeBackend, list[float]]:
+    """A fake backend with the model loaded, and the seconds it would have slept."""
+    slept: list[float] = []
+    backend = FakeBackend(knobs, Outbox(), slept.append)
+    backend.load(Load(1, str(llama), 64, 8), lambda _fraction: None)
+    return backend, slept
+
+
+def test_a_step_takes_what_its_rows_and_their_tokens_cost(llama: Path) -> None:
+    backend, slept = backend_of(llama, Knobs(prefill_tps=100.0, t1_s=1.0, beta=0.5, kappa=0.25, slow=2.0))
+    backend.start([Start(Generate(row, tuple(prompt(10)), 9)) for row in (1, 2, 3)])
+    backend.prefill([Chunk(row, 0, 9) for row in (1, 2, 3)])
+    backend.promote([1, 2])
+    backend.decode()
+    backend.promote([3])
+    backend.decode()
+    assert slept == pytest.approx([2 * 0.27, 2 * (1.5 + 0.25 * 20), 2 * (2.0 + 0.25 * 32)])
+
+
+def test_a_copy_takes_the_bytes_of_its_tokens_for_as_long_as_somebody_holds_it(llama: Path) -> None:
+    backend, slept = backend_of(llama, Knobs(prefill_tps=1.0))
+    before = backend.memory().active_bytes
+    backend.start([Start(Generate(1, tuple(prompt(200)), 9))])
+    kept = backend.keep(1, 192, 192 * 512)
+    assert kept is not None
+    assert (kept.size, backend.keep(1, 192, 192 * 512 - 1)) == (192 * 512, None)
+    backend.drop([1])
+    assert backend.memory().active_bytes - before == kept.size
+    del kept
+    assert (backend.memory().active_bytes, slept) == (before, [])
+
+
+def test_cached_prompt_tokens_cost_a_fake_no_time(llama: Path) -> None:
+    with agent("fake_runtime", "--prefill-tps", "20000") as fake:
+        fake.load(llama, prefill_chunk=256)
+        cold, warm = (fake.run(prompt(1500), 3, cache_salt="s") for _ in range(2))
+        assert [answer.last["cached_tokens"] for answer in (cold, warm)] == [0, 1472]
+        assert cold.ids == warm.ids
+        assert cold.last["prefill_s"] >= 1499 / 20000
+        assert [frame[3][1] for frame in fake.frames if frame[0] == "step" and frame[3][1]] == [256] * 5 + [219, 27]
+
+
+def test_a_lying_fake_tells_other_tokens_in_frames_like_any(llama: Path) -> None:
+    with agent("fake_runtime") as honest, agent("fake_runtime", "--lie-after", "12") as liar:
+        honest.load(llama)
+        liar.load(llama)
+        truth = honest.run(prompt(30), 10)
+        assert liar.run(prompt(30), 10).ids == truth.ids
+        turning = liar.run(prompt(30), 10)
+        assert turning.ids[:2] == truth.ids[:2]
+        assert all(lie != token for lie, token in zip(turning.ids[2:], truth.ids[2:], strict=True))
+        lies = [liar.run(prompt(30), 10) for _ in range(2)]
+        assert lies[0].ids == lies[1].ids
+        assert all(lie != token for lie, token in zip(lies[0].ids, truth.ids, strict=True))
+        assert shape(lies[0].last) == shape(truth.last)
 
 
 @pytest.mark.parametrize(("fault", "status"), [("exit-after", 5), ("truncate-after", 5)])

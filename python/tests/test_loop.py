@@ -6,13 +6,14 @@ from typing import Any, cast
 
 import pytest
 
-from mlx_runtime.backend import Memory, ModelFacts, Sampled
+from mlx_runtime.backend import Memory, ModelFacts, Sampled, Start
 from mlx_runtime.batch import Chunk
 from mlx_runtime.errors import Code, DeviceLost, RuntimeFault
 from mlx_runtime.framing import Decoder, Frame
 from mlx_runtime.inbox import Inbox
 from mlx_runtime.loop import EXIT_DEVICE_LOST, StepLoop
 from mlx_runtime.outbox import Outbox
+from mlx_runtime.prefix_cache import Kept, Reuse
 from mlx_runtime.protocol import (
     Cancel,
     Generate,
@@ -39,6 +40,8 @@ class Scripted:
     decoding: dict[int, int] = field(default_factory=dict[int, int])
     raises: dict[str, Exception] = field(default_factory=dict[str, Exception])
     closed: bool = False
+    facts: ModelFacts = FACTS
+    reuses: Reuse = Reuse.CUT
     loading: Callable[[], None] = lambda: None
 
     def _note(self, name: str, *rest: object) -> None:
@@ -56,7 +59,7 @@ class Scripted:
         self._note("load", spec.path)
         self.loading()
         progress(0.5)
-        return FACTS
+        return self.facts
 
     def unload(self) -> None:
         self._note("unload")
@@ -64,8 +67,11 @@ class Scripted:
     def tokenize(self, text: str, special: bool) -> list[int]:
         return [len(text), int(special)]
 
-    def start(self, rows: list[Generate]) -> None:
-        self._note("start", [asked.row for asked in rows])
+    def reuse(self) -> Reuse:
+        return self.reuses
+
+    def start(self, rows: list[Start]) -> None:
+        self._note("start", [(row.asked.row, row.held, row.cached) if row.cached else row.asked.row for row in rows])
 
     def prefill(self, chunks: list[Chunk]) -> None:
         self._note("prefill", [(chunk.row, chunk.start, chunk.count) for chunk in chunks])
@@ -79,6 +85,10 @@ class Scripted:
         sampled = Sampled(list(self.decoding), [10 + count for count in self.decoding.values()])
         self.decoding = {row: count + 1 for row, count in self.decoding.items()}
         return sampled
+
+    def keep(self, row: int, tokens: int, bytes_max: int) -> Kept | None:
+        self._note("keep", row, tokens)
+        return Kept(f"{tokens} of row {row}", tokens) if tokens <= bytes_max else None
 
     def drop(self, rows: list[int]) -> None:
         self._note("drop", rows)
@@ -140,7 +150,7 @@ def test_a_row_lives_from_prefill_to_its_last_token_in_exactly_these_frames() ->
     ask = Generate(5, tuple(range(12)), 2)
     assert stage.turn(ask) == [["step", 1, [], [0.0, 8, 0.0, 0, 8]]]
     assert stage.turn() == [["step", 2, [[5, [10], None, None]], [0.0, 3, 0.0, 1, 13]]]
-    last = {"generated": 2, "prompt_tokens": 12, "cached_tokens": 0, "prefill_s": 0.0}
+    last = {"generated": 2, "prompt_tokens": 12, "cached_tokens": 0, "queued_s": 0.0, "prefill_s": 0.0}
     assert stage.turn() == [["step", 3, [[5, [11], "length", last]], [0.0, 0, 0.0, 1, 0]]]
     assert stage.backend.calls == [
         ("start", [5]),

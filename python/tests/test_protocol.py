@@ -37,6 +37,8 @@ BODY: dict[str, Any] = {"ids": [1, 2], "max_tokens": 5, "sampling": {}, "stop_id
 GOOD: list[tuple[list[object], object]] = [
     (["load", 1, {"path": "/m", "prefill_chunk": 64, "max_rows": 8}], Load(1, "/m", 64, 8)),
     (["load", 1, {"path": "/m", "later": True}], Load(1, "/m", 512, 32)),
+    (["load", 1, {"path": "/m", "cache_bytes": 0}], Load(1, "/m", 512, 32, 0)),
+    (["load", 1, {"path": "/m", "cache_bytes": 1 << 40, "max_rows": None}], Load(1, "/m", 512, 32, 1 << 40)),
     (["unload", 2], Unload(2)),
     (["cancel", [3, 4]], Cancel((3, 4))),
     (["cancel", []], Cancel(())),
@@ -50,6 +52,11 @@ GOOD: list[tuple[list[object], object]] = [
         ["generate", 9, BODY | {"stop_ids": [2, 2], "top_logprobs": 0}],
         Generate(9, (1, 2), 5, Sampling(), frozenset({2}), 0),
     ),
+    (
+        ["generate", 9, BODY | {"cache_salt": "é" * 32, "prefill_chunk": 8192}],
+        Generate(9, (1, 2), 5, cache_salt="é" * 32, prefill_chunk=8192),
+    ),
+    (["generate", 9, BODY | {"cache_salt": "", "prefill_chunk": None}], Generate(9, (1, 2), 5)),
 ]
 
 
@@ -86,6 +93,8 @@ BAD: list[tuple[object, int | None]] = [
     (["load", 4, {"path": "/m\0"}], 4),
     (["load", 4, {"path": "/m", "max_rows": 0}], 4),
     (["load", 4, {"path": "/m", "prefill_chunk": True}], 4),
+    (["load", 4, {"path": "/m", "cache_bytes": -1}], 4),
+    (["load", 4, {"path": "/m", "cache_bytes": 1.5}], 4),
     (["load", 4], 4),
     (["load", -1, {"path": "/m"}], None),
     (["unload", 4, 5], 4),
@@ -124,6 +133,13 @@ def test_a_frame_of_another_shape_is_bad_and_keeps_its_call(frame: object, call:
         {"top_logprobs": 21},
         {"top_logprobs": -1},
         {"top_logprobs": True},
+        {"cache_salt": "é" * 33},
+        {"cache_salt": b"x"},
+        {"cache_salt": 7},
+        {"prefill_chunk": 0},
+        {"prefill_chunk": 8193},
+        {"prefill_chunk": True},
+        {"prefill_chunk": 64.0},
         {"sampling": []},
         {"sampling": {"temperature": -0.1}},
         {"sampling": {"temperature": float("nan")}},
@@ -159,7 +175,7 @@ def test_parsing_is_total_for_every_verb(verb: str, rest: list[object]) -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from([*BODY, "temperature"]), VALUES),
+    st.dictionaries(st.sampled_from([*BODY, "temperature", "cache_salt", "prefill_chunk"]), VALUES),
     st.dictionaries(st.sampled_from(["seed", "top_p", "logit_bias"]), VALUES),
 )
 def test_a_generate_with_a_row_and_a_map_is_never_a_bad_frame(

@@ -1,7 +1,9 @@
 """A backend that waits instead of computing, and fails where its knobs say.
 
-It owns the clock model: a step of n rows takes `t1 * (1 + beta * (n - 1))` seconds, a prompt its length over the
-prefill rate. It refuses MLX, mlx-lm and transformers, so that it starts in the time Python takes.
+It owns the clock model: a decode step of n rows over k tokens of KV cache takes `t1 * (1 + beta * (n - 1)) + kappa * k`
+seconds, a prompt its length without what is cached over the prefill rate; a step that does both takes the sum. Copies
+for the prefix cache take bytes and no time. It refuses MLX, mlx-lm and transformers, so that it starts in the time
+Python takes.
 """
 
 import os
@@ -10,22 +12,31 @@ import signal
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from fake_runtime.knobs import Knobs
 from fake_runtime.words import choices, fingerprint, token_at
-from mlx_runtime.backend import Logprob, Memory, ModelFacts, Sampled
+from mlx_runtime.backend import Logprob, Memory, ModelFacts, Sampled, Start
 from mlx_runtime.batch import Chunk
 from mlx_runtime.errors import Code, RuntimeFault
 from mlx_runtime.folder import ModelFolder, open_folder, text_config
 from mlx_runtime.limits import PROGRESS_S
 from mlx_runtime.outbox import Outbox
+from mlx_runtime.prefix_cache import Kept, Reuse
 from mlx_runtime.protocol import Generate, Load
 
 _FLUSH_S = 5.0
 _DTYPE_BYTES = {"float32": 4, "float64": 8}
+
+
+@dataclass(eq=False)
+class _Copy:
+    """Stands for the copy of a row's beginning; gone when nobody holds it, as its memory would be."""
+
+    size: int
 
 
 class FakeBackend:
@@ -40,6 +51,7 @@ class FakeBackend:
         self._among: list[int] = [0]
         self._asked: dict[int, tuple[Generate, bytes]] = {}
         self._decoding: dict[int, int] = {}
+        self._copies: weakref.WeakSet[_Copy] = weakref.WeakSet()
         self._sent = 0
         self._garbage_sent = False
         self._tokenizer: Any = None
@@ -80,9 +92,13 @@ class FakeBackend:
             self._tokenizer = Tokenizer.from_file(str(self._folder.path / "tokenizer.json"))
         return cast(list[int], self._tokenizer.encode(text, add_special_tokens=special).ids)
 
-    def start(self, rows: list[Generate]) -> None:
+    def reuse(self) -> Reuse:
+        """Nothing is computed, so nothing can be wrong."""
+        return Reuse.CUT
+
+    def start(self, rows: list[Start]) -> None:
         """Rows enter prefill."""
-        for asked in rows:
+        for asked in (row.asked for row in rows):
             if self._knobs.crash_token and self._knobs.crash_token in asked.ids:
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 os.kill(os.getpid(), signal.SIGABRT)
@@ -103,7 +119,7 @@ class FakeBackend:
         """Wait, then one token for each row."""
         self._fail_if_due()
         knobs, width = self._knobs, len(self._decoding)
-        self._wait(knobs.t1_s * (1.0 + knobs.beta * (width - 1)))
+        self._wait(knobs.t1_s * (1.0 + knobs.beta * (width - 1)) + knobs.kappa * self._kv_tokens())
         sampled = Sampled()
         for row, position in self._decoding.items():
             token = self._token(row, position)
@@ -115,6 +131,15 @@ class FakeBackend:
             self._decoding[row] = position + 1
         self._sent += width
         return sampled
+
+    def keep(self, row: int, tokens: int, bytes_max: int) -> Kept | None:
+        """As many bytes as the real one."""
+        size = tokens * self._facts.kv_bytes_per_token if self._facts else 0
+        if row not in self._asked or size > bytes_max:
+            return None
+        held = _Copy(size)
+        self._copies.add(held)
+        return Kept(held, size)
 
     def drop(self, rows: list[int]) -> None:
         """Forget rows."""
@@ -131,8 +156,9 @@ class FakeBackend:
         """What the real one would hold."""
         if self._facts is None:
             return Memory()
-        cached = sum(len(asked.ids) for asked, _ in self._asked.values()) * self._facts.kv_bytes_per_token
-        return Memory(self._facts.weights_bytes + cached, self._facts.weights_bytes + cached, 0)
+        rows = sum(len(asked.ids) for asked, _ in self._asked.values()) * self._facts.kv_bytes_per_token
+        held = self._facts.weights_bytes + rows + sum(one.size for one in self._copies)
+        return Memory(held, held, 0)
 
     def sweep(self) -> None:
         """Nothing is kept."""
@@ -144,7 +170,13 @@ class FakeBackend:
         asked, prompt = self._asked[row]
         if self._facts is not None and self._facts.eos_ids and position + 1 == self._knobs.eos_after:
             return min(asked.stop_ids, default=self._facts.eos_ids[0])
-        return token_at(prompt, position, self._among)
+        token = token_at(prompt, position, self._among)
+        if _due(self._knobs.lie_after, self._sent):
+            return self._among[(self._among.index(token) + 1) % len(self._among)]
+        return token
+
+    def _kv_tokens(self) -> int:
+        return sum(len(self._asked[row][0].ids) + position for row, position in self._decoding.items())
 
     def _logprob(self, token: int, wanted: int) -> Logprob:
         others = [one for one in self._among[: wanted + 1] if one != token]

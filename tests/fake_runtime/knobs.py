@@ -16,6 +16,7 @@ class Knobs:
     prefill_tps: float = 0.0  # prompt tokens computed in a second; 0 takes no time
     t1_s: float = 0.0  # a decode step of one row
     beta: float = 0.0  # what each further row adds to a step, as a share of t1_s
+    kappa: float = 0.0  # seconds each token in the KV cache adds to a step
     load_s: float = 0.0
     slow: float = 1.0  # factor on all of the above
     max_rows: int = 0  # narrower than what `load` asks for
@@ -28,6 +29,7 @@ class Knobs:
     truncate_after: int = 0  # half a frame, then the end, once N tokens are sent
     crash_token: int = 0  # SIGABRT when a prompt holds this id
     fail_token: int = 0  # the model call raises when a prompt holds this id
+    lie_after: int = 0  # once N tokens are sent, all that follow are wrong, in frames that are right
     wrong_count: int = 0  # added to `generated` in the last frame of every row
 
 

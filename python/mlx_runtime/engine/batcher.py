@@ -9,8 +9,11 @@ What it relies on, beyond `make_prompt_cache`:
   `.uids`
 - a batch cache has `filter(indices)`, `extend(other)`, `state`; `_extend_cache(a, b)` joins two lists of them
 - a cache without `merge` cannot be batched
+- `BatchKVCache` holds row i between `left_padding[i]` and `_idx`; `extract(i)` of a batch cache copies a row out of it,
+  and a single cache made so can be merged again
 """
 
+import copy
 import importlib
 from collections.abc import Sequence
 from typing import Any, Final, cast
@@ -18,6 +21,7 @@ from typing import Any, Final, cast
 import mlx.core as mx
 
 from mlx_runtime.engine.evaluation import evaluate
+from mlx_runtime.prefix_cache import Reuse
 
 # Larger than any chunk: the chunks are cut by the batch, not by mlx-lm.
 _WHOLE: Final = 1 << 30
@@ -31,6 +35,20 @@ def make_caches(model: Any) -> list[Any]:
 def can_batch(model: Any) -> bool:
     """Whether every layer's cache can stand in a batch."""
     return all(hasattr(cache, "merge") for cache in make_caches(model))
+
+
+def reuse_of(model: Any) -> Reuse:
+    """What copies of this model's rows can be used for.
+
+    By the kinds of its caches: an empty sliding window says it can be trimmed, and cannot once it has slid. Kinds whose
+    copies are not proved to continue exactly (recurrent state, quantised caches) are not reused.
+    """
+    module = _cache_module()
+    caches = make_caches(model)
+    kinds: set[type] = {type(cache) for cache in caches}
+    if kinds == {module.KVCache} and module.can_trim_prompt_cache(caches):
+        return Reuse.CUT
+    return Reuse.WHOLE if kinds <= {module.KVCache, module.RotatingKVCache} else Reuse.NONE
 
 
 class KvBatch:
@@ -48,9 +66,22 @@ class KvBatch:
         """The decoding rows, in the order of the batch."""
         return self._rows
 
-    def start(self, rows: Sequence[int]) -> None:
-        """Rows enter prefill with an empty cache."""
-        self._prompt.extend(self._prompt_batch(list(rows), [make_caches(self._model) for _ in rows]))
+    def start(self, rows: dict[int, list[Any] | None]) -> None:
+        """Rows enter prefill, with a cache of their own or an empty one."""
+        caches = [make_caches(self._model) if given is None else given for given in rows.values()]
+        self._prompt.extend(self._prompt_batch(list(rows), caches))
+
+    def take(self, row: int, tokens: int) -> list[Any] | None:
+        """A copy of the cache of a row's first tokens, not yet computed; once it is, it pins nothing else.
+
+        None if the cache cannot tell exactly these tokens: fewer are there, or a window has slid past them.
+        """
+        prompts = cast(list[int], self._prompt.uids)
+        if row in prompts:
+            taken = _taken(self._prompt.prompt_cache, prompts.index(row), tokens)
+        else:
+            taken = _taken(self._cache, self._rows.index(row), tokens)
+        return taken if all(cache.offset == tokens for cache in taken) else None
 
     def prefill(self, tokens: dict[int, list[int]]) -> None:
         """Compute the next tokens of every prefilling row, and wait for the result."""
@@ -106,6 +137,38 @@ class KvBatch:
             stop_sequences=[None] * count,
             max_tokens=[0] * count,
         )
+
+
+def cut(caches: list[Any], tokens: int) -> list[Any]:
+    """Caches of the first tokens of a taken row, which stays as it is: they share its arrays."""
+    shorter = [copy.copy(cache) for cache in caches]
+    for cache in shorter:
+        if cache.offset > tokens:
+            cache.trim(cache.offset - tokens)
+    return shorter
+
+
+def _taken(batch: list[Any], index: int, tokens: int) -> list[Any]:
+    module = _cache_module()
+    plain = next((cache for cache in batch if isinstance(cache, module.BatchKVCache)), None)
+    # The layers agree on the padding, and to read it once is to wait for the device once.
+    start = 0 if plain is None else int(plain.left_padding.tolist()[index])
+    taken: list[Any] = []
+    for cache in batch:
+        if isinstance(cache, module.BatchKVCache):
+            row = slice(index, index + 1)
+            one = module.KVCache()
+            one.keys = mx.contiguous(cache.keys[row, :, start : min(start + tokens, cache._idx)])
+            one.values = mx.contiguous(cache.values[row, :, start : min(start + tokens, cache._idx)])
+            one.offset = one.keys.shape[2]
+        else:
+            one = cache.extract(index)
+            # A long chunk leaves more in a window than another row would take over.
+            one.keys = mx.contiguous(one.keys[:, :, -one.max_size :])
+            one.values = mx.contiguous(one.values[:, :, -one.max_size :])
+            one._idx = one.keys.shape[2]
+        taken.append(one)
+    return taken
 
 
 def _generate_module() -> Any:

@@ -16,14 +16,15 @@ from typing import Any, Final, cast
 
 import mlx.core as mx
 
-from mlx_runtime.backend import Memory, ModelFacts, Sampled
+from mlx_runtime.backend import Memory, ModelFacts, Sampled, Start
 from mlx_runtime.batch import Chunk
-from mlx_runtime.engine.batcher import KvBatch
+from mlx_runtime.engine.batcher import KvBatch, cut, reuse_of
 from mlx_runtime.engine.evaluation import launch
 from mlx_runtime.engine.loading import Loaded, load_folder
 from mlx_runtime.engine.sampling import Drawer, Drawn, Sampler
 from mlx_runtime.errors import Code, RuntimeFault
 from mlx_runtime.limits import BUFFER_CACHE_BYTES, PROGRESS_S
+from mlx_runtime.prefix_cache import Kept, Reuse
 from mlx_runtime.protocol import Generate, Load
 from mlx_runtime.randomness import fresh_seed
 
@@ -48,6 +49,7 @@ class MlxBackend:
         self._kv: KvBatch | None = None
         self._sampler: Sampler | None = None
         self._pending: _Pending | None = None
+        self._copies: list[mx.array] = []
 
     def versions(self) -> dict[str, object]:
         """The versions and the device."""
@@ -80,6 +82,7 @@ class MlxBackend:
     def unload(self) -> None:
         """Drop the model and its memory."""
         self._loaded = self._kv = self._sampler = self._pending = None
+        self._copies = []
         self._asked.clear()
         mx.clear_cache()
 
@@ -90,13 +93,20 @@ class MlxBackend:
             raise RuntimeFault(Code.NOT_LOADED, "no model is loaded")
         return [int(one) for one in cast(list[Any], loaded.tokenizer.encode(text, add_special_tokens=special))]
 
-    def start(self, rows: list[Generate]) -> None:
+    def reuse(self) -> Reuse:
+        """What a kept cache can be used for."""
+        return Reuse.NONE if self._loaded is None else reuse_of(self._loaded.model)
+
+    def start(self, rows: list[Start]) -> None:
         """Rows enter prefill."""
-        self._asked.update((asked.row, asked) for asked in rows)
-        self._batch().start([asked.row for asked in rows])
+        self._asked.update((row.asked.row, row.asked) for row in rows)
+        self._batch().start(
+            {r.asked.row: cut(cast(list[Any], r.held), r.cached) if r.cached else None for r in rows},
+        )
 
     def prefill(self, chunks: list[Chunk]) -> None:
         """Compute prompt tokens."""
+        self._make_copies()
         self._batch().prefill({c.row: list(self._asked[c.row].ids[c.start : c.start + c.count]) for c in chunks})
 
     def promote(self, rows: list[int]) -> None:
@@ -124,7 +134,8 @@ class MlxBackend:
             return Sampled()
         fed = ready.drawn.tokens
         drawn = sampler.draw(kv.forward(fed), fed)
-        launch(drawn.arrays() + sampler.state())
+        launch(self._copies + drawn.arrays() + sampler.state())
+        self._copies = []
         self._pending = _Pending(drawn, [False] * len(kv.rows))
         if all(ready.fresh):
             return Sampled()
@@ -132,8 +143,18 @@ class MlxBackend:
         told = [index for index, fresh in enumerate(ready.fresh) if not fresh]
         return Sampled([kv.rows[i] for i in told], [tokens[i] for i in told], ready.drawn.logprobs())
 
+    def keep(self, row: int, tokens: int, bytes_max: int) -> Kept | None:
+        """A copy of a row's beginning."""
+        caches = self._batch().take(row, tokens)
+        size = sum(int(cache.nbytes) for cache in caches or [])
+        if caches is None or size > bytes_max:
+            return None
+        self._copies += [array for cache in caches for array in (cache.keys, cache.values)]
+        return Kept(caches, size)
+
     def drop(self, rows: list[int]) -> None:
         """Forget rows."""
+        self._make_copies()
         for row in rows:
             self._asked.pop(row, None)
         kv = self._batch()
@@ -153,6 +174,7 @@ class MlxBackend:
     def reset(self) -> None:
         """Forget all rows."""
         self._pending = None
+        self._copies = []
         self._asked.clear()
         if self._loaded is not None:
             self._kv = KvBatch(self._loaded.model)
@@ -173,6 +195,11 @@ class MlxBackend:
         """Free the streams of this thread; MLX aborts at exit if they live on."""
         self._kv = self._sampler = self._pending = self._loaded = None
         mx.clear_streams()
+
+    def _make_copies(self) -> None:
+        """A copy still to be made holds on to all the rows of its batch: it must not outlive a change of them."""
+        launch(self._copies)
+        self._copies = []
 
     def _batch(self) -> KvBatch:
         if self._kv is None:
