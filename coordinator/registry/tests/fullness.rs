@@ -69,8 +69,8 @@ mod tests {
         assert_eq!(golden(&registry, "a0002"), Some(vec![1]));
         assert_eq!(golden(&registry, "more"), Some(vec![2]));
         // A known one takes no place from another.
-        done(&mut registry, "golden a0002 card=02 ids=3");
-        assert_eq!(golden(&registry, "a0003"), Some(vec![1]));
+        done(&mut registry, "golden a0005 card=02 ids=3");
+        assert_eq!(golden(&registry, "a0002"), Some(vec![1]));
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn compare_health(registry: &Registry, oracle: &Oracle) -> Result<(), TestCaseEr
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..config() })]
+    #![proptest_config(config())]
 
     #[test]
     fn the_registry_answers_as_a_naive_one_does(
