@@ -4,7 +4,6 @@
 //! new leader starts from the last word and an old leader cannot overwrite it. Refuses to decide a move: outcomes,
 //! thresholds and times are the scheduler's.
 
-use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 
@@ -122,8 +121,8 @@ fn remember(node: &mut Node, model: &ModelName, moved: Breaker) {
     let models = &mut node.breakers.models;
     while !models.contains_key(model) && models.len() >= limits::BREAKERS_PER_NODE_MAX {
         let idle = models.iter().filter(|(name, _)| !node.wanted.contains_key(*name));
-        let Some((oldest, _)) = idle.min_by_key(|(_, breaker)| breaker.at_unix_ms) else { break };
-        let oldest = oldest.to_owned();
+        let oldest = idle.min_by_key(|(_, breaker)| breaker.at_unix_ms).map(|(name, _)| name.clone());
+        let Some(oldest) = oldest else { break };
         models.remove(&oldest);
     }
     models.insert(model.clone(), moved);
