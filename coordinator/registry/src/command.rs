@@ -1,14 +1,16 @@
 //! What may be asked of the registry. This is what the replicated log holds, so the names are for ever.
 //!
-//! Owns the list of commands and their form on disk. Refuses to show secrets: `Debug` leaves out keys and hashes,
-//! because commands end up in traces.
+//! Owns the list of commands and their form on disk. Refuses every rule about them: what a command does is decided
+//! where its idea lives, and how it is shown is `command_debug.rs`.
 
 use alloc::string::String;
-use core::fmt;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, ModelName, ModelSource, NodeId, Role, TokenId};
+use crate::{
+    BreakerState, ClusterId, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Role, TokenId,
+};
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,12 +56,15 @@ pub enum Command {
         /// When it asked.
         at_unix_ms: u64,
     },
-    /// Ends a node's membership for ever: its key is no longer accepted and nothing is wanted on it. Idempotent.
+    /// Ends a node's membership for ever: its key is no longer accepted, and all it offered, held and reserved is
+    /// dropped. Idempotent.
     RevokeNode {
         /// The node.
         node: NodeId,
     },
-    /// This node shall hold the model. Another source replaces the former one. Idempotent.
+    /// This node offers the model: it can hold it, from that source. Whether it shall is [`Command::PlaceModel`]; to
+    /// release 0.1, which knew no other word, it was both. Another source replaces the former one and leaves a
+    /// placement as it is. Idempotent.
     WantModel {
         /// The node; an agent.
         node: NodeId,
@@ -68,47 +73,106 @@ pub enum Command {
         /// Where the node finds it.
         source: ModelSource,
     },
-    /// This node need not hold the model. Idempotent.
+    /// This node offers the model no more, and so does not hold it either. Idempotent.
     UnwantModel {
         /// The node.
         node: NodeId,
         /// The model.
         model: ModelName,
     },
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Command::FoundCluster { cluster, at_unix_ms, ca_certificate_pem: _, ca_key_pem: _ } => f
-                .debug_struct("FoundCluster")
-                .field("cluster", cluster)
-                .field("at_unix_ms", at_unix_ms)
-                .finish_non_exhaustive(),
-            Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, secret_hash: _ } => f
-                .debug_struct("IssueJoinToken")
-                .field("id", id)
-                .field("role", role)
-                .field("expires_at_unix_ms", expires_at_unix_ms)
-                .field("uses", uses)
-                .finish_non_exhaustive(),
-            Command::AdmitNode { token, name, public_key, at_unix_ms, secret_hash: _ } => f
-                .debug_struct("AdmitNode")
-                .field("token", token)
-                .field("name", name)
-                .field("public_key", public_key)
-                .field("at_unix_ms", at_unix_ms)
-                .finish_non_exhaustive(),
-            Command::RevokeNode { node } => f.debug_struct("RevokeNode").field("node", node).finish(),
-            Command::WantModel { node, model, source } => f
-                .debug_struct("WantModel")
-                .field("node", node)
-                .field("model", model)
-                .field("source", source)
-                .finish(),
-            Command::UnwantModel { node, model } => {
-                f.debug_struct("UnwantModel").field("node", node).field("model", model).finish()
-            }
-        }
-    }
+    /// What the node's GPU may hold, as its agent found it. A fact, so it is taken even when more is reserved;
+    /// nothing is placed there until it fits again. Idempotent.
+    SetBudget {
+        /// The node; an agent.
+        node: NodeId,
+        /// All that models may take there.
+        bytes: u64,
+    },
+    /// Reserves memory and has the node hold the model. Accepted only if all reservations of the node then fit into
+    /// its budget, so a leader proposes it and waits for the answer before anything is loaded. Other bytes replace the
+    /// former reservation under the same rule. Idempotent.
+    PlaceModel {
+        /// The node; it offers the model.
+        node: NodeId,
+        /// The model.
+        model: ModelName,
+        /// Weights, KV cache and overhead; at least one.
+        bytes: u64,
+    },
+    /// This node need not hold the model; its memory is free. Idempotent.
+    UnplaceModel {
+        /// The node.
+        node: NodeId,
+        /// The model.
+        model: ModelName,
+    },
+    /// How the cluster shall treat a model. The default needs no place, so setting it removes the entry. Idempotent.
+    SetModelPolicy {
+        /// The model; it need not be offered yet.
+        model: ModelName,
+        /// All of it; what is left out is the default.
+        policy: ModelPolicy,
+    },
+    /// Keeps new work away from a node, or lets it come back. Idempotent.
+    DrainNode {
+        /// The node; an agent.
+        node: NodeId,
+        /// It shall take no new work.
+        draining: bool,
+    },
+    /// A breaker moved. Accepted only into a later generation than the one that is known; a breaker that never moved
+    /// is closed and in generation 0.
+    MoveBreaker {
+        /// The node; an agent.
+        node: NodeId,
+        /// The model it offers; absent: the breaker of the whole node.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<ModelName>,
+        /// Where it moved to.
+        state: BreakerState,
+        /// One more with each move.
+        generation: u32,
+        /// How often it opened in a row; the next time is the longer for it.
+        opens: u32,
+        /// When this state ends by itself, if it does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until_unix_ms: Option<u64>,
+        /// Why, in words for the operator; never text of a request.
+        why: String,
+        /// When it moved.
+        at_unix_ms: u64,
+    },
+    /// A runtime died while this request ran in it. One death is one node and one time: charged again it counts once.
+    ChargeDeath {
+        /// The request.
+        fingerprint: Fingerprint,
+        /// Where the runtime died.
+        node: NodeId,
+        /// When it died.
+        at_unix_ms: u64,
+    },
+    /// Keeps a request away from every runtime for a while. A quarantine is lengthened, never shortened. Idempotent.
+    QuarantineRequest {
+        /// The request.
+        fingerprint: Fingerprint,
+        /// When it was decided.
+        at_unix_ms: u64,
+        /// The first moment at which the request may run again.
+        until_unix_ms: u64,
+    },
+    /// Forgets all charges against a request, and its quarantine: it was answered in full. Idempotent.
+    PardonRequest {
+        /// The request.
+        fingerprint: Fingerprint,
+    },
+    /// What a healthy runtime answers to the canary. The first answer under a card stays; another card replaces it.
+    /// Idempotent.
+    SetGolden {
+        /// The model.
+        model: ModelName,
+        /// The digest of all that decides the answer, lower-case hex: the model's card and the canary itself.
+        card_digest: String,
+        /// The ids, in order; 1 to [`crate::limits::GOLDEN_IDS_MAX`].
+        ids: Vec<u32>,
+    },
 }

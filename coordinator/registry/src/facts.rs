@@ -9,7 +9,8 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, ModelName, ModelSource, Role, TokenId};
+use crate::breakers::Breakers;
+use crate::{ClusterId, ModelName, ModelSource, Placement, Role, TokenId};
 
 /// The founding of the cluster.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +83,16 @@ pub struct Node {
     /// It is no longer a member and never will be.
     #[serde(default)]
     pub revoked: bool,
+    /// What it offers; the name is that of the first release.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) wanted: BTreeMap<ModelName, ModelSource>,
+    /// What it holds; always a part of what it offers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) placed: BTreeMap<ModelName, Placement>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) budget_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) draining: bool,
+    #[serde(default, skip_serializing_if = "Breakers::is_empty")]
+    pub(crate) breakers: Breakers,
 }

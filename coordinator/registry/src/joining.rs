@@ -6,12 +6,14 @@
 use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeMap;
 
+use crate::breakers::Breakers;
 use crate::facts::{Node, Token};
+use crate::field::{Field, check_hex, check_id, check_line};
 use crate::limits;
-use crate::registry::{Registry, check_id};
-use crate::reply::{Bounded, Field, Refusal, Reply};
+use crate::registry::Registry;
+use crate::reply::{Bounded, Refusal, Reply};
 use crate::secret_hash;
-use crate::{NodeId, TokenId};
+use crate::{NodeId, Role, TokenId};
 
 /// A machine at the door.
 pub(crate) struct Joiner<'a> {
@@ -73,6 +75,10 @@ impl Registry {
             admitted_at_unix_ms: joiner.at_unix_ms,
             revoked: false,
             wanted: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            budget_bytes: None,
+            draining: false,
+            breakers: Breakers::default(),
         };
         self.nodes.insert(node, entry);
         Ok(Reply::NodeAdmitted { node, again: false }) // 3
@@ -85,8 +91,24 @@ impl Registry {
         }
         node.revoked = true;
         node.wanted.clear();
+        node.placed.clear();
+        node.budget_bytes = None;
+        node.draining = false;
+        node.breakers = Breakers::default();
         self.forget_oldest_revoked();
         Ok(Reply::Done)
+    }
+
+    /// A member that runs models, the only kind of node that offers, holds, drains and breaks.
+    pub(crate) fn live_agent(&mut self, id: NodeId) -> Result<&mut Node, Refusal> {
+        let node = self.nodes.get_mut(&id).ok_or(Refusal::UnknownNode { node: id })?;
+        if node.revoked {
+            return Err(Refusal::NodeRevoked { node: id });
+        }
+        if node.role != Role::Agent {
+            return Err(Refusal::NotAnAgent { node: id, is: node.role });
+        }
+        Ok(node)
     }
 
     /// A wrong secret and an unknown id are one refusal, so that ids cannot be collected by guessing.
@@ -121,7 +143,7 @@ impl Registry {
     }
 }
 
-fn admit_again(node: NodeId, known: &Node, token_gives: crate::Role) -> Result<Reply, Refusal> {
+fn admit_again(node: NodeId, known: &Node, token_gives: Role) -> Result<Reply, Refusal> {
     if known.revoked {
         return Err(Refusal::NodeRevoked { node });
     }
@@ -140,14 +162,6 @@ fn least_useful(tokens: &BTreeMap<TokenId, Token>) -> Option<TokenId> {
 fn check_joiner(joiner: &Joiner<'_>) -> Result<(), Refusal> {
     // The refusals of a token repeat its id, so what a stranger sends must be formed like one.
     check_id(&joiner.token.0, Field::TokenId)?;
-    let name = joiner.name;
-    if name.is_empty() || name.len() > limits::NODE_NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        return Err(Refusal::Malformed { what: Field::NodeName });
-    }
-    let key = joiner.public_key;
-    let hex = key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if key.is_empty() || key.len() > limits::FINGERPRINT_BYTES_MAX || !hex {
-        return Err(Refusal::Malformed { what: Field::PublicKey });
-    }
-    Ok(())
+    check_line(joiner.name, limits::NODE_NAME_BYTES_MAX, Field::NodeName)?;
+    check_hex(joiner.public_key, limits::FINGERPRINT_BYTES_MAX, Field::PublicKey)
 }

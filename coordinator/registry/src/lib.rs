@@ -1,13 +1,14 @@
 //! The durable facts of a cluster, and the only way they change. Pure.
 //!
 //! Owns what must outlive every process: who founded the cluster and with which certificate authority, which
-//! join tokens are out, which nodes were admitted or revoked, which models each of them shall hold. A fact
-//! changes by [`Registry::apply`] and by nothing else, so replicas that apply the same commands in the same
-//! order are equal.
+//! join tokens are out, which nodes were admitted, drained or revoked, which models each of them offers, which it
+//! holds and how much memory that reserves, how often each model shall be held, how each breaker last moved, which
+//! requests killed runtimes, and what a healthy runtime answers to the canary. A fact changes by
+//! [`Registry::apply`] and by nothing else, so replicas that apply the same commands in the same order are equal.
 //!
-//! Refuses what does not endure: no request, load, health or liveness is known here. Also refuses to guess:
-//! it has no clock and no randomness. The proposer stamps a command with time, ids and hashes, and the reply to
-//! an accepted command depends on the facts alone.
+//! Refuses what does not endure: no load, heartbeat or waiting request is known here, and of a request that killed
+//! never more than its fingerprint. Also refuses to guess: it has no clock and no randomness. The proposer stamps a
+//! command with time, ids and hashes, and the reply to an accepted command depends on the facts alone.
 //!
 //! What is on disk is the JSON of [`Command`] (the log) and of [`Registry`] (the snapshot). Both are read by
 //! later releases: a new field gets a default, a field or name that was once written is never reused with
@@ -19,19 +20,34 @@
 extern crate alloc;
 
 mod command;
+mod command_debug;
 mod registry;
 mod joining;
 mod wanting;
+mod placing;
+mod policy;
+mod draining;
+mod breakers;
+mod blame;
+mod canary;
 mod reply;
+mod field;
 mod facts;
 mod names;
 mod model;
+mod fingerprint;
 mod secret_hash;
 pub mod limits;
 
+pub use blame::{Charge, Death, Quarantine};
+pub use breakers::{Breaker, BreakerState};
 pub use command::Command;
 pub use facts::{Cluster, Node, Token};
+pub use field::Field;
+pub use fingerprint::Fingerprint;
 pub use model::{InvalidModelName, ModelName, ModelSource};
 pub use names::{ClusterId, NodeId, Role, TokenId};
+pub use placing::Placement;
+pub use policy::ModelPolicy;
 pub use registry::Registry;
-pub use reply::{Bounded, Field, Refusal, Reply};
+pub use reply::{Bounded, Refusal, Reply};

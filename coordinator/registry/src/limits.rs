@@ -13,7 +13,7 @@ pub const REVOKED_NODES_MAX: usize = 4096;
 /// expires first, so that old tokens never keep an operator from making another.
 pub const TOKENS_MAX: usize = 1024;
 
-/// Models one node shall hold. More than the memory of any Mac carries at once, with room for small ones.
+/// Models one node offers. More than the memory of any Mac carries at once, with room for small ones.
 pub const MODELS_PER_NODE_MAX: usize = 64;
 
 /// A model name: an owner and a name on a hub are at most 96 bytes each, plus the divider and some air.
@@ -31,5 +31,35 @@ pub const NODE_NAME_BYTES_MAX: usize = 256;
 /// A key's fingerprint in hex: room for a 512-bit hash.
 pub const FINGERPRINT_BYTES_MAX: usize = 128;
 
+/// The digest of a model card in hex: room for a 512-bit hash.
+pub const CARD_DIGEST_BYTES_MAX: usize = 128;
+
 /// A certificate or a private key in PEM: an RSA-4096 key takes 3.2 KiB, what we make takes less than one.
 pub const PEM_BYTES_MAX: usize = 16 * 1024;
+
+/// Models that have a policy of their own. A farm serves dozens; the default needs no entry.
+pub const MODEL_POLICIES_MAX: usize = 1024;
+
+/// Breakers that are remembered on one node, beside its own. Twice what it may offer, so that a full node always has
+/// the breaker of a model it offers no more, which can be forgotten.
+pub const BREAKERS_PER_NODE_MAX: usize = 2 * MODELS_PER_NODE_MAX;
+
+/// Why a breaker moved: one line of a table.
+pub const BREAKER_WHY_BYTES_MAX: usize = 120;
+
+/// Requests that are charged with a death, the one whose last death is oldest forgotten first. Deaths are rare: a
+/// thousand nodes that each lose a runtime a day fill it in four days.
+pub const CHARGES_MAX: usize = 4096;
+
+/// Deaths that are remembered for one request, the oldest forgotten first. The second quarantines it; the rest is
+/// room for one panic that takes several runtimes, and for a client that sends it again after the quarantine.
+pub const DEATHS_PER_CHARGE_MAX: usize = 8;
+
+/// Quarantined requests, the one that ends first forgotten first. As many as can be charged.
+pub const QUARANTINES_MAX: usize = CHARGES_MAX;
+
+/// Models whose golden ids are known. A farm serves dozens; those of models that nobody offers give way.
+pub const GOLDENS_MAX: usize = 1024;
+
+/// Golden ids of one model. A wrong weight shows within a few tokens; sixteen cost a slow Mac about a second.
+pub const GOLDEN_IDS_MAX: usize = 16;

@@ -1,18 +1,22 @@
-//! [`Registry`]: the facts, what reads them, and the one door through which they change.
+//! [`Registry`]: the facts, and the one door through which they change.
 //!
 //! Owns the routing of a command to the idea that decides it, and the founding, which gates all others. Refuses any
-//! rule of its own beyond that: who may join is `joining.rs`, what is wanted where is `wanting.rs`.
+//! rule of its own beyond that: each idea has a file, with its rules and with what reads its facts.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blame::{Blame, Death, Quarantine};
+use crate::breakers::Breaker;
+use crate::canary::Golden;
 use crate::facts::{Cluster, Node, Token};
+use crate::field::{Field, check_id};
 use crate::joining::Joiner;
 use crate::limits;
-use crate::reply::{Field, Refusal, Reply};
-use crate::{ClusterId, Command, ModelName, ModelSource, NodeId, TokenId};
+use crate::reply::{Refusal, Reply};
+use crate::{ClusterId, Command, ModelName, ModelPolicy, NodeId, TokenId};
 
 /// The durable facts of one cluster. Equal on every replica that applied the same commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +30,12 @@ pub struct Registry {
     /// The last number given to a node; outlives the node.
     #[serde(default)]
     pub(crate) last_node: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) policies: BTreeMap<ModelName, ModelPolicy>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) goldens: BTreeMap<ModelName, Golden>,
+    #[serde(default, skip_serializing_if = "Blame::is_empty")]
+    pub(crate) blame: Blame,
 }
 
 impl Registry {
@@ -57,6 +67,35 @@ impl Registry {
             Command::RevokeNode { node } => self.revoke(*node),
             Command::WantModel { node, model, source } => self.want(*node, model, source),
             Command::UnwantModel { node, model } => self.unwant(*node, model),
+            Command::SetBudget { node, bytes } => self.set_budget(*node, *bytes),
+            Command::PlaceModel { node, model, bytes } => self.place(*node, model, *bytes),
+            Command::UnplaceModel { node, model } => self.unplace(*node, model),
+            Command::SetModelPolicy { model, policy } => self.set_policy(model, *policy),
+            Command::DrainNode { node, draining } => self.drain(*node, *draining),
+            Command::MoveBreaker {
+                node,
+                model,
+                state,
+                generation,
+                opens,
+                until_unix_ms,
+                why,
+                at_unix_ms,
+            } => {
+                let (state, generation, opens) = (*state, *generation, *opens);
+                let (until_unix_ms, why, at_unix_ms) = (*until_unix_ms, why.clone(), *at_unix_ms);
+                let moved = Breaker { state, generation, opens, until_unix_ms, why, at_unix_ms };
+                self.move_breaker(*node, model.as_ref(), moved)
+            }
+            Command::ChargeDeath { fingerprint, node, at_unix_ms } => {
+                self.charge(*fingerprint, Death { at_unix_ms: *at_unix_ms, node: *node })
+            }
+            Command::QuarantineRequest { fingerprint, at_unix_ms, until_unix_ms } => {
+                let (at_unix_ms, until_unix_ms) = (*at_unix_ms, *until_unix_ms);
+                self.quarantine(*fingerprint, Quarantine { at_unix_ms, until_unix_ms })
+            }
+            Command::PardonRequest { fingerprint } => Ok(self.pardon(*fingerprint)),
+            Command::SetGolden { model, card_digest, ids } => self.set_golden(model, card_digest, ids),
         }
     }
 
@@ -103,25 +142,6 @@ impl Registry {
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         self.nodes.iter().map(|(id, node)| (*id, node))
     }
-
-    /// What a node shall hold, by name. Nothing for a node that is unknown or revoked.
-    pub fn wanted_on(&self, node: NodeId) -> impl Iterator<Item = (&ModelName, &ModelSource)> {
-        self.nodes.get(&node).into_iter().flat_map(|node| &node.wanted)
-    }
-
-    /// Every model that some node shall hold, each once, by name.
-    pub fn wanted_models(&self) -> impl Iterator<Item = &ModelName> {
-        let distinct: BTreeSet<&ModelName> =
-            self.nodes.values().flat_map(|node| node.wanted.keys()).collect();
-        distinct.into_iter()
-    }
-}
-
-/// Ids end up in file names, URLs and tables.
-pub(crate) fn check_id(id: &str, what: Field) -> Result<(), Refusal> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    let fine = !id.is_empty() && id.len() <= limits::ID_BYTES_MAX && id.bytes().all(allowed);
-    if fine { Ok(()) } else { Err(Refusal::Malformed { what }) }
 }
 
 /// Only the size is looked at; whether it is PEM was the proposer's to find out, who made it.

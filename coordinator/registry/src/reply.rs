@@ -7,8 +7,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
-use crate::{NodeId, Role, TokenId};
+use crate::{Field, ModelName, NodeId, Role, TokenId};
 
 /// The outcome of one command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +82,47 @@ pub enum Refusal {
         /// What it is.
         is: Role,
     },
+    /// The node does not offer the model.
+    NotOffered {
+        /// The node.
+        node: NodeId,
+        /// The model.
+        model: ModelName,
+    },
+    /// The node's agent never said how much memory there is.
+    BudgetUnknown {
+        /// The node.
+        node: NodeId,
+    },
+    /// The reservation does not fit beside the others.
+    NoRoom {
+        /// The node.
+        node: NodeId,
+        /// The model.
+        model: ModelName,
+        /// What was to be reserved for it.
+        needed_bytes: u64,
+        /// What the node's other models leave.
+        free_bytes: u64,
+        /// What the node has in all.
+        budget_bytes: u64,
+    },
+    /// The breaker has moved on since.
+    StaleGeneration {
+        /// The node.
+        node: NodeId,
+        /// The model; absent: the breaker of the whole node.
+        model: Option<ModelName>,
+        /// The generation the move was into.
+        generation: u32,
+        /// The one that is known.
+        known: u32,
+    },
+    /// The canary was answered otherwise under the same card.
+    GoldenDiffers {
+        /// The model.
+        model: ModelName,
+    },
     /// A collection is full.
     TooMany {
         /// Which one.
@@ -103,32 +143,12 @@ pub enum Refusal {
 pub enum Bounded {
     /// Nodes that are not revoked, or their numbers.
     LiveNodes,
-    /// Models wanted on one node.
+    /// Models offered by one node.
     ModelsOnNode,
-}
-
-/// A field with a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Field {
-    /// The id of a cluster.
-    ClusterId,
-    /// The certificate of the authority.
-    CaCertificate,
-    /// The private key of the authority.
-    CaKey,
-    /// The id of a token.
-    TokenId,
-    /// How often a token may be used.
-    TokenUses,
-    /// The name of a machine.
-    NodeName,
-    /// The fingerprint of a public key.
-    PublicKey,
-    /// The path of a model folder.
-    ModelPath,
-    /// The id of a model on a hub.
-    HubId,
+    /// Models with a policy that is not the default.
+    ModelPolicies,
+    /// Models whose golden ids are known, when all of them are offered.
+    Goldens,
 }
 
 impl fmt::Display for Refusal {
@@ -170,60 +190,79 @@ impl fmt::Display for Refusal {
             Refusal::NotAnAgent { node, is } => {
                 write!(f, "node {node} is of role {is} and holds no models; choose an agent")
             }
-            Refusal::TooMany { what, limit } => write!(f, "{}", words_for_full(*what, *limit)),
-            Refusal::Malformed { what } => write!(f, "{}", FieldRule(*what)),
+            Refusal::NotOffered { node, model } => write!(
+                f,
+                "node {node} does not offer model {model}; see who does with `mlx-serving models ls`, or start its \
+                 agent with the model"
+            ),
+            Refusal::BudgetUnknown { node } => write!(
+                f,
+                "the agent of node {node} has not said how much memory its GPU may hold; start it, and see it with \
+                 `mlx-serving nodes`"
+            ),
+            Refusal::NoRoom { node, model, needed_bytes, free_bytes, budget_bytes } => write!(
+                f,
+                "model {model} needs {} MiB on node {node}, where {} of {} MiB are free; make room with \
+                 `mlx-serving models unload`, or see where it fits with `mlx-serving models plan`",
+                needed_bytes.div_ceil(MIB),
+                free_bytes / MIB,
+                budget_bytes / MIB
+            ),
+            Refusal::StaleGeneration { node, model, generation, known } => {
+                words_for_stale(f, *node, model.as_ref(), *generation, *known)
+            }
+            Refusal::GoldenDiffers { model } => write!(
+                f,
+                "model {model} answered the canary otherwise before, with the same card; the node that now differs \
+                 computes wrongly or runs another version: find it with `mlx-serving explain {model}`"
+            ),
+            Refusal::TooMany { what, limit } => words_for_full(f, *what, *limit),
+            Refusal::Malformed { what } => write!(f, "{what}"),
         }
     }
 }
 
 impl core::error::Error for Refusal {}
 
-fn words_for_full(what: Bounded, limit: usize) -> alloc::string::String {
-    match what {
-        Bounded::LiveNodes => {
-            alloc::format!("the cluster has {limit} nodes, the most it can have; revoke one that is gone")
-        }
-        Bounded::ModelsOnNode => {
-            alloc::format!("{limit} models are wanted on this node, the most it can have; remove one")
-        }
+/// What is needed is rounded up and what is free down, so that the words never contradict the refusal.
+const MIB: u64 = 1 << 20;
+
+fn words_for_stale(
+    f: &mut fmt::Formatter<'_>,
+    node: NodeId,
+    model: Option<&ModelName>,
+    generation: u32,
+    known: u32,
+) -> fmt::Result {
+    match model {
+        Some(model) => write!(f, "the breaker of model {model} on node {node}")?,
+        None => write!(f, "the breaker of node {node}")?,
     }
+    write!(
+        f,
+        " is in generation {known} already, so the move into {generation} is late; see how it stands with \
+         `mlx-serving nodes`"
+    )
 }
 
-/// Says the rule of a field.
-struct FieldRule(Field);
-
-impl fmt::Display for FieldRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id_max = limits::ID_BYTES_MAX;
-        let pem_max = limits::PEM_BYTES_MAX;
-        match self.0 {
-            Field::ClusterId => write!(f, "a cluster id has 1 to {id_max} letters, digits, '_' or '-'"),
-            Field::TokenId => write!(f, "a token id has 1 to {id_max} letters, digits, '_' or '-'"),
-            Field::CaCertificate => {
-                write!(f, "the authority's certificate must be PEM of 1 to {pem_max} bytes")
-            }
-            Field::CaKey => write!(f, "the authority's private key must be PEM of 1 to {pem_max} bytes"),
-            Field::TokenUses => f.write_str("a join token must be good for at least one use"),
-            Field::NodeName => write!(
-                f,
-                "a machine's name has 1 to {} bytes and no control characters",
-                limits::NODE_NAME_BYTES_MAX
-            ),
-            Field::PublicKey => write!(
-                f,
-                "a key's fingerprint is 1 to {} digits of lower-case hex",
-                limits::FINGERPRINT_BYTES_MAX
-            ),
-            Field::ModelPath => write!(
-                f,
-                "a model folder is an absolute path of at most {} bytes without control characters",
-                limits::MODEL_PATH_BYTES_MAX
-            ),
-            Field::HubId => write!(
-                f,
-                "a hub id is made of letters, digits, '.', '_', '-' and '/', at most {} bytes",
-                limits::MODEL_NAME_BYTES_MAX
-            ),
+fn words_for_full(f: &mut fmt::Formatter<'_>, what: Bounded, limit: usize) -> fmt::Result {
+    match what {
+        Bounded::LiveNodes => {
+            write!(f, "the cluster has {limit} nodes, the most it can have; revoke one that is gone")
         }
+        Bounded::ModelsOnNode => write!(
+            f,
+            "this node offers {limit} models, the most it can; remove one with `mlx-serving models rm`"
+        ),
+        Bounded::ModelPolicies => write!(
+            f,
+            "{limit} models have a policy of their own, the most that can; give one the default again, they are \
+             listed by `mlx-serving models ls`"
+        ),
+        Bounded::Goldens => write!(
+            f,
+            "the canary's answers of {limit} models are known, the most that can be, and all these models are \
+             offered; remove one that is not needed with `mlx-serving models rm`"
+        ),
     }
 }

@@ -1,12 +1,15 @@
-//! Which models each node shall hold.
+//! Which models each node offers, and from which source.
 //!
-//! Owns the desired placement, which agents converge to. Refuses models on nodes that cannot or may not hold them, and
-//! sources that no node could follow. Whether a model fits into a node's memory is not known here.
+//! Owns what may be placed where; the commands and reads are called after wishes because in the first release an offer was
+//! one. Refuses offers of nodes that cannot or may not hold models, and sources that no node could follow. What is held,
+//! and whether it fits, is `placing.rs`.
+
+use alloc::collections::BTreeSet;
 
 use crate::limits;
 use crate::registry::Registry;
-use crate::reply::{Bounded, Field, Refusal, Reply};
-use crate::{ModelName, ModelSource, NodeId, Role};
+use crate::reply::{Bounded, Refusal, Reply};
+use crate::{Field, ModelName, ModelSource, NodeId};
 
 impl Registry {
     pub(crate) fn want(
@@ -15,13 +18,7 @@ impl Registry {
         model: &ModelName,
         source: &ModelSource,
     ) -> Result<Reply, Refusal> {
-        let node = self.nodes.get_mut(&id).ok_or(Refusal::UnknownNode { node: id })?;
-        if node.revoked {
-            return Err(Refusal::NodeRevoked { node: id });
-        }
-        if node.role != Role::Agent {
-            return Err(Refusal::NotAnAgent { node: id, is: node.role });
-        }
+        let node = self.live_agent(id)?;
         check_source(source)?;
         let former = node.wanted.get(model);
         if former == Some(source) {
@@ -34,11 +31,24 @@ impl Registry {
         Ok(Reply::Done)
     }
 
-    /// Nothing is wanted on a revoked node, so unwanting there is already so.
+    /// A revoked node offers nothing, so withdrawing there is already so. What is not offered is not held.
     pub(crate) fn unwant(&mut self, id: NodeId, model: &ModelName) -> Result<Reply, Refusal> {
         let node = self.nodes.get_mut(&id).ok_or(Refusal::UnknownNode { node: id })?;
+        node.placed.remove(model);
         let removed = node.wanted.remove(model).is_some();
         Ok(if removed { Reply::Done } else { Reply::AlreadySo })
+    }
+
+    /// What a node offers, by name. Nothing for a node that is unknown or revoked.
+    pub fn wanted_on(&self, node: NodeId) -> impl Iterator<Item = (&ModelName, &ModelSource)> {
+        self.nodes.get(&node).into_iter().flat_map(|node| &node.wanted)
+    }
+
+    /// Every model that some node offers, each once, by name.
+    pub fn wanted_models(&self) -> impl Iterator<Item = &ModelName> {
+        let distinct: BTreeSet<&ModelName> =
+            self.nodes.values().flat_map(|node| node.wanted.keys()).collect();
+        distinct.into_iter()
     }
 }
 

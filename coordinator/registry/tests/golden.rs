@@ -15,8 +15,8 @@ mod tests {
 
     use super::script::command;
 
-    /// One of each command, with and without what may be absent.
-    const LINES: [(&str, &str); 9] = [
+    /// One of each command of release 0.1, with and without what may be absent.
+    const LINES_0_1: [(&str, &str); 9] = [
         ("found_cluster", "found room at=1000"),
         ("issue_join_token", "token t1 secret=a role=agent expires=2000 uses=3"),
         ("issue_join_token_any_number", "token t2 secret=b role=coordinator expires=2000"),
@@ -26,6 +26,26 @@ mod tests {
         ("want_model_demo", "want 1 demo demo"),
         ("unwant_model", "unwant 1 local"),
         ("revoke_node", "revoke 1"),
+    ];
+
+    /// One of each command that came later.
+    const LINES: [(&str, &str); 13] = [
+        ("set_budget", "budget 1 12GiB"),
+        ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
+        ("place_model_demo", "place 1 demo 1GiB"),
+        ("unplace_model", "unplace 1 demo"),
+        ("set_model_policy", "policy mlx-community/Qwen3-4B-4bit pinned min=1 max=2 idle=600"),
+        ("set_model_policy_bare", "policy demo min=1"),
+        ("drain_node", "drain 1"),
+        (
+            "move_breaker",
+            "breaker 1 demo open generation=3 opens=2 at=1700 until=11700 because three runtimes died in a row",
+        ),
+        ("move_breaker_of_node", "breaker 1 * slow-start generation=1 opens=0 at=1701 because it came back"),
+        ("charge_death", "charge 00ab54a98ceb1f0a node=1 at=1700"),
+        ("quarantine_request", "quarantine 00ab54a98ceb1f0a at=1702 until=61702"),
+        ("pardon_request", "pardon ffffffffffffffff"),
+        ("set_golden", "golden mlx-community/Qwen3-4B-4bit card=0f1e ids=9707,11,1879"),
     ];
 
     fn golden(path: &str) -> PathBuf {
@@ -41,10 +61,10 @@ mod tests {
         assert_eq!(written.trim_end(), json, "the form of {path} changed: older releases must still be read");
     }
 
-    /// A registry that has every kind of fact: all commands but the last, so that the node lives.
-    fn full() -> Registry {
+    /// A registry that has every kind of fact of release 0.1: all its commands but the last, so that the node lives.
+    fn full_0_1() -> Registry {
         let mut registry = Registry::default();
-        for (name, line) in LINES.iter().take(LINES.len() - 1) {
+        for (name, line) in LINES_0_1.iter().take(LINES_0_1.len() - 1) {
             let reply = registry.apply(&command(line));
             assert!(!matches!(reply, Reply::Refused(_)), "{name}: {reply:?}");
         }
@@ -53,9 +73,41 @@ mod tests {
         registry
     }
 
+    /// A registry that has every kind of fact.
+    fn full() -> Registry {
+        let mut registry = full_0_1();
+        for (name, line) in LINES {
+            let reply = registry.apply(&command(line));
+            assert!(!matches!(reply, Reply::Refused(_)), "{name}: {reply:?}");
+        }
+        registry
+    }
+
+    fn lines() -> impl Iterator<Item = (&'static str, &'static str)> {
+        LINES_0_1.into_iter().chain(LINES)
+    }
+
+    /// Objects whose fields are names of things; a newer release has as few ways to add a field there as we.
+    const MAPS: [&str; 8] =
+        ["tokens", "nodes", "placed", "models", "policies", "goldens", "charges", "quarantines"];
+
+    /// Adds a field to every object that is none of the maps, nor the source of a model.
+    fn add_field(value: &mut serde_json::Value, is_map: bool) {
+        if let Some(items) = value.as_array_mut() {
+            items.iter_mut().for_each(|item| add_field(item, false));
+        }
+        let Some(object) = value.as_object_mut() else { return };
+        for (key, field) in object.iter_mut().filter(|(key, _)| *key != "wanted") {
+            add_field(field, MAPS.contains(&key.as_str()));
+        }
+        if !is_map {
+            object.insert("added_later".to_owned(), serde_json::json!({ "a": [1, null] }));
+        }
+    }
+
     #[test]
     fn every_command_has_the_form_that_is_on_disk() {
-        for (name, line) in LINES {
+        for (name, line) in lines() {
             let json = serde_json::to_string_pretty(&command(line)).unwrap();
             compare(&format!("commands/{name}.json"), &json);
             assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), command(line));
@@ -69,7 +121,7 @@ mod tests {
 
     #[test]
     fn every_command_of_release_0_1_is_still_read() {
-        for (name, line) in LINES {
+        for (name, line) in LINES_0_1 {
             let text = fs::read_to_string(golden(&format!("older/0.1/commands/{name}.json"))).unwrap();
             assert_eq!(serde_json::from_str::<Command>(&text).unwrap(), command(line), "{name}");
         }
@@ -78,7 +130,13 @@ mod tests {
     #[test]
     fn a_snapshot_of_release_0_1_is_still_read() {
         let text = fs::read_to_string(golden("older/0.1/snapshot.json")).unwrap();
-        assert_eq!(serde_json::from_str::<Registry>(&text).unwrap(), full());
+        assert_eq!(serde_json::from_str::<Registry>(&text).unwrap(), full_0_1());
+    }
+
+    #[test]
+    fn a_snapshot_without_later_facts_is_written_as_release_0_1_wrote_it() {
+        let text = fs::read_to_string(golden("older/0.1/snapshot.json")).unwrap();
+        assert_eq!(text.trim_end(), serde_json::to_string_pretty(&full_0_1()).unwrap());
     }
 
     #[test]
@@ -88,8 +146,31 @@ mod tests {
 
     #[test]
     fn what_a_newer_release_added_does_not_hinder_reading() {
-        let newer = serde_json::to_string(&full()).unwrap().replacen('{', r#"{"added_later":[1,2],"#, 1);
+        let mut newer = serde_json::to_value(full()).unwrap();
+        add_field(&mut newer, false);
+        let newer = newer.to_string();
+        assert_eq!(newer.matches("added_later").count(), 17, "{newer}");
         assert_eq!(serde_json::from_str::<Registry>(&newer).unwrap(), full());
+        for (name, line) in lines() {
+            let text = serde_json::to_string(&command(line)).unwrap();
+            let (verb, fields) = text.split_once(":{").unwrap();
+            let newer = format!("{verb}:{{\"added_later\":[1],{fields}");
+            assert_eq!(serde_json::from_str::<Command>(&newer).unwrap(), command(line), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_absent_is_the_default() {
+        for (text, line) in [
+            (r#"{"set_model_policy":{"model":"m","policy":{}}}"#, "policy m"),
+            (r#"{"set_model_policy":{"model":"m","policy":{"replicas_max":2}}}"#, "policy m max=2"),
+            (
+                r#"{"move_breaker":{"node":1,"state":"open","generation":1,"opens":1,"why":"it hung","at_unix_ms":5}}"#,
+                "breaker 1 * open generation=1 opens=1 at=5 because it hung",
+            ),
+        ] {
+            assert_eq!(serde_json::from_str::<Command>(text).unwrap(), command(line), "{text}");
+        }
     }
 
     #[test]
@@ -106,6 +187,12 @@ mod tests {
     fn a_command_this_release_does_not_know_is_an_error_and_not_a_guess() {
         assert!(serde_json::from_str::<Command>(r#"{"split_cluster":{"node":1}}"#).is_err());
         assert!(serde_json::from_str::<Command>(r#"{"revoke_node":{}}"#).is_err());
+        let moved =
+            serde_json::to_string(&command("breaker 1 * open generation=1 opens=1 at=5 because it hung"));
+        let moved = moved.unwrap();
+        assert!(serde_json::from_str::<Command>(&moved).is_ok());
+        assert!(serde_json::from_str::<Command>(&moved.replace(r#""open""#, r#""ajar""#)).is_err());
+        assert!(serde_json::from_str::<Command>(&moved.replace(r#""opens":1"#, r#""opens":-1"#)).is_err());
     }
 
     #[test]

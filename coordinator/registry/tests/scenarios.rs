@@ -4,6 +4,8 @@
 
 #[cfg(test)]
 mod script;
+#[cfg(test)]
+mod shown;
 
 #[cfg(test)]
 mod tests {
@@ -14,6 +16,7 @@ mod tests {
     use registry::{Registry, Reply};
 
     use super::script::command;
+    use super::shown::show;
 
     fn files() -> Vec<PathBuf> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
@@ -38,7 +41,7 @@ mod tests {
 
     #[test]
     fn there_are_scenarios() {
-        assert!(files().len() >= 6, "the folder of scenarios was not found or is nearly empty");
+        assert!(files().len() >= 18, "the folder of scenarios was not found or is nearly empty");
     }
 
     #[test]
@@ -58,7 +61,7 @@ mod tests {
                 continue;
             }
             if line == "show" {
-                show(&registry, &mut out);
+                show(&registry, &mut out).unwrap();
                 continue;
             }
             let before = registry.clone();
@@ -78,34 +81,5 @@ mod tests {
             Reply::NodeAdmitted { node, again: true } => format!("node {node}, again"),
             Reply::Refused(refusal) => format!("refused: {refusal}"),
         }
-    }
-
-    fn show(registry: &Registry, out: &mut String) {
-        match registry.cluster() {
-            Some(cluster) => {
-                writeln!(out, "  cluster {} since {}", cluster.id, cluster.founded_at_unix_ms).unwrap()
-            }
-            None => writeln!(out, "  no cluster").unwrap(),
-        }
-        for (id, token) in registry.tokens() {
-            let uses = token.uses.map_or("any".to_owned(), |uses| uses.to_string());
-            let spent = if token.spent() { ", spent" } else { "" };
-            let expires = token.expires_at_unix_ms;
-            writeln!(
-                out,
-                "  token {id} for {}: used {} of {uses}{spent}, until {expires}",
-                token.role, token.used
-            )
-            .unwrap();
-        }
-        for (id, node) in registry.nodes() {
-            let revoked = if node.revoked { ", revoked" } else { "" };
-            let wanted: Vec<_> =
-                registry.wanted_on(id).map(|(name, source)| format!("{name} from {source:?}")).collect();
-            let role = node.role;
-            writeln!(out, "  node {id} {} {role}{revoked}: [{}]", node.name, wanted.join(", ")).unwrap();
-        }
-        let wanted: Vec<_> = registry.wanted_models().map(ToString::to_string).collect();
-        writeln!(out, "  wanted: [{}]", wanted.join(", ")).unwrap();
     }
 }

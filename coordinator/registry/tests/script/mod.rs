@@ -8,48 +8,163 @@
 //! admit mini-07 key=07 token=t1 secret=a at=50
 //! want 1 qwen3-4b hub:mlx-community/Qwen3-4B-4bit
 //! unwant 1 qwen3-4b
+//! budget 1 10GiB
+//! place 1 qwen3-4b 3GiB
+//! unplace 1 qwen3-4b
+//! policy qwen3-4b pinned min=1 max=2 idle=600
+//! drain 1
+//! undrain 1
+//! breaker 1 qwen3-4b open generation=1 opens=1 at=50 until=60 because three runtimes died in a row
+//! breaker 1 * closed generation=2 opens=0 at=70 because the probe was answered
+//! charge ab node=1 at=50
+//! quarantine ab at=50 until=90
+//! pardon ab
+//! golden qwen3-4b card=0a ids=9707,11,1879
 //! revoke 1
 //! ```
 
 use std::collections::BTreeMap;
 
-use registry::{ClusterId, Command, ModelName, ModelSource, NodeId, Role, TokenId};
+use registry::{
+    BreakerState, ClusterId, Command, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Role, TokenId,
+};
+
+/// A line in parts: `verb names... key=value... because reason`.
+struct Line<'a> {
+    text: &'a str,
+    names: Vec<&'a str>,
+    settings: BTreeMap<&'a str, &'a str>,
+    reason: &'a str,
+}
 
 /// Reads one line of a scenario.
-pub(crate) fn command(line: &str) -> Command {
-    let mut words = line.split_whitespace();
+pub(crate) fn command(text: &str) -> Command {
+    let (before, reason) = text.split_once(" because ").unwrap_or((text, ""));
+    let mut words = before.split_whitespace();
     let verb = words.next().unwrap();
     let (settings, names): (Vec<&str>, Vec<&str>) = words.partition(|word| word.contains('='));
-    let settings: BTreeMap<&str, &str> = settings.iter().filter_map(|word| word.split_once('=')).collect();
-    let set = |key: &str| *settings.get(key).unwrap_or_else(|| panic!("no {key}= in: {line}"));
-    let number = |key: &str| set(key).parse::<u64>().unwrap();
-    let name = |index: usize| (*names.get(index).unwrap_or_else(|| panic!("too short: {line}"))).to_owned();
-    let node = || NodeId(name(0).parse().unwrap());
-    match verb {
+    let settings = settings.iter().filter_map(|word| word.split_once('=')).collect();
+    let line = Line { text, names, settings, reason };
+    about_membership(verb, &line)
+        .or_else(|| about_models(verb, &line))
+        .or_else(|| about_health(verb, &line))
+        .unwrap_or_else(|| panic!("not a command: {text}"))
+}
+
+fn about_membership(verb: &str, line: &Line<'_>) -> Option<Command> {
+    Some(match verb {
         "found" => Command::FoundCluster {
-            cluster: ClusterId(name(0)),
+            cluster: ClusterId(line.name(0).to_owned()),
             ca_certificate_pem: "certificate".to_owned(),
             ca_key_pem: "key".to_owned(),
-            at_unix_ms: number("at"),
+            at_unix_ms: line.number("at"),
         },
         "token" => Command::IssueJoinToken {
-            id: TokenId(name(0)),
-            secret_hash: hash(set("secret")),
-            role: role(set("role")),
-            expires_at_unix_ms: number("expires"),
-            uses: settings.get("uses").map(|uses| uses.parse().unwrap()),
+            id: TokenId(line.name(0).to_owned()),
+            secret_hash: hash(line.set("secret")),
+            role: role(line.set("role")),
+            expires_at_unix_ms: line.number("expires"),
+            uses: line.optional("uses").map(|uses| u32::try_from(uses).unwrap()),
         },
         "admit" => Command::AdmitNode {
-            token: TokenId(set("token").to_owned()),
-            secret_hash: hash(set("secret")),
-            name: name(0),
-            public_key: set("key").to_owned(),
-            at_unix_ms: number("at"),
+            token: TokenId(line.set("token").to_owned()),
+            secret_hash: hash(line.set("secret")),
+            name: line.name(0).to_owned(),
+            public_key: line.set("key").to_owned(),
+            at_unix_ms: line.number("at"),
         },
-        "revoke" => Command::RevokeNode { node: node() },
-        "want" => Command::WantModel { node: node(), model: model(&name(1)), source: source(&name(2)) },
-        "unwant" => Command::UnwantModel { node: node(), model: model(&name(1)) },
-        _ => panic!("not a command: {line}"),
+        "revoke" => Command::RevokeNode { node: line.node() },
+        "drain" => Command::DrainNode { node: line.node(), draining: true },
+        "undrain" => Command::DrainNode { node: line.node(), draining: false },
+        _ => return None,
+    })
+}
+
+fn about_models(verb: &str, line: &Line<'_>) -> Option<Command> {
+    let on = || (line.node(), model(line.name(1)));
+    Some(match verb {
+        "want" => {
+            let (node, model) = on();
+            Command::WantModel { node, model, source: source(line.name(2)) }
+        }
+        "unwant" => {
+            let (node, model) = on();
+            Command::UnwantModel { node, model }
+        }
+        "budget" => Command::SetBudget { node: line.node(), bytes: bytes(line.name(1)) },
+        "place" => {
+            let (node, model) = on();
+            Command::PlaceModel { node, model, bytes: bytes(line.name(2)) }
+        }
+        "unplace" => {
+            let (node, model) = on();
+            Command::UnplaceModel { node, model }
+        }
+        "policy" => Command::SetModelPolicy {
+            model: model(line.name(0)),
+            policy: ModelPolicy {
+                pinned: line.names.get(1) == Some(&"pinned"),
+                replicas_min: u32::try_from(line.optional("min").unwrap_or(0)).unwrap(),
+                replicas_max: u32::try_from(line.optional("max").unwrap_or(0)).unwrap(),
+                idle_unload_s: line.optional("idle"),
+            },
+        },
+        "golden" => Command::SetGolden {
+            model: model(line.name(0)),
+            card_digest: line.set("card").to_owned(),
+            ids: line.set("ids").split(',').map(|id| id.parse().unwrap()).collect(),
+        },
+        _ => return None,
+    })
+}
+
+fn about_health(verb: &str, line: &Line<'_>) -> Option<Command> {
+    let fingerprint = || Fingerprint(u64::from_str_radix(line.name(0), 16).unwrap());
+    Some(match verb {
+        "breaker" => Command::MoveBreaker {
+            node: line.node(),
+            model: (line.name(1) != "*").then(|| model(line.name(1))),
+            state: state(line.name(2)),
+            generation: u32::try_from(line.number("generation")).unwrap(),
+            opens: u32::try_from(line.number("opens")).unwrap(),
+            until_unix_ms: line.optional("until"),
+            why: line.reason.to_owned(),
+            at_unix_ms: line.number("at"),
+        },
+        "charge" => Command::ChargeDeath {
+            fingerprint: fingerprint(),
+            node: NodeId(line.number("node")),
+            at_unix_ms: line.number("at"),
+        },
+        "quarantine" => Command::QuarantineRequest {
+            fingerprint: fingerprint(),
+            at_unix_ms: line.number("at"),
+            until_unix_ms: line.number("until"),
+        },
+        "pardon" => Command::PardonRequest { fingerprint: fingerprint() },
+        _ => return None,
+    })
+}
+
+impl<'a> Line<'a> {
+    fn name(&self, index: usize) -> &'a str {
+        self.names.get(index).unwrap_or_else(|| panic!("too short: {}", self.text))
+    }
+
+    fn node(&self) -> NodeId {
+        NodeId(self.name(0).parse().unwrap())
+    }
+
+    fn set(&self, key: &str) -> &'a str {
+        self.settings.get(key).unwrap_or_else(|| panic!("no {key}= in: {}", self.text))
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        self.set(key).parse().unwrap()
+    }
+
+    fn optional(&self, key: &str) -> Option<u64> {
+        self.settings.get(key).map(|number| number.parse().unwrap())
     }
 }
 
@@ -70,6 +185,24 @@ fn role(word: &str) -> Role {
 
 fn model(name: &str) -> ModelName {
     ModelName::new(name).unwrap()
+}
+
+fn bytes(word: &str) -> u64 {
+    match word.strip_suffix("GiB") {
+        Some(number) => number.parse::<u64>().unwrap() << 30,
+        None => word.parse().unwrap(),
+    }
+}
+
+fn state(word: &str) -> BreakerState {
+    match word {
+        "closed" => BreakerState::Closed,
+        "degraded" => BreakerState::Degraded,
+        "open" => BreakerState::Open,
+        "probing" => BreakerState::Probing,
+        "slow-start" => BreakerState::SlowStart,
+        _ => panic!("not a state: {word}"),
+    }
 }
 
 fn source(word: &str) -> ModelSource {

@@ -1,0 +1,61 @@
+//! How a command is shown.
+//!
+//! Owns `Debug` of [`Command`]. Refuses to show secrets: keys and hashes are left out, because commands end up in traces.
+
+use core::fmt;
+
+use crate::Command;
+
+/// Names a command and those of its fields that may be shown.
+macro_rules! shown {
+    ($f:ident, $name:ident, $($field:ident),+) => {
+        $f.debug_struct(stringify!($name))$(.field(stringify!($field), $field))+
+    };
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::FoundCluster { cluster, at_unix_ms, ca_certificate_pem: _, ca_key_pem: _ } => {
+                shown!(f, FoundCluster, cluster, at_unix_ms).finish_non_exhaustive()
+            }
+            Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, secret_hash: _ } => {
+                shown!(f, IssueJoinToken, id, role, expires_at_unix_ms, uses).finish_non_exhaustive()
+            }
+            Command::AdmitNode { token, name, public_key, at_unix_ms, secret_hash: _ } => {
+                shown!(f, AdmitNode, token, name, public_key, at_unix_ms).finish_non_exhaustive()
+            }
+            Command::RevokeNode { node } => shown!(f, RevokeNode, node).finish(),
+            Command::WantModel { node, model, source } => shown!(f, WantModel, node, model, source).finish(),
+            Command::UnwantModel { node, model } => shown!(f, UnwantModel, node, model).finish(),
+            Command::SetBudget { node, bytes } => shown!(f, SetBudget, node, bytes).finish(),
+            Command::PlaceModel { node, model, bytes } => shown!(f, PlaceModel, node, model, bytes).finish(),
+            Command::UnplaceModel { node, model } => shown!(f, UnplaceModel, node, model).finish(),
+            Command::SetModelPolicy { model, policy } => shown!(f, SetModelPolicy, model, policy).finish(),
+            Command::DrainNode { node, draining } => shown!(f, DrainNode, node, draining).finish(),
+            Command::MoveBreaker {
+                node,
+                model,
+                state,
+                generation,
+                opens,
+                until_unix_ms,
+                why,
+                at_unix_ms,
+            } => {
+                shown!(f, MoveBreaker, node, model, state, generation, opens, until_unix_ms, why, at_unix_ms)
+                    .finish()
+            }
+            Command::ChargeDeath { fingerprint, node, at_unix_ms } => {
+                shown!(f, ChargeDeath, fingerprint, node, at_unix_ms).finish()
+            }
+            Command::QuarantineRequest { fingerprint, at_unix_ms, until_unix_ms } => {
+                shown!(f, QuarantineRequest, fingerprint, at_unix_ms, until_unix_ms).finish()
+            }
+            Command::PardonRequest { fingerprint } => shown!(f, PardonRequest, fingerprint).finish(),
+            Command::SetGolden { model, card_digest, ids } => {
+                shown!(f, SetGolden, model, card_digest, ids).finish()
+            }
+        }
+    }
+}

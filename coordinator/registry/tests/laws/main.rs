@@ -1,0 +1,26 @@
+//! What holds for every history of commands, tried on random ones: laws, where the scenarios are examples.
+
+#[cfg(test)]
+mod generator;
+#[cfg(test)]
+mod replicas;
+#[cfg(test)]
+mod membership;
+#[cfg(test)]
+mod reservations;
+#[cfg(test)]
+mod breakers;
+#[cfg(test)]
+mod blame;
+#[cfg(test)]
+mod settings;
+#[cfg(test)]
+mod names;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod oracle_joining;
+#[cfg(test)]
+mod oracle_models;
+#[cfg(test)]
+mod oracle_health;

@@ -1,0 +1,141 @@
+//! The registry against a second one that is written as naively as possible: lists of what happened, searched from end to
+//! end. Fields are well formed here; their rules have tests of their own.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use registry::{
+    Breaker, Command, Death, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Refusal, Registry,
+    Reply, Role, TokenId,
+};
+
+use crate::generator::{config, farm, founding, well_formed};
+
+/// Everything that ever happened, and nothing derived from it.
+#[derive(Default)]
+pub(crate) struct Oracle {
+    pub(crate) tokens: Vec<Command>,
+    /// Key, role, token.
+    pub(crate) admitted: Vec<(String, Role, TokenId)>,
+    pub(crate) revoked: Vec<NodeId>,
+    pub(crate) wanted: Vec<(NodeId, ModelName, ModelSource)>,
+    pub(crate) budgets: Vec<(NodeId, u64)>,
+    pub(crate) placed: Vec<(NodeId, ModelName, u64)>,
+    pub(crate) policies: Vec<(ModelName, ModelPolicy)>,
+    pub(crate) draining: Vec<NodeId>,
+    /// Every accepted move, the last one last.
+    pub(crate) moves: Vec<(NodeId, Option<ModelName>, Breaker)>,
+    pub(crate) deaths: Vec<(Fingerprint, Death)>,
+    /// Request, when it was decided, when it ends.
+    pub(crate) quarantines: Vec<(Fingerprint, u64, u64)>,
+    pub(crate) goldens: Vec<(ModelName, String, Vec<u32>)>,
+}
+
+impl Oracle {
+    fn apply(&mut self, command: &Command) -> Reply {
+        let decided = match command {
+            Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
+            Command::IssueJoinToken { id, .. } => self.issue(id, command),
+            Command::AdmitNode { token, secret_hash, public_key, at_unix_ms, name: _ } => {
+                self.admit(token, secret_hash, public_key, *at_unix_ms)
+            }
+            Command::RevokeNode { node } => self.revoke(*node),
+            Command::WantModel { node, model, source } => self.want(*node, model, source),
+            Command::UnwantModel { node, model } => self.unwant(*node, model),
+            Command::SetBudget { node, bytes } => self.set_budget(*node, *bytes),
+            Command::PlaceModel { node, model, bytes } => self.place(*node, model, *bytes),
+            Command::UnplaceModel { node, model } => self.unplace(*node, model),
+            Command::SetModelPolicy { model, policy } => Ok(self.set_policy(model, *policy)),
+            Command::SetGolden { model, card_digest, ids } => self.set_golden(model, card_digest, ids),
+            Command::DrainNode { node, draining } => self.drain(*node, *draining),
+            Command::MoveBreaker { .. } => self.move_breaker(command),
+            Command::ChargeDeath { fingerprint, node, at_unix_ms } => {
+                self.charge(*fingerprint, Death { at_unix_ms: *at_unix_ms, node: *node })
+            }
+            Command::QuarantineRequest { fingerprint, at_unix_ms, until_unix_ms } => {
+                Ok(self.quarantine(*fingerprint, *at_unix_ms, *until_unix_ms))
+            }
+            Command::PardonRequest { fingerprint } => Ok(self.pardon(*fingerprint)),
+        };
+        decided.unwrap_or_else(Reply::Refused)
+    }
+}
+
+/// Done if something changed.
+pub(crate) fn done_if(changed: bool) -> Reply {
+    if changed { Reply::Done } else { Reply::AlreadySo }
+}
+
+/// A sorted list, for what a registry reads in the order of its keys.
+fn sorted<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<_> = items.into_iter().collect();
+    items.sort();
+    items
+}
+
+fn compare_models(registry: &Registry, oracle: &Oracle) -> Result<(), TestCaseError> {
+    let nodes = || registry.nodes().map(|(id, _)| id);
+    let wanted: Vec<_> = nodes()
+        .flat_map(|id| registry.wanted_on(id).map(move |(name, source)| (id, name.clone(), source.clone())))
+        .collect();
+    prop_assert_eq!(wanted, sorted(oracle.wanted.clone()));
+    let placed: Vec<_> = nodes()
+        .flat_map(|id| {
+            registry.placed_on(id).map(move |(name, placement)| (id, name.clone(), placement.bytes))
+        })
+        .collect();
+    prop_assert_eq!(placed, sorted(oracle.placed.clone()));
+    let budgets: Vec<_> = nodes().filter_map(|id| Some((id, registry.budget(id)?))).collect();
+    prop_assert_eq!(budgets, sorted(oracle.budgets.clone()));
+    let policies: Vec<_> = registry.policies().map(|(model, policy)| (model.clone(), *policy)).collect();
+    let mut expected = oracle.policies.clone();
+    expected.sort_by(|left, right| left.0.cmp(&right.0));
+    prop_assert_eq!(policies, expected);
+    for (model, card, ids) in &oracle.goldens {
+        prop_assert_eq!(registry.golden(model, card), Some(ids.as_slice()));
+    }
+    Ok(())
+}
+
+fn compare_health(registry: &Registry, oracle: &Oracle) -> Result<(), TestCaseError> {
+    let draining = registry.nodes().map(|(id, _)| id).filter(|id| registry.is_draining(*id));
+    prop_assert_eq!(draining.collect::<Vec<_>>(), sorted(oracle.draining.clone()));
+    let breakers: Vec<_> =
+        registry.breakers().map(|(node, model, breaker)| (node, model.cloned(), breaker.clone())).collect();
+    let mut standing = Vec::new();
+    for (index, (node, model, breaker)) in oracle.moves.iter().enumerate() {
+        let later = oracle.moves.iter().skip(index + 1);
+        if later.into_iter().all(|(on, of, _)| (on, of) != (node, model)) {
+            standing.push((*node, model.clone(), breaker.clone()));
+        }
+    }
+    standing.sort_by_key(|(node, model, _)| (*node, model.clone()));
+    prop_assert_eq!(breakers, standing);
+    let charged = registry.charges();
+    let charged: Vec<_> =
+        charged.flat_map(|(of, charge)| charge.deaths().map(move |death| (of, *death))).collect();
+    prop_assert_eq!(charged, sorted(oracle.deaths.clone()));
+    let quarantines = registry.quarantines();
+    let quarantines: Vec<_> =
+        quarantines.map(|(of, known)| (of, known.at_unix_ms, known.until_unix_ms)).collect();
+    prop_assert_eq!(quarantines, sorted(oracle.quarantines.clone()));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_registry_answers_as_a_naive_one_does(
+        beginning in prop_oneof![Just(Vec::new()), Just(farm().split_off(1))],
+        commands in vec(well_formed(), 0..120),
+    ) {
+        let mut registry = Registry::default();
+        let mut oracle = Oracle::default();
+        registry.apply(&founding());
+        for command in beginning.iter().chain(&commands) {
+            prop_assert_eq!(registry.apply(command), oracle.apply(command), "{:?}", command);
+        }
+        compare_models(&registry, &oracle)?;
+        compare_health(&registry, &oracle)?;
+    }
+}

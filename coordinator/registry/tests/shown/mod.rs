@@ -1,0 +1,92 @@
+//! The facts in words, for `show` in a scenario: the cluster, tokens and nodes, then what there is of the rest.
+//!
+//! Owns the words. Refuses to leave out a fact that is not the default, so that a scenario shows what changed.
+
+use std::fmt::{Result, Write};
+
+use registry::{NodeId, Registry};
+
+/// Writes all facts, indented like replies.
+pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
+    match registry.cluster() {
+        Some(cluster) => writeln!(out, "  cluster {} since {}", cluster.id, cluster.founded_at_unix_ms)?,
+        None => writeln!(out, "  no cluster")?,
+    }
+    tokens(registry, out)?;
+    for (id, node) in registry.nodes() {
+        let revoked = if node.revoked { ", revoked" } else { "" };
+        let draining = if registry.is_draining(id) { ", draining" } else { "" };
+        let offers: Vec<_> =
+            registry.wanted_on(id).map(|(name, source)| format!("{name} from {source:?}")).collect();
+        let (name, role, offers) = (&node.name, node.role, offers.join(", "));
+        writeln!(out, "  node {id} {name} {role}{revoked}{draining}: [{offers}]")?;
+        memory(registry, id, out)?;
+    }
+    let wanted: Vec<_> = registry.wanted_models().map(ToString::to_string).collect();
+    writeln!(out, "  wanted: [{}]", wanted.join(", "))?;
+    policies(registry, out)?;
+    breakers(registry, out)?;
+    blame(registry, out)
+}
+
+fn tokens(registry: &Registry, out: &mut String) -> Result {
+    for (id, token) in registry.tokens() {
+        let uses = token.uses.map_or("any".to_owned(), |uses| uses.to_string());
+        let spent = if token.spent() { ", spent" } else { "" };
+        let (role, used, expires) = (token.role, token.used, token.expires_at_unix_ms);
+        writeln!(out, "  token {id} for {role}: used {used} of {uses}{spent}, until {expires}")?;
+    }
+    Ok(())
+}
+
+fn memory(registry: &Registry, id: NodeId, out: &mut String) -> Result {
+    let Some(budget) = registry.budget(id) else { return Ok(()) };
+    let placed: Vec<_> =
+        registry.placed_on(id).map(|(name, placement)| format!("{name} {}", gib(placement.bytes))).collect();
+    let reserved = gib(registry.reserved_bytes(id));
+    writeln!(out, "    holds [{}]: {reserved} of {}", placed.join(", "), gib(budget))
+}
+
+fn gib(bytes: u64) -> String {
+    if bytes.trailing_zeros() >= 30 || bytes == 0 {
+        format!("{} GiB", bytes >> 30)
+    } else {
+        format!("{bytes} bytes")
+    }
+}
+
+fn policies(registry: &Registry, out: &mut String) -> Result {
+    for (model, policy) in registry.policies() {
+        let pinned = if policy.pinned { ", pinned" } else { "" };
+        let most = if policy.replicas_max == 0 { "any".to_owned() } else { policy.replicas_max.to_string() };
+        let idle = policy.idle_unload_s.map_or(String::new(), |idle| format!(", unloaded after {idle} s"));
+        writeln!(out, "  policy {model}: {} to {most} replicas{pinned}{idle}", policy.replicas_min)?;
+    }
+    Ok(())
+}
+
+fn breakers(registry: &Registry, out: &mut String) -> Result {
+    for (node, model, breaker) in registry.breakers() {
+        let model = model.map_or(String::new(), |model| format!(" {model}"));
+        let until = breaker.until_unix_ms.map_or(String::new(), |until| format!(" until {until}"));
+        let (state, generation, opens) = (breaker.state, breaker.generation, breaker.opens);
+        let (why, at) = (&breaker.why, breaker.at_unix_ms);
+        let history = format!("generation {generation}, opened {opens} in a row, at {at}");
+        writeln!(out, "  breaker {node}{model}: {state:?}{until} ({history}): {why}")?;
+    }
+    Ok(())
+}
+
+fn blame(registry: &Registry, out: &mut String) -> Result {
+    for (fingerprint, charge) in registry.charges() {
+        let deaths = charge.deaths();
+        let deaths: Vec<_> =
+            deaths.map(|death| format!("node {} at {}", death.node, death.at_unix_ms)).collect();
+        writeln!(out, "  charged {fingerprint}: {}", deaths.join(", "))?;
+    }
+    for (fingerprint, quarantine) in registry.quarantines() {
+        let (from, until) = (quarantine.at_unix_ms, quarantine.until_unix_ms);
+        writeln!(out, "  quarantined {fingerprint}: from {from} until {until}")?;
+    }
+    Ok(())
+}

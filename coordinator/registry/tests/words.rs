@@ -1,0 +1,171 @@
+//! What leaves the registry in words: every refusal says what to do, and nothing shows a secret.
+
+#[cfg(test)]
+mod script;
+
+#[cfg(test)]
+mod tests {
+    use registry::{Bounded, Command, Field, ModelName, NodeId, Refusal, Registry, Role, TokenId};
+
+    use super::script::command;
+
+    const FIELDS: [Field; 15] = [
+        Field::ClusterId,
+        Field::CaCertificate,
+        Field::CaKey,
+        Field::TokenId,
+        Field::TokenUses,
+        Field::NodeName,
+        Field::PublicKey,
+        Field::ModelPath,
+        Field::HubId,
+        Field::PlacementBytes,
+        Field::Replicas,
+        Field::BreakerWhy,
+        Field::QuarantineEnd,
+        Field::CardDigest,
+        Field::GoldenIds,
+    ];
+
+    /// What the command line has, or will have, in the words of its contract.
+    const COMMANDS: [&str; 8] = [
+        "token create",
+        "status",
+        "nodes",
+        "models ls",
+        "models unload",
+        "models plan",
+        "models rm",
+        "explain big",
+    ];
+
+    /// Every refusal but those of fields, and what it advises.
+    fn refusals() -> Vec<(Refusal, &'static str)> {
+        let (token, node, model) = (TokenId("t".to_owned()), NodeId(3), ModelName::new("big").unwrap());
+        let stale = |model| Refusal::StaleGeneration { node, model, generation: 5, known: 7 };
+        let full = |what| Refusal::TooMany { what, limit: 5 };
+        let no_room = Refusal::NoRoom {
+            node,
+            model: model.clone(),
+            needed_bytes: (40 << 30) + 1,
+            free_bytes: (4 << 30) - 1,
+            budget_bytes: 48 << 30,
+        };
+        vec![
+            (Refusal::AlreadyFounded, "empty data folder"),
+            (Refusal::NotFounded, "start a coordinator"),
+            (Refusal::UnknownToken { token: token.clone() }, "token create"),
+            (Refusal::TokenExpired { token: token.clone() }, "token create"),
+            (Refusal::TokenSpent { token: token.clone() }, "token create"),
+            (
+                Refusal::TokenRoleMismatch { node, is: Role::Agent, token_gives: Role::Client },
+                "use a token for role agent",
+            ),
+            (Refusal::TokenIdTaken { token }, "another id"),
+            (Refusal::UnknownNode { node }, "mlx-serving status"),
+            (Refusal::NodeRevoked { node }, "new token"),
+            (Refusal::NotAnAgent { node, is: Role::Client }, "choose an agent"),
+            (Refusal::NotOffered { node, model: model.clone() }, "mlx-serving models ls"),
+            (Refusal::BudgetUnknown { node }, "mlx-serving nodes"),
+            (no_room, "mlx-serving models unload"),
+            (stale(None), "mlx-serving nodes"),
+            (stale(Some(model.clone())), "mlx-serving nodes"),
+            (Refusal::GoldenDiffers { model }, "mlx-serving explain big"),
+            (full(Bounded::LiveNodes), "revoke one"),
+            (full(Bounded::ModelsOnNode), "remove one"),
+            (full(Bounded::ModelPolicies), "the default again"),
+            (full(Bounded::Goldens), "remove one"),
+        ]
+    }
+
+    #[test]
+    fn every_refusal_says_what_to_do() {
+        for (refusal, advice) in refusals() {
+            assert!(refusal.to_string().contains(advice), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn every_refusal_of_a_field_says_its_rule() {
+        let rules = FIELDS.map(|what| Refusal::Malformed { what }.to_string());
+        for (index, rule) in rules.iter().enumerate() {
+            assert!(rule.contains("must") || rule.contains("has") || rule.contains(" is "), "{rule}");
+            assert!(!rules[..index].contains(rule), "two fields share the words: {rule}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_it_is_about() {
+        for (refusal, _) in refusals() {
+            let words = refusal.to_string();
+            let json = serde_json::to_string(&refusal).unwrap();
+            assert!(!json.contains(r#""node""#) || words.contains("node 3"), "{words}");
+            assert!(!json.contains(r#""model":"big""#) || words.contains("model big"), "{words}");
+            assert!(
+                !json.contains(r#""token""#) || words.contains("token t") || words.contains("id t"),
+                "{words}"
+            );
+            assert!(!json.contains(r#""limit""#) || words.contains('5'), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_advises_only_commands_that_there_are() {
+        for (refusal, _) in refusals() {
+            for advice in refusal.to_string().split('`').skip(1).step_by(2) {
+                let command = advice.strip_prefix("mlx-serving ").unwrap_or_else(|| panic!("{advice}"));
+                assert!(COMMANDS.contains(&command), "{advice}");
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_rounded_so_that_words_and_refusal_agree() {
+        let words = refusals().into_iter().map(|(refusal, _)| refusal.to_string());
+        let words = words.into_iter().find(|words| words.contains("MiB")).unwrap();
+        assert!(words.contains("needs 40961 MiB") && words.contains("4095 of 49152 MiB"), "{words}");
+    }
+
+    /// One of each command, and what of it must be seen.
+    const LINES: [(&str, &str); 16] = [
+        ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
+        ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
+        ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
+        ("want 1 demo demo", "WantModel { node: NodeId(1), model: ModelName(\"demo\"), source: Demo }"),
+        ("budget 1 9", "SetBudget { node: NodeId(1), bytes: 9 }"),
+        ("place 1 demo 8", "PlaceModel { node: NodeId(1), model: ModelName(\"demo\"), bytes: 8 }"),
+        ("unplace 1 demo", "UnplaceModel { node: NodeId(1), model: ModelName(\"demo\") }"),
+        (
+            "policy demo min=2",
+            "SetModelPolicy { model: ModelName(\"demo\"), policy: ModelPolicy { pinned: false",
+        ),
+        ("drain 1", "DrainNode { node: NodeId(1), draining: true }"),
+        (
+            "breaker 1 demo open generation=4 opens=2 at=6 until=8 because it hung",
+            "state: Open, generation: 4, opens: 2, until_unix_ms: Some(8), why: \"it hung\", at_unix_ms: 6 }",
+        ),
+        ("charge ab node=1 at=5", "ChargeDeath { fingerprint: Fingerprint("),
+        ("quarantine ab at=5 until=7", "at_unix_ms: 5, until_unix_ms: 7 }"),
+        ("pardon ab", "PardonRequest { fingerprint: Fingerprint("),
+        ("golden demo card=0f ids=4,5", "card_digest: \"0f\", ids: [4, 5] }"),
+        ("unwant 1 demo", "UnwantModel { node: NodeId(1), model: ModelName(\"demo\") }"),
+        ("revoke 1", "RevokeNode { node: NodeId(1) }"),
+    ];
+
+    #[test]
+    fn a_printed_command_shows_all_but_its_secrets() {
+        for (line, shown) in LINES {
+            let printed = format!("{:?}", command(line));
+            assert!(printed.contains(shown), "{printed}");
+        }
+        // The script's key and certificate, and its hash: the letter a, 32 times.
+        let secrets = [r#""key""#, r#""certificate""#, "97, 97", "6161", "aaaa"];
+        let mut registry = Registry::default();
+        for (line, _) in LINES {
+            let command: Command = command(line);
+            registry.apply(&command);
+            let printed = format!("{command:?} {registry:?}");
+            assert!(!secrets.iter().any(|secret| printed.contains(secret)), "{printed}");
+        }
+    }
+}
