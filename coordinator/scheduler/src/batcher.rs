@@ -2,7 +2,8 @@
 //!
 //! Owns the limits and the pauses after "busy". A limit starts at the reported slots, halves when the runtime says that its
 //! waiting room is full, and grows back by one for every `slots` completed answers (additive increase, multiplicative
-//! decrease: Chiu and Jain 1989). Refuses to count what runs, and to treat "busy" as a failure.
+//! decrease: Chiu and Jain 1989). It is never above the knee, the width at which a further sequence stops paying for the delay of
+//! the others, which it is told. Refuses to count what runs, and to treat "busy" as a failure.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,8 @@ pub(crate) struct Batcher {
 struct Width {
     slots: u32,
     limit: u32,
+    /// Zero: not known.
+    knee: u32,
     /// Completed answers since the limit last grew.
     credit: u32,
     paused_until: Option<At>,
@@ -36,6 +39,13 @@ impl Batcher {
         let width = self.widths.entry(lane).or_default();
         width.limit = if width.limit == width.slots { slots } else { width.limit.min(slots) };
         width.slots = slots;
+    }
+
+    /// More than so many at once do not pay.
+    pub(crate) fn bend(&mut self, lane: Lane, knee: u32) {
+        if let Some(width) = self.widths.get_mut(&lane) {
+            width.knee = knee;
+        }
     }
 
     pub(crate) fn forget(&mut self, lane: Lane) {
@@ -90,7 +100,10 @@ impl Batcher {
     }
 
     pub(crate) fn limit(&self, lane: Lane) -> u32 {
-        self.widths.get(&lane).map_or(0, |width| width.limit)
+        self.widths.get(&lane).map_or(0, |width| match width.knee {
+            0 => width.limit,
+            knee => width.limit.min(knee),
+        })
     }
 
     pub(crate) fn slots(&self, lane: Lane) -> u32 {
@@ -128,6 +141,17 @@ mod tests {
         batcher.report(LANE, 2);
         assert_eq!(batcher.limit(LANE), 2);
         assert_eq!(batcher.limit((NodeId(2), ModelId(1))), 0);
+    }
+
+    #[test]
+    fn the_limit_is_never_above_the_knee() {
+        let mut batcher = batcher(8);
+        batcher.bend(LANE, 3);
+        assert_eq!((batcher.limit(LANE), batcher.slots(LANE)), (3, 8));
+        batcher.bend(LANE, 12);
+        assert_eq!(batcher.limit(LANE), 8);
+        batcher.bend(LANE, 0);
+        assert_eq!(batcher.limit(LANE), 8);
     }
 
     #[test]

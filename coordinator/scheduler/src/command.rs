@@ -1,10 +1,14 @@
 //! What the shell may tell the scheduler: one variant per fact. Owns the shape of the facts; refuses meaning, which is
 //! `machine`'s. No prompt, no token and no name is in here.
 
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 
-use crate::ids::{Attempt, ModelId, NodeId, RequestId, TenantId};
-use crate::time::At;
+use crate::breaker::{ProbeNumber, ProbeResult};
+use crate::fact::Fact;
+use crate::ids::{Attempt, Block, Fingerprint, ModelId, NodeId, RequestId, SessionKey, TenantId};
+use crate::report::NodeReport;
+use crate::residency::{ModelPolicy, ReservationId};
+use crate::time::{At, Span};
 
 /// A fact. Facts about requests, attempts or nodes that the scheduler does not know are ignored.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,10 +36,10 @@ pub enum Command {
         attempt: Attempt,
         /// How it ended.
         outcome: Outcome,
-        /// Tokens generated, for the prediction of the next answers.
-        generated: u32,
+        /// What it took, as the runtime counted.
+        usage: Usage,
     },
-    /// What a node can run now: a complete list, so a model that is absent is not resident. Admits a new node.
+    /// What a node can run now: a complete list, so a model that is absent is not there. Admits a new node.
     NodeReported {
         /// Who reports.
         node: NodeId,
@@ -54,12 +58,42 @@ pub enum Command {
         /// Whether it drains from now on.
         draining: bool,
     },
+    /// The answer to [`crate::Effect::Reserve`].
+    Reserved {
+        /// Its number.
+        reservation: ReservationId,
+        /// The memory is reserved; otherwise it was refused.
+        granted: bool,
+    },
+    /// The answer to [`crate::Effect::Probe`].
+    Probed {
+        /// The number of the probe.
+        probe: ProbeNumber,
+        /// How it ended.
+        result: ProbeResult,
+    },
+    /// How a model wants to be placed.
+    Policy {
+        /// Which one.
+        model: ModelId,
+        /// Its policy.
+        policy: ModelPolicy,
+    },
+    /// How much a tenant may have, next to the others.
+    Weight {
+        /// Which one.
+        tenant: TenantId,
+        /// In thousandths; 1,000 is the weight of a tenant nobody gave another.
+        permille: u32,
+    },
+    /// A replicated fact, told to a scheduler that begins: what an earlier leader had recorded.
+    Recall(Fact),
     /// The time of [`crate::Scheduler::next_deadline`] has come.
     Wake,
 }
 
 /// What is known of a request when it arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
     /// Its number.
     pub request: RequestId,
@@ -73,7 +107,15 @@ pub struct Submission {
     pub prompt_tokens: u32,
     /// The most tokens it may generate.
     pub max_tokens: u32,
-    /// When the gateway took it in; its place in the line, kept through every retry.
+    /// How many it will generate, where somebody knows; else the predictor is asked.
+    pub output_tokens: Option<u32>,
+    /// The prompt as a chain of block hashes, each of [`crate::PrefixLimits::block_tokens`] tokens. Empty: nothing to share.
+    pub blocks: Arc<[Block]>,
+    /// What it belongs to.
+    pub session: Option<SessionKey>,
+    /// What decides how it may end.
+    pub fingerprint: Fingerprint,
+    /// When the gateway took it in; counts for its place in the line, kept through every retry.
     pub arrived: At,
     /// When the whole answer is due.
     pub deadline: At,
@@ -99,36 +141,32 @@ pub enum Outcome {
     Rejected,
     /// The runtime's waiting room was full, or it does not hold the model any more: not a failure.
     Busy,
-    /// Reset, exit, hang, node lost.
-    Failed,
+    /// It broke.
+    Failed(Failure),
 }
 
-/// All the models a node can run now.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NodeReport {
-    /// One entry per model; of two entries for one model the first counts.
-    pub models: Vec<ModelReport>,
+/// How an attempt broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// The stream was reset, or could not be opened.
+    Reset,
+    /// The runtime's process ended.
+    RuntimeExit,
+    /// The runtime made no progress and was killed.
+    Hang,
+    /// What arrived was no frame.
+    Corrupt,
+    /// The runtime says that its model call failed.
+    Internal,
 }
 
-/// One model on one node.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ModelReport {
-    /// Which one.
-    pub model: ModelId,
-    /// Sequences the runtime takes at once.
-    pub slots: u32,
-    /// How fast it is.
-    pub rates: Rates,
-}
-
-/// How fast a model runs on a node. A value that is not finite or not above zero counts as unknown and is replaced by the
-/// one in [`crate::Limits`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
-    /// Prompt tokens per second when nothing else runs.
-    pub prefill_tokens_per_s: f32,
-    /// Milliseconds of a decode step with one sequence (t1).
-    pub step_ms: f32,
-    /// What each further sequence adds to a step, as a share of `step_ms` (beta).
-    pub batch_slope: f32,
+/// What an attempt took; zeros where nothing is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens generated.
+    pub generated: u32,
+    /// Prompt tokens that came out of the prefix cache.
+    pub cached_tokens: u32,
+    /// From the first prompt token computed to the last.
+    pub prefill: Span,
 }

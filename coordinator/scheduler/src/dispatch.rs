@@ -1,188 +1,193 @@
 //! From the line to a node: tries waiting requests against nodes until nothing more can start.
 //!
-//! Owns the walk: it gathers the facts of each node from the other rooms, has `placement` judge them, and books the attempt
-//! where every room must know of it, in one step. Refuses to hold back: while a node is open for a request, that request does
-//! not wait.
+//! Owns the walk. Of the models with news the one whose first waits most urgently goes first, anew after each start, so that models
+//! on one Mac share it by the same order as requests do. Within a line the first few are tried: one that holds back for a better
+//! node does not hold up another for which the open one is best. Refuses to judge nodes: `candidates` gathers what is known of
+//! them and `placement` scores it.
 
-use alloc::vec::Vec;
-
-use crate::command::{Rates, Submission};
-use crate::effect::{Effect, Refusal};
-use crate::ids::{Attempt, ModelId, NodeId, RequestId};
+use crate::effect::{Affinity, Effect, Refusal};
+use crate::ids::{Attempt, Lane, ModelId, RequestId};
+use crate::ledger::Booking;
 use crate::machine::Scheduler;
-use crate::placement::{self, Ask, Candidate, Facts};
-use crate::queue::Walk;
-use crate::requests::{Failure, Run, latest_failure};
+use crate::placement::{self, Candidate, Gate};
+use crate::prefix::Visit;
+use crate::requests::{Record, Run};
 use crate::time::Span;
 use crate::turn::Turn;
-use crate::verdict::{Standing, Verdict};
+use crate::verdict::Standing;
+
+/// What became of a request that was tried.
+enum Tried {
+    Started,
+    Refused,
+    /// It waits for a node that is better than the open ones.
+    Holds,
+    /// No node is open for it.
+    Waits,
+}
 
 impl Scheduler {
     /// Starts what can start; then tells those who entered the queue and still wait.
     pub(crate) fn settle(&mut self, turn: &mut Turn<'_>) {
-        while let Some(model) = turn.due.pop_first() {
-            self.place(model, turn);
+        loop {
+            turn.changed.extend(turn.due.iter().copied());
+            self.start_all(turn);
+            while let Some(model) = turn.changed.pop_first() {
+                self.measure_line(model, turn);
+            }
+            // A rung that was left may let batch work start.
+            if turn.due.is_empty() {
+                break;
+            }
         }
         for request in core::mem::take(&mut turn.entered) {
             self.tell_waiting(request, turn);
         }
+        // Who was refused at the door leaves the line shorter; nobody can start by that.
+        while let Some(model) = turn.changed.pop_first() {
+            self.measure_line(model, turn);
+        }
+        turn.due.clear();
     }
 
-    /// In order of arrival; a request that cannot start now is stepped over, so that it holds up only those like it.
-    fn place(&mut self, model: ModelId, turn: &mut Turn<'_>) {
-        let mut walk = Walk::default();
-        while let Some(place) = self.queue.next(model, &walk) {
-            if !self.has_open_node(model) {
-                return;
-            }
-            if !self.try_start(place.request, turn) {
-                self.queue.step_over(model, &mut walk, place);
+    fn start_all(&mut self, turn: &mut Turn<'_>) {
+        while let Some(model) = self.most_urgent(turn) {
+            if !self.start_one(model, turn) {
+                turn.due.remove(&model);
             }
         }
     }
 
-    fn try_start(&mut self, request: RequestId, turn: &mut Turn<'_>) -> bool {
-        let Some(record) = self.requests.get(request) else { return false };
-        let candidates = self.candidates(&record.submission, &record.failures);
-        let best = candidates.iter().min_by_key(|candidate| placement::rank(candidate));
-        let Some(best) = best.filter(|candidate| candidate.gate.is_none()).copied() else { return false };
+    fn most_urgent(&self, turn: &mut Turn<'_>) -> Option<ModelId> {
+        turn.due.retain(|model| self.queue.length(*model) > 0);
+        if turn.due.len() == 1 {
+            return turn.due.first().copied();
+        }
+        turn.due.iter().copied().min_by_key(|model| (self.queue.urgency(*model), *model))
+    }
+
+    /// Whether somebody left the line.
+    fn start_one(&mut self, model: ModelId, turn: &mut Turn<'_>) -> bool {
+        if !self.has_open_node(model) {
+            return false;
+        }
+        for request in self.queue.window(model, self.limits.window) {
+            match self.try_start(request, turn) {
+                Tried::Started | Tried::Refused => return true,
+                Tried::Holds | Tried::Waits => {}
+            }
+        }
+        false
+    }
+
+    fn try_start(&mut self, request: RequestId, turn: &mut Turn<'_>) -> Tried {
+        let Some(record) = self.requests.get(request) else { return Tried::Waits };
+        if !self.may_start(record) {
+            return Tried::Waits;
+        }
+        let candidates = self.candidates(record);
+        let ask = self.ask(record);
+        let Some(best) = placement::choose(&ask, candidates.iter()).copied() else {
+            let late = candidates.iter().filter(|candidate| candidate.gate == Some(Gate::TooLate));
+            let needed = late.clone().map(|candidate| candidate.terms.first_token()).min();
+            if let Some(needed) = needed.filter(|_| late.count() == candidates.len()) {
+                self.refuse(request, Refusal::DeadlineUnreachable { needed }, turn);
+                return Tried::Refused;
+            }
+            let open = candidates.iter().any(|candidate| candidate.gate.is_none());
+            return if open { self.hold(request, turn) } else { Tried::Waits };
+        };
         let attempt = Attempt(record.attempt.0.saturating_add(1));
         let standing = Standing::Dispatched { attempt, node: best.node };
         let verdict = self.verdict_on(&record.submission, candidates, standing);
         self.decisions.record(verdict, self.limits.decisions_max);
         self.start(request, attempt, &best, turn);
-        true
+        Tried::Started
+    }
+
+    /// It could start and does better to wait, but not for ever.
+    fn hold(&mut self, request: RequestId, turn: &Turn<'_>) -> Tried {
+        let hold_max = self.limits.hold_max;
+        if let Some(record) = self.requests.get_mut(request).filter(|record| record.holding_since.is_none()) {
+            record.holding_since = Some(turn.at);
+            self.holding.insert((turn.at + hold_max, request));
+        }
+        Tried::Holds
     }
 
     fn start(&mut self, request: RequestId, attempt: Attempt, best: &Candidate, turn: &mut Turn<'_>) {
-        let Some(record) = self.requests.get_mut(request) else { return };
-        let (model, place, prefill) = (record.submission.model, record.place(), best.terms.prefill);
-        record.attempt = attempt;
-        record.run = Some(Run { node: best.node, dispatched: turn.at, began: false });
-        self.queue.remove(model, place);
-        self.ledger.start((best.node, model), request, prefill, turn.at);
-        turn.effects.push(Effect::Dispatch { request, attempt, node: best.node });
-    }
-
-    fn tell_waiting(&mut self, request: RequestId, turn: &mut Turn<'_>) {
-        let Some(record) = self.requests.get(request).filter(|record| record.run.is_none()) else { return };
-        let (model, place) = (record.submission.model, record.place());
-        let newcomer = record.attempt == Attempt::default();
-        if newcomer && self.queue.waiting() > self.limits.waiting_max {
-            let refusal = self.queue_full();
-            self.refuse(request, refusal, turn);
-        } else {
-            let ahead = self.queue.ahead(model, place);
-            turn.effects.push(self.queued(model, place, ahead));
-        }
-    }
-
-    /// The request will not run: it is forgotten, and the log keeps why.
-    pub(crate) fn refuse(&mut self, request: RequestId, refusal: Refusal, turn: &mut Turn<'_>) {
-        let Some(record) = self.leave(request, turn) else { return };
-        self.refuse_unadmitted(&record.submission, &record.failures, refusal, turn);
-    }
-
-    pub(crate) fn refuse_unadmitted(
-        &mut self,
-        submission: &Submission,
-        failures: &[Failure],
-        refusal: Refusal,
-        turn: &mut Turn<'_>,
-    ) {
-        let verdict = self.verdict(submission, failures, Standing::Refused(refusal));
-        self.decisions.record(verdict, self.limits.decisions_max);
-        turn.effects.push(Effect::Refuse { request: submission.request, refusal });
-    }
-
-    pub(crate) fn verdict(
-        &self,
-        submission: &Submission,
-        failures: &[Failure],
-        standing: Standing,
-    ) -> Verdict {
-        self.verdict_on(submission, self.candidates(submission, failures), standing)
-    }
-
-    fn verdict_on(
-        &self,
-        submission: &Submission,
-        mut candidates: Vec<Candidate>,
-        standing: Standing,
-    ) -> Verdict {
-        candidates.sort_by_key(placement::rank);
-        let holders = candidates.len();
-        candidates.truncate(self.limits.candidates_max);
-        Verdict {
-            request: submission.request,
-            model: submission.model,
-            at: self.now,
-            standing,
-            omitted: holders.saturating_sub(candidates.len()),
-            without_model: self.fleet.nodes().count().saturating_sub(holders),
-            candidates,
-        }
-    }
-
-    /// Every node that holds the model, judged for this request, by number.
-    pub(crate) fn candidates(&self, submission: &Submission, failures: &[Failure]) -> Vec<Candidate> {
-        let (model, ask) = (submission.model, self.ask(submission));
-        let last_resort = !failures.is_empty() && !self.has_unfailed_node(model, failures);
-        let judge = |node| {
-            let failed = latest_failure(failures, node);
-            let failed =
-                failed.is_some_and(|report| !(last_resort && self.fleet.reported_since(node, report)));
-            placement::judge(&self.limits, ask, &self.facts(node, model, failed))
+        self.unqueue(request);
+        let Some(record) = self.requests.get(request) else { return };
+        let lane = (best.node, record.submission.model);
+        let affinity = self.affinity(record, best);
+        let mut run = self.run(record, best, turn);
+        let booking = Booking {
+            request,
+            prefill: best.terms.prefill,
+            kv_tokens: record.kv_tokens,
+            ends: turn.at + best.terms.wait + best.terms.prefill + best.terms.decode,
+            isolation: self.isolation(record),
         };
-        self.fleet.holders(model).map(judge).collect()
+        let submission = record.submission.clone();
+        self.ledger.start(lane, booking, turn.at);
+        self.fairness.charge(submission.tenant, run.charged);
+        self.reorder(submission.tenant);
+        run.visit = self.prefixes.dispatched(lane, submission.session, &submission.blocks, turn.at);
+        self.fleet.used(lane, turn.at);
+        self.sent(lane, attempt, turn);
+        if let Some(record) = self.requests.get_mut(request) {
+            record.attempt = attempt;
+            record.holding_since = None;
+            record.run = Some(run);
+        }
+        turn.changed.insert(lane.1);
+        self.reconsider(turn);
+        let prefill_chunk = self.prefill_chunk(lane);
+        turn.effects.push(Effect::Dispatch { request, attempt, node: best.node, affinity, prefill_chunk });
     }
 
-    pub(crate) fn facts(&self, node: NodeId, model: ModelId, failed_this_request: bool) -> Facts {
-        let lane = (node, model);
-        Facts {
-            node,
-            draining: self.fleet.is_draining(node),
-            failed_this_request,
-            paused_until: self.batcher.paused_until(lane),
-            in_flight: self.ledger.on_lane(lane),
-            limit: self.batcher.limit(lane),
-            in_flight_on_node: self.ledger.on_node(node),
-            prefill_backlog: self.ledger.prefill_backlog(node, self.now),
-            rates: self.fleet.rates(node, model).unwrap_or(UNKNOWN_RATES),
+    fn run(&self, record: &Record, best: &Candidate, turn: &Turn<'_>) -> Run {
+        let lane = (best.node, record.submission.model);
+        let step = best.terms.decode.0.checked_div(u64::from(record.output_tokens)).unwrap_or_default();
+        Run {
+            node: best.node,
+            dispatched: turn.at,
+            began: None,
+            generation: self.breakers.generation(lane),
+            first_token: best.terms.first_token(),
+            step: Span(step),
+            charged: self.node_time(
+                lane,
+                record.submission.prompt_tokens,
+                best.cached_tokens,
+                record.output_tokens,
+            ),
+            cached_tokens: best.cached_tokens,
+            charged_with_death: false,
+            visit: Visit::default(),
         }
     }
 
-    pub(crate) fn ask(&self, submission: &Submission) -> Ask {
-        let assumed = self.limits.output_tokens;
-        Ask {
-            prompt_tokens: submission.prompt_tokens,
-            output_tokens: self.predictor.output_tokens(submission.model, submission.max_tokens, assumed),
+    fn affinity(&self, record: &Record, best: &Candidate) -> Affinity {
+        let (session, model) = (record.submission.session, record.submission.model);
+        let session_node = session.and_then(|session| self.prefixes.session(session, model, self.now));
+        if best.cached_tokens > 0 {
+            Affinity::Prefix
+        } else if session_node == Some(best.node) {
+            Affinity::Session
+        } else {
+            Affinity::Resident
         }
     }
 
-    /// The time to the first token on the fastest idle holder, when every holder's rate is known.
-    pub(crate) fn first_token_at_best(&self, submission: &Submission) -> Option<Span> {
-        let mut best: Option<Span> = None;
-        for node in self.fleet.holders(submission.model) {
-            let rates = self.fleet.rates(node, submission.model)?;
-            let needed = placement::first_token_at_best(&self.limits, submission.prompt_tokens, rates)?;
-            best = Some(best.map_or(needed, |best| best.min(needed)));
-        }
-        best
-    }
-
-    fn has_open_node(&self, model: ModelId) -> bool {
-        self.fleet.holders(model).any(|node| placement::gate(&self.facts(node, model, false)).is_none())
-    }
-
-    /// A node that could serve the model, now or once it has room, and has not failed this request.
-    fn has_unfailed_node(&self, model: ModelId, failures: &[Failure]) -> bool {
-        self.fleet.holders(model).any(|node| {
-            let serves = !self.fleet.is_draining(node) && self.batcher.slots((node, model)) > 0;
-            serves && latest_failure(failures, node).is_none()
-        })
+    /// So many prompt tokens between two decode steps that nobody's answer stands still for longer than the target.
+    pub(crate) fn prefill_chunk(&self, lane: Lane) -> u32 {
+        let limits = &self.limits;
+        let prompt = limits.prefill_chunk_max.max(1);
+        let per_token_s = self.rates.speed(lane).prefill_s(prompt, 0) / f64::from(prompt);
+        let tokens = limits.prefill_chunk_target.0 as f64 / 1e6 / per_token_s.max(1e-9);
+        // Whole blocks of 64, as the runtime's caches are laid out; the cast saturates.
+        let tokens = (tokens / 64.0) as u32 * 64;
+        tokens.clamp(limits.prefill_chunk_min, limits.prefill_chunk_max)
     }
 }
-
-/// Replaced by the assumed rates wherever they are used.
-const UNKNOWN_RATES: Rates = Rates { prefill_tokens_per_s: 0.0, step_ms: 0.0, batch_slope: 0.0 };

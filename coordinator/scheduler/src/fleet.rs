@@ -1,13 +1,14 @@
-//! The nodes and what each holds, as they last said.
+//! The nodes and what each can run now, as they last said.
 //!
-//! Owns residency, reported rates and drains. Refuses to count what runs (the ledger does, so that a report can never make a
+//! Owns who holds what, the room of each KV cache, and drains. Refuses to count what runs (the ledger does, so that a report can never make a
 //! busy node look idle) and to judge health.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use crate::command::{ModelReport, NodeReport, Rates};
-use crate::ids::{ModelId, NodeId};
+use crate::ids::{Lane, ModelId, NodeId};
+use crate::report::ModelReport;
+use crate::time::At;
 
 #[derive(Debug, Default)]
 pub(crate) struct Fleet {
@@ -22,15 +23,18 @@ pub(crate) struct Fleet {
 struct Node {
     /// The number of its latest report, counted over the whole fleet.
     report: u64,
-    models: BTreeMap<ModelId, Rates>,
+    /// Each with the tokens its KV cache may hold; zero where nobody knows.
+    models: BTreeMap<ModelId, u32>,
+    /// When each was last sent something.
+    used: BTreeMap<ModelId, At>,
 }
 
 impl Fleet {
-    /// Takes a complete list. Returns the models that are gone with it; `None` when there is no room for a new node.
+    /// Takes a complete list of what is ready. Returns the models that are gone with it; `None` when there is no room for a new node.
     pub(crate) fn report(
         &mut self,
         id: NodeId,
-        models: &[ModelReport],
+        models: &[&ModelReport],
         nodes_max: usize,
     ) -> Option<Vec<ModelId>> {
         if !self.nodes.contains_key(&id) && self.nodes.len() >= nodes_max {
@@ -39,11 +43,12 @@ impl Fleet {
         self.reports = self.reports.saturating_add(1);
         let node = self.nodes.entry(id).or_default();
         node.report = self.reports;
-        let listed: BTreeMap<ModelId, Rates> =
-            models.iter().map(|model| (model.model, model.rates)).collect();
+        let listed: BTreeMap<ModelId, u32> =
+            models.iter().map(|model| (model.model, model.kv_tokens)).collect();
         let before = core::mem::replace(&mut node.models, listed);
         let gone: Vec<ModelId> =
             before.into_keys().filter(|model| !node.models.contains_key(model)).collect();
+        gone.iter().for_each(|model| drop(node.used.remove(model)));
         for model in models {
             self.holders.entry(model.model).or_default().insert(id);
         }
@@ -74,17 +79,42 @@ impl Fleet {
         self.holders.get(&model).into_iter().flatten().copied()
     }
 
-    pub(crate) fn models(&self, id: NodeId) -> impl Iterator<Item = ModelId> + '_ {
+    /// The models that are ready there.
+    pub(crate) fn ready(&self, id: NodeId) -> impl Iterator<Item = ModelId> + '_ {
         self.nodes.get(&id).into_iter().flat_map(|node| node.models.keys().copied())
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.nodes.len()
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.keys().copied()
     }
 
-    /// As reported; may hold anything.
-    pub(crate) fn rates(&self, id: NodeId, model: ModelId) -> Option<Rates> {
-        self.nodes.get(&id)?.models.get(&model).copied()
+    /// Something was sent there.
+    pub(crate) fn used(&mut self, lane: Lane, at: At) {
+        if let Some(node) = self.nodes.get_mut(&lane.0) {
+            node.used.insert(lane.1, at);
+        }
+    }
+
+    pub(crate) fn last_use(&self, lane: Lane) -> At {
+        self.nodes.get(&lane.0).and_then(|node| node.used.get(&lane.1)).copied().unwrap_or_default()
+    }
+
+    /// Every runtime that can run something.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = Lane> + '_ {
+        self.nodes.iter().flat_map(|(node, held)| held.models.keys().map(move |model| (*node, *model)))
+    }
+
+    /// What the KV cache of a runtime may hold; zero where nobody knows.
+    pub(crate) fn kv_tokens(&self, lane: Lane) -> u32 {
+        self.nodes.get(&lane.0).and_then(|node| node.models.get(&lane.1)).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn is_known(&self, id: NodeId) -> bool {
+        self.nodes.contains_key(&id)
     }
 
     /// The number of the latest report of any node.
@@ -107,26 +137,23 @@ impl Fleet {
     }
 }
 
-impl NodeReport {
-    /// What is believed of the report: the first entry of each model, up to the bounds.
-    pub(crate) fn believed(&self, models_max: usize, slots_max: u32) -> Vec<ModelReport> {
-        let mut seen = BTreeSet::new();
-        let first = self.models.iter().filter(|model| seen.insert(model.model));
-        first
-            .take(models_max)
-            .map(|model| ModelReport { slots: model.slots.min(slots_max), ..*model })
-            .collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const RATES: Rates = Rates { prefill_tokens_per_s: 100.0, step_ms: 20.0, batch_slope: 0.3 };
+    use crate::report::{Measured, ModelState, Rates};
 
-    fn model(model: u32, slots: u32) -> ModelReport {
-        ModelReport { model: ModelId(model), slots, rates: RATES }
+    fn model(model: u32) -> ModelReport {
+        ModelReport {
+            model: ModelId(model),
+            state: ModelState::Ready,
+            slots: 4,
+            kv_tokens: 1_000 * model,
+            prefix_tokens: 0,
+            bytes: 0,
+            rates: Rates::default(),
+            measured: Measured::default(),
+        }
     }
 
     fn holders(fleet: &Fleet, model: u32) -> Vec<u64> {
@@ -136,19 +163,19 @@ mod tests {
     #[test]
     fn a_report_is_the_whole_truth_about_residency() {
         let mut fleet = Fleet::default();
-        assert_eq!(fleet.report(NodeId(1), &[model(1, 4), model(2, 4)], 8), Some(vec![]));
-        assert_eq!(fleet.report(NodeId(1), &[model(2, 4), model(3, 4)], 8), Some(vec![ModelId(1)]));
+        assert_eq!(fleet.report(NodeId(1), &[&model(1), &model(2)], 8), Some(vec![]));
+        assert_eq!(fleet.report(NodeId(1), &[&model(2), &model(3)], 8), Some(vec![ModelId(1)]));
         assert_eq!(holders(&fleet, 1), [0; 0]);
         assert_eq!(holders(&fleet, 2), [1]);
         assert_eq!(holders(&fleet, 3), [1]);
-        assert_eq!(fleet.rates(NodeId(1), ModelId(1)), None);
-        assert_eq!(fleet.rates(NodeId(1), ModelId(3)), Some(RATES));
+        assert_eq!(fleet.kv_tokens((NodeId(1), ModelId(1))), 0);
+        assert_eq!(fleet.kv_tokens((NodeId(1), ModelId(3))), 3_000);
     }
 
     #[test]
     fn a_lost_node_holds_nothing_and_a_drain_outlives_it() {
         let mut fleet = Fleet::default();
-        fleet.report(NodeId(1), &[model(1, 4)], 8);
+        fleet.report(NodeId(1), &[&model(1)], 8);
         fleet.drain(NodeId(1), true, 8);
         assert_eq!(fleet.lose(NodeId(1)), [ModelId(1)]);
         assert_eq!(fleet.lose(NodeId(1)), []);
@@ -162,8 +189,8 @@ mod tests {
     fn a_fleet_that_is_full_admits_no_new_node_and_hears_the_old_ones() {
         let mut fleet = Fleet::default();
         fleet.report(NodeId(1), &[], 1);
-        assert_eq!(fleet.report(NodeId(2), &[model(1, 4)], 1), None);
-        assert_eq!(fleet.report(NodeId(1), &[model(1, 4)], 1), Some(vec![]));
+        assert_eq!(fleet.report(NodeId(2), &[&model(1)], 1), None);
+        assert_eq!(fleet.report(NodeId(1), &[&model(1)], 1), Some(vec![]));
         assert_eq!(holders(&fleet, 1), [1]);
     }
 
@@ -179,11 +206,5 @@ mod tests {
         assert!(fleet.reported_since(NodeId(1), then));
         fleet.lose(NodeId(1));
         assert!(!fleet.reported_since(NodeId(1), then));
-    }
-
-    #[test]
-    fn a_report_is_believed_within_bounds_only() {
-        let report = NodeReport { models: vec![model(1, 9), model(1, 2), model(2, 3), model(3, 1)] };
-        assert_eq!(report.believed(2, 8), [model(1, 8), model(2, 3)]);
     }
 }

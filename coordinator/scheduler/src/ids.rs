@@ -15,7 +15,7 @@ pub struct Attempt(pub u32);
 pub struct NodeId(pub u64);
 
 /// A model as clients ask for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ModelId(pub u32);
 
 /// Whose key a request came with.

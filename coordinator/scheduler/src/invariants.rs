@@ -3,12 +3,10 @@
 //! Owns the laws, for tests, simulators and debug builds alike; [`check`] tries them all. Refuses to mend: a broken law is a
 //! fault of this crate. Laws over a whole history are in [`crate::witness`].
 
-use alloc::vec::Vec;
-
 use crate::effect::Effect;
-use crate::ids::{ModelId, NodeId, RequestId};
+use crate::ids::{Lane, ModelId, NodeId, RequestId};
 use crate::machine::Scheduler;
-use crate::requests::Record;
+use crate::placement;
 
 /// A law that does not hold, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +32,26 @@ pub enum Broken {
         /// The open node.
         node: NodeId,
     },
+    /// A request was sent to a node that must not have it.
+    Misdirected {
+        /// Which one.
+        request: RequestId,
+        /// The node.
+        node: NodeId,
+    },
+    /// More tokens are reserved on a runtime than its KV cache holds.
+    KvOverRoom {
+        /// Where.
+        node: NodeId,
+        /// Which model.
+        model: ModelId,
+    },
+    /// Breakers trust somebody they must not, or probe two at once.
+    Breakers,
+    /// More memory is promised than a node has, or a pinned model was given up.
+    Homes,
+    /// A wake-up belongs to nobody, or somebody's is missing.
+    WakeUps,
     /// More newcomers wait than the queue holds.
     QueueOverBound,
     /// An attempt number did not grow by one.
@@ -54,9 +72,13 @@ pub enum Broken {
 /// The first law that does not hold.
 pub fn check(scheduler: &Scheduler, effects: &[Effect]) -> Result<(), Broken> {
     no_slot_over_limit(scheduler, effects)?;
+    no_dispatch_to_the_wrong_node(scheduler, effects)?;
+    no_kv_over_room(scheduler, effects)?;
     conservation(scheduler)?;
     work_conservation(scheduler)?;
-    queue_bound(scheduler)
+    queue_bound(scheduler)?;
+    trust(scheduler)?;
+    wake_ups(scheduler)
 }
 
 #[cfg(debug_assertions)]
@@ -90,7 +112,7 @@ pub fn conservation(scheduler: &Scheduler) -> Result<(), Broken> {
     let (mut waiting, mut running) = (0_usize, 0_usize);
     for record in scheduler.requests.iter() {
         let (model, request) = (record.submission.model, record.submission.request);
-        let waits = scheduler.queue.contains(model, record.place());
+        let waits = scheduler.queue.contains(model, &record.place());
         let runs = record.run.is_some_and(|run| scheduler.ledger.contains((run.node, model), request));
         if waits == runs || record.run.is_some() != runs {
             return Err(Broken::Misplaced { request });
@@ -104,19 +126,85 @@ pub fn conservation(scheduler: &Scheduler) -> Result<(), Broken> {
     if whole { Ok(()) } else { Err(Broken::Stray) }
 }
 
-/// No request waits that an open node could serve.
+/// Nothing is sent to a node that drains, whose breaker is open or whose model is leaving, nor after its deadline.
+///
+/// # Errors
+/// [`Broken::Misdirected`].
+pub fn no_dispatch_to_the_wrong_node(scheduler: &Scheduler, effects: &[Effect]) -> Result<(), Broken> {
+    for effect in effects {
+        let Effect::Dispatch { request, node, .. } = effect else { continue };
+        let Some(record) = scheduler.requests.get(*request) else { continue };
+        let lane: Lane = (*node, record.submission.model);
+        let shut = scheduler.fleet.is_draining(*node) || scheduler.residency.is_leaving(lane);
+        let late = record.submission.deadline <= scheduler.now;
+        let condemned = scheduler.blame.is_quarantined(
+            scheduler.now,
+            record.submission.fingerprint,
+            &scheduler.limits.blame,
+        );
+        if shut || late || condemned {
+            return Err(Broken::Misdirected { request: *request, node: *node });
+        }
+    }
+    Ok(())
+}
+
+/// A runtime that was sent something has room for it in its KV cache, unless it runs nothing else. (Without a dispatch it may
+/// not: a report can say that the room is smaller.)
+///
+/// # Errors
+/// [`Broken::KvOverRoom`].
+pub fn no_kv_over_room(scheduler: &Scheduler, effects: &[Effect]) -> Result<(), Broken> {
+    for effect in effects {
+        let Effect::Dispatch { request, node, .. } = effect else { continue };
+        let Some(record) = scheduler.requests.get(*request) else { continue };
+        let lane = (*node, record.submission.model);
+        let (room, reserved) = (scheduler.fleet.kv_tokens(lane), scheduler.ledger.kv_tokens(lane));
+        if room > 0 && scheduler.ledger.on_lane(lane) > 1 && reserved > room {
+            return Err(Broken::KvOverRoom { node: lane.0, model: lane.1 });
+        }
+    }
+    Ok(())
+}
+
+/// No request among the first of its line waits that does best to start now.
 ///
 /// # Errors
 /// [`Broken::IdleSlot`].
 pub fn work_conservation(scheduler: &Scheduler) -> Result<(), Broken> {
-    let waiting: Vec<&Record> = scheduler.requests.iter().filter(|record| record.run.is_none()).collect();
-    for record in waiting {
-        let candidates = scheduler.candidates(&record.submission, &record.failures);
-        if let Some(open) = candidates.iter().find(|candidate| candidate.gate.is_none()) {
-            return Err(Broken::IdleSlot { request: record.submission.request, node: open.node });
+    for (model, _) in scheduler.queue.lengths() {
+        for request in scheduler.queue.window(model, scheduler.limits.window) {
+            let Some(record) = scheduler.requests.get(request).filter(|record| scheduler.may_start(record))
+            else {
+                continue;
+            };
+            let candidates = scheduler.candidates(record);
+            if let Some(open) = placement::choose(&scheduler.ask(record), candidates.iter()) {
+                return Err(Broken::IdleSlot { request, node: open.node });
+            }
         }
     }
     Ok(())
+}
+
+/// Breakers and reservations keep their own laws.
+///
+/// # Errors
+/// [`Broken::Breakers`] or [`Broken::Homes`].
+pub fn trust(scheduler: &Scheduler) -> Result<(), Broken> {
+    scheduler.breakers.check(&scheduler.limits.breaker).map_err(|_| Broken::Breakers)?;
+    scheduler.residency.check().map_err(|_| Broken::Homes)
+}
+
+/// Every wake-up that is asked for belongs to a request that waits.
+///
+/// # Errors
+/// [`Broken::WakeUps`].
+pub fn wake_ups(scheduler: &Scheduler) -> Result<(), Broken> {
+    let waits =
+        |request: &RequestId| scheduler.requests.get(*request).is_some_and(|record| record.run.is_none());
+    let all = scheduler.ageing.iter().chain(&scheduler.holding);
+    if all.clone().all(|(_, request)| waits(request)) { Ok(()) } else { Err(Broken::WakeUps) }
 }
 
 /// The newcomers that wait fit the queue. (A request that was accepted once comes back even when others have taken its room.)
@@ -130,102 +218,5 @@ pub fn queue_bound(scheduler: &Scheduler) -> Result<(), Broken> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::command::{Class, Command, ModelReport, NodeReport, Rates, Submission};
-    use crate::ids::{Attempt, TenantId};
-    use crate::limits::Limits;
-    use crate::queue::Place;
-    use crate::time::{At, Span};
-
-    const NODE: NodeId = NodeId(1);
-    const MODEL: ModelId = ModelId(1);
-
-    fn submission(request: u64) -> Submission {
-        Submission {
-            request: RequestId(request),
-            model: MODEL,
-            tenant: TenantId(1),
-            class: Class::Interactive,
-            prompt_tokens: 100,
-            max_tokens: 100,
-            arrived: At(1),
-            deadline: At(1_000_000_000),
-        }
-    }
-
-    fn place(request: u64) -> Place {
-        Place { arrived: At(1), request: RequestId(request) }
-    }
-
-    /// One node with one slot: request 1 runs, request 2 waits.
-    fn room() -> Scheduler {
-        let mut scheduler = Scheduler::new(Limits { waiting_max: 1, ..Limits::default() });
-        let rates = Rates { prefill_tokens_per_s: 100.0, step_ms: 20.0, batch_slope: 0.3 };
-        let report = NodeReport { models: vec![ModelReport { model: MODEL, slots: 1, rates }] };
-        let mut effects = Vec::new();
-        scheduler.apply(At(0), Command::NodeReported { node: NODE, report }, &mut effects);
-        scheduler.apply(At(1), Command::Submit(submission(1)), &mut effects);
-        scheduler.apply(At(1), Command::Submit(submission(2)), &mut effects);
-        assert_eq!(check(&scheduler, &effects), Ok(()));
-        scheduler
-    }
-
-    #[test]
-    fn an_attempt_too_many_is_noticed() {
-        let mut scheduler = room();
-        scheduler.ledger.start((NODE, MODEL), RequestId(3), Span(1), At(1));
-        let dispatch = Effect::Dispatch { request: RequestId(1), attempt: Attempt(1), node: NODE };
-        let broken = Err(Broken::SlotOverLimit { node: NODE, model: MODEL });
-        assert_eq!(no_slot_over_limit(&scheduler, &[dispatch]), broken);
-        assert_eq!(no_slot_over_limit(&scheduler, &[]), Ok(()), "nothing was sent there");
-    }
-
-    #[test]
-    fn a_request_that_neither_waits_nor_runs_is_noticed() {
-        let mut scheduler = room();
-        scheduler.queue.remove(MODEL, place(2));
-        assert_eq!(conservation(&scheduler), Err(Broken::Misplaced { request: RequestId(2) }));
-    }
-
-    #[test]
-    fn a_request_that_waits_and_runs_is_noticed() {
-        let mut scheduler = room();
-        scheduler.queue.insert(MODEL, place(1), false);
-        assert_eq!(conservation(&scheduler), Err(Broken::Misplaced { request: RequestId(1) }));
-    }
-
-    #[test]
-    fn a_run_that_the_ledger_does_not_know_is_noticed() {
-        let mut scheduler = room();
-        scheduler.ledger.end((NODE, MODEL), RequestId(1), At(1));
-        assert_eq!(conservation(&scheduler), Err(Broken::Misplaced { request: RequestId(1) }));
-    }
-
-    #[test]
-    fn a_place_or_a_slot_of_nobody_is_noticed() {
-        let mut scheduler = room();
-        scheduler.queue.insert(MODEL, place(9), false);
-        assert_eq!(conservation(&scheduler), Err(Broken::Stray));
-        let mut scheduler = room();
-        scheduler.ledger.start((NODE, MODEL), RequestId(9), Span(1), At(1));
-        assert_eq!(conservation(&scheduler), Err(Broken::Stray));
-    }
-
-    #[test]
-    fn a_slot_left_idle_is_noticed() {
-        let mut scheduler = room();
-        scheduler.batcher.report((NODE, MODEL), 2);
-        assert_eq!(
-            work_conservation(&scheduler),
-            Err(Broken::IdleSlot { request: RequestId(2), node: NODE })
-        );
-    }
-
-    #[test]
-    fn a_newcomer_too_many_is_noticed() {
-        let mut scheduler = room();
-        scheduler.requests.admit(submission(3));
-        assert_eq!(queue_bound(&scheduler), Err(Broken::QueueOverBound));
-    }
-}
+#[path = "invariants_tests.rs"]
+mod tests;

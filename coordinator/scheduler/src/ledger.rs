@@ -1,18 +1,44 @@
 //! What is in flight: every attempt from its dispatch to its end, by runtime and by node.
 //!
-//! Owns the counts that gates and scores read. Refuses reports: a node is as busy as what was sent there, not as it says at
-//! its next heartbeat. Also keeps the prefill work a node still has before it, since its one GPU does that in turn.
+//! Owns the counts that gates and scores read: attempts, KV tokens, the prefill work a node still has before it (its one GPU does
+//! that in turn), when a slot will probably come free, and who runs alone. Refuses reports: a node is as busy as what was sent
+//! there, not as it says at its next heartbeat.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
+use crate::blame::{Hold, Isolation};
 use crate::ids::{Lane, ModelId, NodeId, RequestId};
 use crate::time::{At, Span};
 
+/// An attempt as it is booked at its dispatch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Booking {
+    pub(crate) request: RequestId,
+    /// Of its own prefill, as predicted.
+    pub(crate) prefill: Span,
+    /// Tokens its KV cache may come to hold: reserved.
+    pub(crate) kv_tokens: u32,
+    /// When it will probably have ended.
+    pub(crate) ends: At,
+    /// How it is kept from others.
+    pub(crate) isolation: Isolation,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    lanes: BTreeMap<Lane, BTreeSet<RequestId>>,
+    lanes: BTreeMap<Lane, Carried>,
     nodes: BTreeMap<NodeId, Backlog>,
+}
+
+/// What a runtime carries.
+#[derive(Debug, Default)]
+struct Carried {
+    bookings: BTreeMap<RequestId, Booking>,
+    ends: BTreeSet<(At, RequestId)>,
+    kv_tokens: u64,
+    /// The one that runs alone, until when.
+    alone: Option<(RequestId, Hold)>,
 }
 
 #[derive(Debug, Default)]
@@ -23,48 +49,87 @@ struct Backlog {
     prefills: VecDeque<(RequestId, Span)>,
     /// When the one under way started, as far as can be told from here.
     since: At,
+    /// The one that has the whole node, until when.
+    alone: Option<(RequestId, Hold)>,
 }
 
 impl Ledger {
-    pub(crate) fn start(&mut self, lane: Lane, request: RequestId, prefill: Span, at: At) {
-        self.lanes.entry(lane).or_default().insert(request);
+    pub(crate) fn start(&mut self, lane: Lane, booking: Booking, at: At) {
+        let request = booking.request;
+        let carried = self.lanes.entry(lane).or_default();
         let backlog = self.nodes.entry(lane.0).or_default();
+        match booking.isolation {
+            Isolation::None => {}
+            Isolation::Lane(hold) => carried.alone = Some((request, hold)),
+            Isolation::Node(hold) => backlog.alone = Some((request, hold)),
+        }
+        carried.ends.insert((booking.ends, request));
+        carried.kv_tokens = carried.kv_tokens.saturating_add(u64::from(booking.kv_tokens));
+        carried.bookings.insert(request, booking);
         if backlog.prefills.is_empty() {
             backlog.since = at;
         }
         backlog.in_flight = backlog.in_flight.saturating_add(1);
-        backlog.prefills.push_back((request, prefill));
+        backlog.prefills.push_back((request, booking.prefill));
     }
 
-    /// The first token: the node's prefill goes on with the next attempt.
-    pub(crate) fn began(&mut self, node: NodeId, request: RequestId, at: At) {
-        if let Some(backlog) = self.nodes.get_mut(&node) {
+    /// The first token: the node's prefill goes on with the next attempt, and others may join.
+    pub(crate) fn began(&mut self, lane: Lane, request: RequestId, at: At) {
+        let waits = |alone: &(RequestId, Hold)| *alone != (request, Hold::FirstToken);
+        if let Some(carried) = self.lanes.get_mut(&lane) {
+            carried.alone = carried.alone.filter(waits);
+        }
+        if let Some(backlog) = self.nodes.get_mut(&lane.0) {
             backlog.prefilled(request, at);
+            backlog.alone = backlog.alone.filter(waits);
         }
     }
 
     pub(crate) fn end(&mut self, lane: Lane, request: RequestId, at: At) {
-        let Some(requests) = self.lanes.get_mut(&lane) else { return };
-        if !requests.remove(&request) {
-            return;
-        }
-        if requests.is_empty() {
+        let Some(carried) = self.lanes.get_mut(&lane) else { return };
+        let Some(booking) = carried.bookings.remove(&request) else { return };
+        carried.ends.remove(&(booking.ends, request));
+        carried.kv_tokens = carried.kv_tokens.saturating_sub(u64::from(booking.kv_tokens));
+        carried.alone = carried.alone.filter(|(alone, _)| *alone != request);
+        if carried.bookings.is_empty() {
             self.lanes.remove(&lane);
         }
         let Some(backlog) = self.nodes.get_mut(&lane.0) else { return };
         backlog.in_flight = backlog.in_flight.saturating_sub(1);
         backlog.prefilled(request, at);
+        backlog.alone = backlog.alone.filter(|(alone, _)| *alone != request);
         if backlog.in_flight == 0 {
             self.nodes.remove(&lane.0);
         }
     }
 
     pub(crate) fn on_lane(&self, lane: Lane) -> u32 {
-        self.lanes.get(&lane).map_or(0, |requests| u32::try_from(requests.len()).unwrap_or(u32::MAX))
+        self.lanes.get(&lane).map_or(0, |carried| u32::try_from(carried.bookings.len()).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn on_node(&self, node: NodeId) -> u32 {
         self.nodes.get(&node).map_or(0, |backlog| backlog.in_flight)
+    }
+
+    /// KV tokens reserved on a runtime.
+    pub(crate) fn kv_tokens(&self, lane: Lane) -> u32 {
+        self.lanes.get(&lane).map_or(0, |carried| whole(carried.kv_tokens))
+    }
+
+    /// When the next slot of a runtime will probably come free.
+    pub(crate) fn next_end(&self, lane: Lane) -> Option<At> {
+        self.lanes.get(&lane)?.ends.first().map(|(ends, _)| *ends)
+    }
+
+    /// When the last of what runs there will probably have ended.
+    pub(crate) fn last_end(&self, lane: Lane) -> Option<At> {
+        self.lanes.get(&lane)?.ends.last().map(|(ends, _)| *ends)
+    }
+
+    /// Whether somebody runs there whom nobody may join yet.
+    pub(crate) fn has_alone(&self, lane: Lane) -> bool {
+        let alone_on_runtime = self.lanes.get(&lane).is_some_and(|carried| carried.alone.is_some());
+        alone_on_runtime || self.nodes.get(&lane.0).is_some_and(|backlog| backlog.alone.is_some())
     }
 
     /// How long a new prefill would wait for those before it. Linear in them; they are at most the node's slots.
@@ -72,23 +137,45 @@ impl Ledger {
         self.nodes.get(&node).map_or(Span::ZERO, |backlog| backlog.remaining(at))
     }
 
+    /// The first moment after `at` when some node's prefills will be down to `left`, if nothing else happens.
+    pub(crate) fn next_backlog_at(&self, left: Span, at: At) -> Option<At> {
+        let long =
+            self.nodes.values().map(|backlog| backlog.remaining(at)).filter(|remaining| *remaining > left);
+        long.map(|remaining| at + remaining.less(left)).min()
+    }
+
     pub(crate) fn requests_on_lane(&self, lane: Lane) -> Vec<RequestId> {
-        self.lanes.get(&lane).into_iter().flatten().copied().collect()
+        self.lanes.get(&lane).into_iter().flat_map(|carried| carried.bookings.keys().copied()).collect()
     }
 
     pub(crate) fn requests_on_node(&self, node: NodeId) -> Vec<RequestId> {
-        let lanes = self.lanes.range((node, ModelId(0))..=(node, ModelId(u32::MAX)));
-        lanes.flat_map(|(_, requests)| requests.iter().copied()).collect()
+        self.lanes_of(node).flat_map(|(_, carried)| carried.bookings.keys().copied()).collect()
+    }
+
+    /// The other runtimes of the node that carry something, with how many and their KV tokens.
+    pub(crate) fn beside(&self, lane: Lane) -> impl Iterator<Item = (Lane, u32, u32)> + '_ {
+        let others = self.lanes_of(lane.0).filter(move |(other, _)| **other != lane);
+        others.map(|(other, carried)| {
+            (*other, u32::try_from(carried.bookings.len()).unwrap_or(u32::MAX), whole(carried.kv_tokens))
+        })
     }
 
     pub(crate) fn contains(&self, lane: Lane, request: RequestId) -> bool {
-        self.lanes.get(&lane).is_some_and(|requests| requests.contains(&request))
+        self.lanes.get(&lane).is_some_and(|carried| carried.bookings.contains_key(&request))
     }
 
     /// Each runtime that carries something, with how much.
     pub(crate) fn lanes(&self) -> impl Iterator<Item = (Lane, usize)> + '_ {
-        self.lanes.iter().map(|(lane, requests)| (*lane, requests.len()))
+        self.lanes.iter().map(|(lane, carried)| (*lane, carried.bookings.len()))
     }
+
+    fn lanes_of(&self, node: NodeId) -> impl Iterator<Item = (&Lane, &Carried)> {
+        self.lanes.range((node, ModelId(0))..=(node, ModelId(u32::MAX)))
+    }
+}
+
+fn whole(tokens: u64) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 impl Backlog {
@@ -125,11 +212,21 @@ mod tests {
         At(0) + s(seconds)
     }
 
+    fn booking(request: u64, prefill_s: u64) -> Booking {
+        Booking {
+            request: RequestId(request),
+            prefill: s(prefill_s),
+            kv_tokens: 10,
+            ends: at(100 + request),
+            isolation: Isolation::None,
+        }
+    }
+
     #[test]
     fn an_attempt_counts_from_its_dispatch_to_its_end() {
         let mut ledger = Ledger::default();
-        ledger.start(QWEN, RequestId(1), s(1), at(0));
-        ledger.start(LLAMA, RequestId(2), s(1), at(0));
+        ledger.start(QWEN, booking(1, 1), at(0));
+        ledger.start(LLAMA, booking(2, 1), at(0));
         assert_eq!((ledger.on_lane(QWEN), ledger.on_lane(LLAMA), ledger.on_node(NodeId(1))), (1, 1, 2));
         assert_eq!(ledger.requests_on_node(NodeId(1)), [RequestId(1), RequestId(2)]);
         assert_eq!(ledger.requests_on_lane(LLAMA), [RequestId(2)]);
@@ -143,9 +240,9 @@ mod tests {
     /// Request 1 has 4 s of prefill before it, request 2 of another model 3 s, request 3 has 2 s.
     fn three() -> Ledger {
         let mut ledger = Ledger::default();
-        ledger.start(QWEN, RequestId(1), s(4), at(0));
-        ledger.start(LLAMA, RequestId(2), s(3), at(0));
-        ledger.start(QWEN, RequestId(3), s(2), at(1));
+        ledger.start(QWEN, booking(1, 4), at(0));
+        ledger.start(LLAMA, booking(2, 3), at(0));
+        ledger.start(QWEN, booking(3, 2), at(1));
         ledger
     }
 
@@ -168,7 +265,7 @@ mod tests {
     #[test]
     fn the_first_token_ends_one_prefill_and_starts_the_next() {
         let mut ledger = three();
-        ledger.began(NodeId(1), RequestId(1), at(6));
+        ledger.began(QWEN, RequestId(1), at(6));
         assert_eq!(backlog(&ledger, 6), s(3 + 2));
         assert_eq!(backlog(&ledger, 8), s(1 + 2));
         assert_eq!(ledger.on_node(NodeId(1)), 3, "it still runs");
@@ -179,7 +276,7 @@ mod tests {
         let mut ledger = three();
         ledger.end(LLAMA, RequestId(2), at(2));
         assert_eq!(backlog(&ledger, 2), s(2 + 2));
-        ledger.began(NodeId(1), RequestId(3), at(3));
+        ledger.began(QWEN, RequestId(3), at(3));
         assert_eq!(backlog(&ledger, 3), s(1));
     }
 
@@ -192,6 +289,46 @@ mod tests {
         ledger.end(QWEN, RequestId(3), at(2));
         assert_eq!(backlog(&ledger, 2), s(0));
         assert_eq!(ledger.on_node(NodeId(1)), 0);
+    }
+
+    #[test]
+    fn kv_tokens_are_reserved_until_the_end() {
+        let mut ledger = three();
+        assert_eq!((ledger.kv_tokens(QWEN), ledger.kv_tokens(LLAMA)), (20, 10));
+        assert_eq!(ledger.beside(QWEN).collect::<Vec<_>>(), [(LLAMA, 1, 10)]);
+        ledger.end(QWEN, RequestId(1), at(2));
+        assert_eq!(ledger.kv_tokens(QWEN), 10);
+    }
+
+    #[test]
+    fn the_next_slot_comes_free_with_the_first_to_end() {
+        let mut ledger = three();
+        assert_eq!(ledger.next_end(QWEN), Some(at(101)));
+        ledger.end(QWEN, RequestId(1), at(2));
+        assert_eq!(ledger.next_end(QWEN), Some(at(103)));
+        assert_eq!(ledger.next_end((NodeId(2), ModelId(1))), None);
+    }
+
+    #[test]
+    fn who_runs_alone_does_so_until_its_first_token_or_its_end() {
+        for hold in [Hold::FirstToken, Hold::End] {
+            for isolation in [Isolation::Lane(hold), Isolation::Node(hold)] {
+                let mut ledger = Ledger::default();
+                ledger.start(QWEN, Booking { isolation, ..booking(1, 1) }, at(0));
+                assert!(ledger.has_alone(QWEN));
+                assert_eq!(ledger.has_alone(LLAMA), isolation == Isolation::Node(hold));
+                ledger.began(QWEN, RequestId(1), at(1));
+                assert_eq!(ledger.has_alone(QWEN), hold == Hold::End);
+                ledger.end(QWEN, RequestId(1), at(2));
+                assert!(!ledger.has_alone(QWEN) && !ledger.has_alone(LLAMA));
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_node_to_be_nearly_done_with_its_prompts_is_known() {
+        assert_eq!(three().next_backlog_at(s(3), at(1)), Some(at(1 + 8 - 3)));
+        assert_eq!(three().next_backlog_at(s(8), at(1)), None);
     }
 
     proptest! {
@@ -208,11 +345,11 @@ mod tests {
                 let listed = list.iter().position(|(_, other, _)| *other == request);
                 match (kind, listed) {
                     (0, None) => {
-                        ledger.start(lane, RequestId(request), s(seconds), at(0));
+                        ledger.start(lane, booking(request, seconds), at(0));
                         list.push((lane, request, Some(seconds)));
                     }
                     (1, Some(index)) => {
-                        ledger.began(list[index].0.0, RequestId(request), at(0));
+                        ledger.began(list[index].0, RequestId(request), at(0));
                         list[index].2 = None;
                     }
                     (2, Some(index)) => {
@@ -227,6 +364,8 @@ mod tests {
                     prop_assert_eq!(ledger.on_node(node) as usize, here().count());
                     prop_assert_eq!(ledger.requests_on_node(node).len(), here().count());
                     prop_assert_eq!(ledger.prefill_backlog(node, at(0)), s(seconds));
+                    let kv: u32 = (0..2).map(|model| ledger.kv_tokens((node, ModelId(model)))).sum();
+                    prop_assert_eq!(kv as usize, 10 * here().count());
                 }
                 prop_assert_eq!(ledger.lanes().map(|(_, count)| count).sum::<usize>(), list.len());
             }

@@ -17,33 +17,65 @@ extern crate alloc;
 mod time;
 mod ids;
 mod command;
+mod report;
 mod effect;
+mod fact;
 mod limits;
+mod recent;
 mod machine;
 mod turn;
+mod intake;
 mod requests;
+mod ranked;
 mod queue;
+mod fairness;
+mod overload;
+mod nodes;
 mod fleet;
 mod batcher;
 mod ledger;
-mod predictor;
+mod rates;
+mod answers;
+mod reference;
+mod prefix;
 mod placement;
+mod candidates;
 mod dispatch;
+mod endings;
+mod health;
+mod breaker;
+mod blame;
+mod retry_budget;
+mod homes;
+mod residency;
 mod drain;
 mod decisions;
 mod verdict;
 mod views;
+mod tellings;
 pub mod invariants;
 pub mod witness;
 
-pub use command::{Class, Command, ModelReport, NodeReport, Outcome, Rates, Submission};
-pub use effect::{AbortReason, Effect, Refusal, Why};
+pub use blame::{BlameFact, Charge, Sentence};
+pub use breaker::{
+    Breaker, BreakerState, BreakerView, Cause, HardKind, Health, Move, MoveReason, ProbeNumber, ProbeOrder,
+    ProbeResult, SoftKind, Tally,
+};
+pub use command::{Class, Command, Failure, Outcome, Submission, Usage};
+pub use effect::{AbortReason, Affinity, Effect, Refusal, Why};
+pub use fact::Fact;
 pub use ids::{
     Attempt, Block, Fingerprint, Generation, Lane, ModelId, NodeId, RequestId, SessionKey, TenantId,
 };
-pub use limits::Limits;
+pub use limits::{
+    AnswerLimits, BlameLimits, BreakerLimits, Limits, OverloadLimits, PrefixLimits, RateLimits,
+    ResidencyLimits, RetryLimits,
+};
 pub use machine::Scheduler;
+pub use overload::Rung;
 pub use placement::{Candidate, Gate, Terms};
+pub use report::{Measured, ModelReport, ModelState, NodeReport, Rates, StepSample};
+pub use residency::{ModelPolicy, ReservationId, WhyNot};
 pub use time::{At, Span};
-pub use verdict::{Names, Standing, Verdict};
-pub use views::{Load, ModelLoad, Position};
+pub use verdict::{Names, Standing, Verdict, gate_words, refusal_words};
+pub use views::{Load, ModelLoad, Position, Waiting};

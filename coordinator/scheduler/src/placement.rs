@@ -1,20 +1,24 @@
 //! Which node: the gates that shut one out, and the score that orders the rest.
 //!
-//! Owns the cost model. A node's score is the predicted time to this request's last token there, plus what its presence
-//! costs those already running (the externality; without it fast nodes fill up until nobody is served well). The lowest
-//! score wins, ties by node number. Refuses to look anything up: it is handed the facts of each node.
+//! Owns the cost model. A node's score is the predicted time to this request's last token there, plus what its presence costs
+//! others: those already running (without it fast nodes fill up until nobody is served well) and those who wait in line. The
+//! lowest score wins, ties by node number. Refuses to look anything up: it is handed the facts of each node.
 //!
-//! With `u` prompt tokens, `E` expected output tokens, `P` the prefill rate, `t1` the step time of one sequence, `beta` what
-//! each further sequence adds to a step, and `n` attempts in flight on the node:
+//! With `u` uncached prompt tokens of which each chunk is computed between two decode steps, `E` expected output tokens, and
+//! `step` a decode step as it is now and as it is with one sequence more:
 //!
 //! ```text
-//! queue        prefill work still before it on the node's one GPU
-//! prefill      overhead + u/P * (1 + u/attention_tokens)
-//! decode       E * t1 * (1 + beta*n)
-//! externality  w * n * (u/P * (1 + u/attention_tokens) + E * t1 * beta)
+//! wait         until it could start there: a slot, the prefills before it, a pause
+//! prefill      prefill(u) + chunks * step now, if anything decodes there
+//! decode       E * step with it
+//! others       w * running * (prefill(u) + E * (step with it - step now))
+//! line         for a node that is not free yet: what everybody behind in line loses by waiting too
+//! penalty      a share of prefill and decode, for a node in doubt
 //! ```
+//!
+//! A node that is full is a candidate like any other: its score has the wait in it. When it is the best all the same, the request
+//! holds back although another node is open, since it would end later there. [`choose`] says how long it may.
 
-use crate::command::Rates;
 use crate::ids::NodeId;
 use crate::limits::Limits;
 use crate::time::{At, Span};
@@ -26,6 +30,8 @@ pub struct Candidate {
     pub node: NodeId,
     /// Its score, term by term.
     pub terms: Terms,
+    /// Prompt tokens that are probably in its prefix cache.
+    pub cached_tokens: u32,
     /// What shut it out; `None` when it could be chosen.
     pub gate: Option<Gate>,
 }
@@ -33,154 +39,174 @@ pub struct Candidate {
 /// The parts of a score.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// Waiting for the prefills before it on this node.
-    pub queue: Span,
+    /// Until it could start there.
+    pub wait: Span,
     /// Its own prefill.
     pub prefill: Span,
     /// Its own tokens.
     pub decode: Span,
     /// What it costs those already there, weighted.
-    pub externality: Span,
+    pub others: Span,
+    /// What holding back costs those behind it in line.
+    pub line: Span,
+    /// For doubts about the node.
+    pub penalty: Span,
 }
 
-/// Why a node that holds the model cannot be chosen.
+/// Why a node that holds the model cannot be chosen now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     /// An operator drains it.
     Draining,
+    /// The model is about to be evicted there.
+    Leaving,
+    /// Its breaker is open.
+    BreakerOpen {
+        /// When it may be probed; `None` while a probe is under way or another one comes first.
+        until: Option<At>,
+    },
     /// It failed this request, and another node may still serve it, or it has not reported since.
     FailedThisRequest,
+    /// Not even the first token could come in time.
+    TooLate,
     /// Its runtime said "busy".
     Paused {
         /// When it may be tried again.
         until: At,
     },
-    /// As many in flight as its runtime takes.
+    /// As many in flight as its runtime may carry now.
     Full {
         /// Attempts in flight.
         in_flight: u32,
         /// The most there may be.
         limit: u32,
     },
+    /// Its KV cache has no room for this one.
+    KvFull {
+        /// Tokens this one needs.
+        needed: u32,
+        /// Tokens that are not reserved.
+        free: u32,
+    },
+    /// One that brought down a runtime runs there alone, or this one must run alone and the node is not empty.
+    Alone,
+    /// It computes prompts that were sent before.
+    Prefilling {
+        /// Until it has done with them.
+        left: Span,
+    },
+}
+
+impl Gate {
+    /// Whether it opens by itself once work there is done, so that waiting for it can be better than another node.
+    fn opens_soon(self) -> bool {
+        match self {
+            Gate::Paused { .. } | Gate::Full { .. } | Gate::KvFull { .. } | Gate::Prefilling { .. } => true,
+            Gate::Draining
+            | Gate::Leaving
+            | Gate::BreakerOpen { .. }
+            | Gate::FailedThisRequest
+            | Gate::TooLate
+            | Gate::Alone => false,
+        }
+    }
 }
 
 impl Terms {
     /// The score.
     #[must_use]
     pub fn total(&self) -> Span {
-        self.queue + self.prefill + self.decode + self.externality
+        self.wait + self.prefill + self.decode + self.others + self.line + self.penalty
     }
-}
 
-/// What a request asks of a node.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ask {
-    pub(crate) prompt_tokens: u32,
-    pub(crate) output_tokens: u32,
+    /// Until its first token.
+    #[must_use]
+    pub fn first_token(&self) -> Span {
+        self.wait + self.prefill
+    }
 }
 
 /// What a node is like for one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     pub(crate) node: NodeId,
-    pub(crate) draining: bool,
-    pub(crate) failed_this_request: bool,
-    pub(crate) paused_until: Option<At>,
-    /// Attempts of this model in flight there, and the most there may be.
-    pub(crate) in_flight: u32,
-    pub(crate) limit: u32,
+    pub(crate) gate: Option<Gate>,
+    pub(crate) cached_tokens: u32,
+    /// Until it could start there.
+    pub(crate) wait: Span,
+    /// Its own prefill with nothing between, and the chunks it is cut into.
+    pub(crate) prefill_s: f64,
+    pub(crate) chunks: f64,
+    /// A decode step of the node now and with one sequence more, all its models together.
+    pub(crate) step_now_s: f64,
+    pub(crate) step_with_s: f64,
     /// Attempts of all models in flight there.
-    pub(crate) in_flight_on_node: u32,
-    pub(crate) prefill_backlog: Span,
-    pub(crate) rates: Rates,
+    pub(crate) running: u32,
+    /// 1 for a node without doubt.
+    pub(crate) doubt: f64,
 }
 
-pub(crate) fn judge(limits: &Limits, ask: Ask, facts: &Facts) -> Candidate {
-    Candidate { node: facts.node, terms: score(limits, ask, facts), gate: gate(facts) }
+/// What a request is like for every node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    pub(crate) output_tokens: u32,
+    /// Those behind it in its line, and the time between two starts.
+    pub(crate) behind: usize,
+    pub(crate) gap: Span,
+    /// Its whole answer is due in so long.
+    pub(crate) left: Span,
+    /// It has held back long enough: an open node is taken whatever its score.
+    pub(crate) impatient: bool,
 }
 
-/// 1 drained, 2 failed this request, 3 paused, 4 full; else open.
-pub(crate) fn gate(facts: &Facts) -> Option<Gate> {
-    // 1
-    if facts.draining {
-        return Some(Gate::Draining);
+pub(crate) fn judge(limits: &Limits, ask: &Ask, facts: &Facts) -> Candidate {
+    let mut terms = score(limits, ask, facts);
+    let late = facts.gate.is_none_or(Gate::opens_soon) && terms.first_token() > ask.left;
+    let gate = if late { Some(Gate::TooLate) } else { facts.gate };
+    if gate.is_none() {
+        terms.line = Span::ZERO;
     }
-    // 2
-    if facts.failed_this_request {
-        return Some(Gate::FailedThisRequest);
-    }
-    // 3
-    if let Some(until) = facts.paused_until {
-        return Some(Gate::Paused { until });
-    }
-    // 4
-    let full = facts.in_flight >= facts.limit;
-    full.then_some(Gate::Full { in_flight: facts.in_flight, limit: facts.limit })
+    Candidate { node: facts.node, terms, cached_tokens: facts.cached_tokens, gate }
 }
 
-/// The order of preference: open before shut, then the score, then the number.
+/// The node to start on now. `None` when none is open, or when the request would end sooner on one that opens soon.
+pub(crate) fn choose<'a>(
+    ask: &Ask,
+    candidates: impl Iterator<Item = &'a Candidate> + Clone,
+) -> Option<&'a Candidate> {
+    let open = candidates.clone().filter(|candidate| candidate.gate.is_none());
+    let best = open.min_by_key(|candidate| rank(candidate))?;
+    let soon = candidates.filter(|candidate| candidate.gate.is_some_and(Gate::opens_soon));
+    let better =
+        soon.map(|candidate| candidate.terms.total()).min().is_some_and(|soon| soon < best.terms.total());
+    (ask.impatient || !better).then_some(best)
+}
+
+/// The order in which candidates are told: open before shut, then the score, then the number.
 pub(crate) fn rank(candidate: &Candidate) -> (bool, Span, NodeId) {
     (candidate.gate.is_some(), candidate.terms.total(), candidate.node)
 }
 
-/// The time to the first token on an idle node; `None` when the node's prefill rate is not known, since nobody should be
-/// refused on an assumption.
-pub(crate) fn first_token_at_best(limits: &Limits, prompt_tokens: u32, rates: Rates) -> Option<Span> {
-    is_known(rates.prefill_tokens_per_s)
-        .then(|| limits.prefill_overhead + span(limits, prefill_s(limits, prompt_tokens, &rates)))
-}
-
-/// The time between two departures when every slot of these nodes is kept busy with requests like this one.
-pub(crate) fn predicted_gap(limits: &Limits, ask: Ask, nodes: impl Iterator<Item = Facts>) -> Option<Span> {
-    let usable = nodes.filter(|facts| !facts.draining && facts.limit > 0);
-    let per_s: f64 = usable
-        .map(|facts| {
-            let terms = score(limits, ask, &Facts { in_flight_on_node: facts.limit - 1, ..facts });
-            let own = terms.prefill + terms.decode;
-            f64::from(facts.limit) * 1e6 / (own.0.max(1) as f64)
-        })
-        .sum();
-    (per_s > 0.0).then(|| span(limits, 1.0 / per_s))
-}
-
-fn score(limits: &Limits, ask: Ask, facts: &Facts) -> Terms {
-    let rates = believed(&facts.rates, &limits.rates);
-    let others = f64::from(facts.in_flight_on_node);
-    let prefill_s = prefill_s(limits, ask.prompt_tokens, &rates);
-    let alone_s = f64::from(ask.output_tokens) * f64::from(rates.step_ms) / 1e3;
-    let slope = f64::from(rates.batch_slope);
+fn score(limits: &Limits, ask: &Ask, facts: &Facts) -> Terms {
+    let running = f64::from(facts.running);
+    let output = f64::from(ask.output_tokens);
     let weight = f64::from(limits.externality_weight);
+    let slower_s = (facts.step_with_s - facts.step_now_s).max(0.0);
+    let between_s = if facts.running == 0 { 0.0 } else { facts.chunks * facts.step_now_s };
+    let (prefill_s, decode_s) = (facts.prefill_s + between_s, output * facts.step_with_s);
     Terms {
-        queue: facts.prefill_backlog,
-        prefill: limits.prefill_overhead + span(limits, prefill_s),
-        decode: span(limits, alone_s * (1.0 + slope * others)),
-        externality: span(limits, weight * others * (prefill_s + alone_s * slope)),
+        wait: facts.wait.min(limits.estimate_max),
+        prefill: span(limits, prefill_s),
+        decode: span(limits, decode_s),
+        others: span(limits, weight * running * (facts.prefill_s + output * slower_s)),
+        line: ask.gap.times(ask.behind as u64).min(limits.estimate_max),
+        penalty: span(limits, (facts.doubt - 1.0).max(0.0) * (prefill_s + decode_s)),
     }
-}
-
-fn prefill_s(limits: &Limits, prompt_tokens: u32, rates: &Rates) -> f64 {
-    let tokens = f64::from(prompt_tokens);
-    let attention =
-        if limits.attention_tokens == 0 { 0.0 } else { tokens / f64::from(limits.attention_tokens) };
-    tokens / f64::from(rates.prefill_tokens_per_s) * (1.0 + attention)
-}
-
-fn believed(reported: &Rates, assumed: &Rates) -> Rates {
-    let choose = |reported, assumed| if is_known(reported) { reported } else { assumed };
-    Rates {
-        prefill_tokens_per_s: choose(reported.prefill_tokens_per_s, assumed.prefill_tokens_per_s),
-        step_ms: choose(reported.step_ms, assumed.step_ms),
-        batch_slope: choose(reported.batch_slope, assumed.batch_slope),
-    }
-}
-
-fn is_known(rate: f32) -> bool {
-    rate.is_finite() && rate > 0.0
 }
 
 /// Floats end here: what is compared and summed is whole microseconds, so equal scores are equal. The cast saturates and
 /// takes NaN for zero; half a microsecond more makes it round.
-fn span(limits: &Limits, seconds: f64) -> Span {
+pub(crate) fn span(limits: &Limits, seconds: f64) -> Span {
     Span((seconds * 1e6 + 0.5) as u64).min(limits.estimate_max)
 }
 
@@ -188,109 +214,132 @@ fn span(limits: &Limits, seconds: f64) -> Span {
 mod tests {
     use super::*;
 
-    const RATES: Rates = Rates { prefill_tokens_per_s: 1_000.0, step_ms: 20.0, batch_slope: 0.25 };
-    const ASK: Ask = Ask { prompt_tokens: 1_000, output_tokens: 100 };
+    const ASK: Ask =
+        Ask { output_tokens: 100, behind: 0, gap: Span(0), left: Span::from_s(60), impatient: false };
 
     fn facts(node: u64) -> Facts {
         Facts {
             node: NodeId(node),
-            draining: false,
-            failed_this_request: false,
-            paused_until: None,
-            in_flight: 0,
-            limit: 4,
-            in_flight_on_node: 0,
-            prefill_backlog: Span::ZERO,
-            rates: RATES,
+            gate: None,
+            cached_tokens: 0,
+            wait: Span::ZERO,
+            prefill_s: 1.0,
+            chunks: 4.0,
+            step_now_s: 0.02,
+            step_with_s: 0.025,
+            running: 0,
+            doubt: 1.0,
         }
     }
 
-    fn limits() -> Limits {
-        Limits { attention_tokens: 10_000, ..Limits::default() }
+    fn full(node: u64, wait_ms: u64) -> Facts {
+        Facts {
+            gate: Some(Gate::Full { in_flight: 4, limit: 4 }),
+            wait: Span::from_ms(wait_ms),
+            ..facts(node)
+        }
     }
 
-    fn terms(facts: &Facts) -> [u64; 4] {
-        let terms = score(&limits(), ASK, facts);
-        [terms.queue, terms.prefill, terms.decode, terms.externality].map(|span| span.0 / 1_000)
+    fn terms(ask: &Ask, facts: &Facts) -> [u64; 6] {
+        let terms = judge(&Limits::default(), ask, facts).terms;
+        [terms.wait, terms.prefill, terms.decode, terms.others, terms.line, terms.penalty]
+            .map(|span| span.0 / 1_000)
+    }
+
+    fn chosen(ask: &Ask, nodes: &[Facts]) -> Option<u64> {
+        let candidates: Vec<Candidate> =
+            nodes.iter().map(|facts| judge(&Limits::default(), ask, facts)).collect();
+        choose(ask, candidates.iter()).map(|candidate| candidate.node.0)
     }
 
     #[test]
     fn an_idle_node_costs_prefill_and_decode() {
-        assert_eq!(terms(&facts(1)), [0, 20 + 1_100, 2_000, 0]);
+        assert_eq!(terms(&ASK, &facts(1)), [0, 1_000, 2_500, 0, 0, 0]);
     }
 
     #[test]
-    fn a_busy_node_costs_its_slower_steps_and_the_delay_of_those_there() {
-        let busy = Facts { in_flight_on_node: 2, prefill_backlog: Span::from_ms(700), ..facts(1) };
-        assert_eq!(terms(&busy), [700, 20 + 1_100, 3_000, 2 * (1_100 + 500)]);
+    fn a_busy_node_costs_the_steps_between_chunks_and_the_delay_of_those_there() {
+        let busy = Facts { running: 2, wait: Span::from_ms(70), ..facts(1) };
+        assert_eq!(terms(&ASK, &busy), [70, 1_000 + 4 * 20, 2_500, 2 * (1_000 + 500), 0, 0]);
     }
 
     #[test]
-    fn a_rate_that_makes_no_sense_is_replaced_by_the_assumed_one() {
-        let assumed = limits().rates;
-        for value in [0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let reported = Rates { prefill_tokens_per_s: value, step_ms: value, batch_slope: value };
-            assert_eq!(believed(&reported, &assumed), assumed);
-            assert_eq!(first_token_at_best(&limits(), 1_000, reported), None);
-        }
-        assert_eq!(believed(&RATES, &assumed), RATES);
+    fn waiting_for_a_node_costs_those_behind_in_line() {
+        let crowd = Ask { behind: 5, gap: Span::from_ms(200), ..ASK };
+        assert_eq!(terms(&crowd, &full(1, 300))[4], 1_000);
+        assert_eq!(terms(&crowd, &facts(1))[4], 0, "who starts now leaves the line");
+    }
+
+    #[test]
+    fn a_node_in_doubt_costs_more() {
+        assert_eq!(terms(&ASK, &Facts { doubt: 1.5, ..facts(1) })[5], 1_750);
+        assert_eq!(terms(&ASK, &Facts { doubt: 0.5, ..facts(1) })[5], 0);
     }
 
     #[test]
     fn no_estimate_is_beyond_its_bound() {
-        let crawl =
-            Rates { prefill_tokens_per_s: f32::MIN_POSITIVE, step_ms: f32::MAX, batch_slope: f32::MAX };
-        let worst = Facts { rates: crawl, in_flight_on_node: u32::MAX, ..facts(1) };
-        let ask = Ask { prompt_tokens: u32::MAX, output_tokens: u32::MAX };
-        let terms = score(&limits(), ask, &worst);
-        assert_eq!([terms.decode, terms.externality], [limits().estimate_max; 2]);
-    }
-
-    #[test]
-    fn attention_is_left_out_when_its_limit_is_zero() {
-        let linear = Limits { attention_tokens: 0, ..limits() };
-        assert_eq!(score(&linear, ASK, &facts(1)).prefill, Span::from_ms(20 + 1_000));
-    }
-
-    #[test]
-    fn the_gates_are_tried_in_their_order() {
-        let shut = Facts {
-            draining: true,
-            failed_this_request: true,
-            paused_until: Some(At(9)),
-            in_flight: 4,
+        let worst = Facts {
+            wait: Span(u64::MAX),
+            prefill_s: f64::MAX,
+            step_with_s: f64::INFINITY,
+            running: u32::MAX,
+            doubt: f64::MAX,
             ..facts(1)
         };
-        assert_eq!(gate(&shut), Some(Gate::Draining));
-        let shut = Facts { draining: false, ..shut };
-        assert_eq!(gate(&shut), Some(Gate::FailedThisRequest));
-        let shut = Facts { failed_this_request: false, ..shut };
-        assert_eq!(gate(&shut), Some(Gate::Paused { until: At(9) }));
-        let shut = Facts { paused_until: None, ..shut };
-        assert_eq!(gate(&shut), Some(Gate::Full { in_flight: 4, limit: 4 }));
-        assert_eq!(gate(&Facts { in_flight: 3, ..shut }), None);
+        let terms = judge(&Limits::default(), &ASK, &worst).terms;
+        let most = Limits::default().estimate_max;
+        assert_eq!([terms.wait, terms.prefill, terms.decode, terms.others, terms.penalty], [most; 5]);
+        let nothing = Facts { prefill_s: f64::NAN, ..facts(1) };
+        assert_eq!(judge(&Limits::default(), &ASK, &nothing).terms.prefill, Span::ZERO);
     }
 
     #[test]
-    fn open_nodes_come_first_then_low_scores_then_low_numbers() {
-        let slow = Rates { step_ms: 50.0, ..RATES };
-        let nodes =
-            [Facts { rates: slow, ..facts(1) }, facts(3), facts(2), Facts { draining: true, ..facts(0) }];
-        let mut candidates: Vec<Candidate> = nodes.iter().map(|facts| judge(&limits(), ASK, facts)).collect();
-        candidates.sort_by_key(rank);
-        let order: Vec<u64> = candidates.iter().map(|candidate| candidate.node.0).collect();
-        assert_eq!(order, [2, 3, 1, 0]);
+    fn the_lowest_score_wins_and_ties_go_to_the_lowest_number() {
+        let slow = Facts { step_with_s: 0.1, ..facts(1) };
+        assert_eq!(chosen(&ASK, &[slow, facts(3), facts(2)]), Some(2));
+        assert_eq!(chosen(&ASK, &[]), None);
     }
 
     #[test]
-    fn more_slots_and_more_nodes_shorten_the_predicted_gap() {
-        let gap =
-            |nodes: &[Facts]| predicted_gap(&limits(), ASK, nodes.iter().copied()).map(|gap| gap.0 / 1_000);
-        let single = Facts { limit: 1, ..facts(1) };
-        assert_eq!(gap(&[single]), Some(3_120));
-        assert_eq!(gap(&[single, Facts { node: NodeId(2), ..single }]), Some(1_560));
-        assert_eq!(gap(&[Facts { limit: 2, ..single }]), Some((1_120 + 2_500) / 2));
-        assert_eq!(gap(&[Facts { draining: true, ..single }, Facts { limit: 0, ..single }]), None);
-        assert_eq!(gap(&[]), None);
+    fn a_request_holds_back_for_a_node_where_it_ends_sooner() {
+        let slow = Facts { prefill_s: 30.0, ..facts(1) };
+        assert_eq!(chosen(&ASK, &[slow, full(2, 5_000)]), None);
+        assert_eq!(chosen(&ASK, &[slow, full(2, 40_000)]), Some(1), "the wait is longer than the way round");
+        assert_eq!(chosen(&Ask { impatient: true, ..ASK }, &[slow, full(2, 5_000)]), Some(1));
+        let crowd = Ask { behind: 30, gap: Span::from_s(1), ..ASK };
+        assert_eq!(chosen(&crowd, &[slow, full(2, 5_000)]), Some(1), "thirty behind it would wait too");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_node_that_does_not_open_by_itself() {
+        let slow = Facts { prefill_s: 30.0, ..facts(1) };
+        let shut = [
+            Gate::Draining,
+            Gate::Leaving,
+            Gate::BreakerOpen { until: None },
+            Gate::FailedThisRequest,
+            Gate::Alone,
+        ];
+        for gate in shut {
+            assert_eq!(chosen(&ASK, &[slow, Facts { gate: Some(gate), ..facts(2) }]), Some(1), "{gate:?}");
+        }
+        let soon = [
+            Gate::Paused { until: At(9) },
+            Gate::KvFull { needed: 2, free: 1 },
+            Gate::Prefilling { left: Span(1) },
+        ];
+        for gate in soon {
+            assert_eq!(chosen(&ASK, &[slow, Facts { gate: Some(gate), ..facts(2) }]), None, "{gate:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_starts_whose_first_token_would_be_too_late() {
+        let hurried = Ask { left: Span::from_ms(999), ..ASK };
+        assert_eq!(judge(&Limits::default(), &hurried, &facts(1)).gate, Some(Gate::TooLate));
+        assert_eq!(judge(&Limits::default(), &hurried, &full(1, 0)).gate, Some(Gate::TooLate));
+        let drained = Facts { gate: Some(Gate::Draining), ..facts(1) };
+        assert_eq!(judge(&Limits::default(), &hurried, &drained).gate, Some(Gate::Draining));
+        assert_eq!(judge(&Limits::default(), &Ask { left: Span::from_s(1), ..ASK }, &facts(1)).gate, None);
     }
 }

@@ -1,97 +1,197 @@
-//! The one global queue: a line of waiting requests per model, each in order of arrival.
+//! The one global queue: who waits, and who is before whom.
 //!
-//! Owns who waits and who is before whom. Refuses to know nodes, slots or deadlines. A line has two parts: *fresh* requests,
-//! which are alike to every node, and *marked* ones, which must keep away from a node that failed them. When the first fresh
-//! request cannot start, no other fresh one can, so only the few marked ones are ever stepped over.
+//! Owns a line per model and the order in it. Refuses to know nodes, speeds and clocks: it is handed the turn of each tenant and
+//! the rank of each request.
+//!
+//! The order of a line:
+//!
+//! 1. *Marked* requests, by arrival: an attempt of theirs came to nothing, so their turn has come before. They differ from one
+//!    another in the nodes they must keep away from, and are few.
+//! 2. *Fresh* ones by class, interactive before batch; within a class by the turns their tenants have had; within a turn by rank,
+//!    which is arrival plus a handicap for size, so that small work overtakes large work by a bounded time and nobody starves.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
-use crate::ids::{ModelId, RequestId};
-use crate::time::At;
+use crate::command::Class;
+use crate::fairness::Turns;
+use crate::ids::{ModelId, RequestId, TenantId};
+use crate::limits::MARKED_TRIED_MAX;
+use crate::ranked::RankedSet;
+use crate::time::{At, Span};
 
-/// A place in a line: arrival time, ties by number.
+/// What decides a request's place in its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
+    pub(crate) marked: Option<At>,
     pub(crate) arrived: At,
+    pub(crate) class: Class,
+    pub(crate) tenant: TenantId,
+    pub(crate) rank: At,
     pub(crate) request: RequestId,
-}
-
-/// How far a walk along a line has come.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Walk {
-    fresh_stuck: bool,
-    marked_passed: Option<Place>,
+    /// Node time it is expected to take.
+    pub(crate) work: Span,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     lines: BTreeMap<ModelId, Line>,
+    /// Which lines a tenant stands in.
+    standing: BTreeSet<(TenantId, ModelId)>,
     waiting: usize,
+    work: Span,
+    work_of: BTreeMap<TenantId, Span>,
 }
 
 #[derive(Debug, Default)]
 struct Line {
-    fresh: BTreeSet<Place>,
-    marked: BTreeSet<Place>,
+    marked: BTreeSet<(At, RequestId)>,
+    queues: BTreeMap<(Class, TenantId), OneTenant>,
+    /// The first of each tenant's requests, in the order of the line.
+    heads: RankedSet<Head>,
+    arrivals: BTreeSet<(At, RequestId)>,
+    interactive: usize,
+    batch: usize,
+    work: Span,
+}
+
+#[derive(Debug)]
+struct OneTenant {
+    turns: Turns,
+    requests: RankedSet<(At, RequestId)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Head {
+    class: Class,
+    turns: Turns,
+    rank: At,
+    request: RequestId,
+    tenant: TenantId,
+}
+
+/// How urgent the first of a line is, to compare lines: lower goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Urgency {
+    fresh: bool,
+    class: Class,
+    turns: Turns,
+    rank: At,
 }
 
 impl Queue {
-    pub(crate) fn insert(&mut self, model: ModelId, place: Place, marked: bool) {
+    /// `turns` is how many its tenant has had.
+    pub(crate) fn insert(&mut self, model: ModelId, place: &Place, turns: Turns) {
         let line = self.lines.entry(model).or_default();
-        let part = if marked { &mut line.marked } else { &mut line.fresh };
-        if part.insert(place) {
-            self.waiting = self.waiting.saturating_add(1);
+        if !line.insert(place, turns) {
+            return;
         }
+        self.standing.insert((place.tenant, model));
+        self.waiting = self.waiting.saturating_add(1);
+        self.work = self.work + place.work;
+        let work = self.work_of.entry(place.tenant).or_default();
+        *work = *work + place.work;
     }
 
-    pub(crate) fn remove(&mut self, model: ModelId, place: Place) {
+    pub(crate) fn remove(&mut self, model: ModelId, place: &Place) {
         let Some(line) = self.lines.get_mut(&model) else { return };
-        if line.fresh.remove(&place) || line.marked.remove(&place) {
-            self.waiting = self.waiting.saturating_sub(1);
+        if !line.remove(place) {
+            return;
+        }
+        self.waiting = self.waiting.saturating_sub(1);
+        self.work = self.work.less(place.work);
+        if let Some(work) = self.work_of.get_mut(&place.tenant) {
+            *work = work.less(place.work);
+            if *work == Span::ZERO {
+                self.work_of.remove(&place.tenant);
+            }
+        }
+        if !line.has(place.tenant) {
+            self.standing.remove(&(place.tenant, model));
         }
         if line.len() == 0 {
             self.lines.remove(&model);
         }
     }
 
-    /// The next request worth trying, in order of arrival among those the walk has not stepped over.
-    pub(crate) fn next(&self, model: ModelId, walk: &Walk) -> Option<Place> {
-        let line = self.lines.get(&model)?;
-        let fresh = if walk.fresh_stuck { None } else { line.fresh.first() };
-        let marked = match walk.marked_passed {
-            Some(passed) => {
-                line.marked.range((core::ops::Bound::Excluded(passed), core::ops::Bound::Unbounded)).next()
+    /// The tenant has had so many turns by now: its requests move in every line where it stands.
+    pub(crate) fn reorder(&mut self, tenant: TenantId, turns: Turns) {
+        for (_, model) in self.standing.range((tenant, ModelId(0))..=(tenant, ModelId(u32::MAX))) {
+            if let Some(line) = self.lines.get_mut(model) {
+                line.reorder(tenant, turns);
             }
-            None => line.marked.first(),
-        };
-        match (fresh, marked) {
-            (Some(fresh), Some(marked)) => Some(*fresh.min(marked)),
-            (Some(place), None) | (None, Some(place)) => Some(*place),
-            (None, None) => None,
         }
     }
 
-    /// `place` cannot start now: the walk steps over it, and over every other that could not either.
-    pub(crate) fn step_over(&self, model: ModelId, walk: &mut Walk, place: Place) {
-        if self.lines.get(&model).is_some_and(|line| line.marked.contains(&place)) {
-            walk.marked_passed = Some(place);
-        } else {
-            walk.fresh_stuck = true;
+    /// The first requests worth trying: the marked ones, then up to `fresh_max` fresh ones, first the first of each tenant.
+    pub(crate) fn window(&self, model: ModelId, fresh_max: usize) -> Vec<RequestId> {
+        let Some(line) = self.lines.get(&model) else { return Vec::new() };
+        let marked = line.marked.iter().take(MARKED_TRIED_MAX);
+        let mut window: Vec<RequestId> = marked.map(|(_, request)| *request).collect();
+        let marked = window.len();
+        window.extend(line.heads.iter().take(fresh_max).map(|head| head.request));
+        for head in line.heads.iter() {
+            let short = fresh_max.saturating_add(marked).saturating_sub(window.len());
+            if short == 0 {
+                break;
+            }
+            let rest = line.queues.get(&(head.class, head.tenant)).into_iter();
+            window.extend(
+                rest.flat_map(|queue| queue.requests.iter().skip(1)).take(short).map(|(_, request)| request),
+            );
         }
+        window
     }
 
-    /// How many are before `place`. Constant for the last of a line, which is what an arrival is; linear otherwise.
-    pub(crate) fn ahead(&self, model: ModelId, place: Place) -> usize {
-        let Some(line) = self.lines.get(&model) else { return 0 };
-        [&line.fresh, &line.marked].into_iter().map(|part| before(part, place)).fold(0, usize::saturating_add)
+    /// How urgent the first of the line is; `None` when nobody waits.
+    pub(crate) fn urgency(&self, model: ModelId) -> Option<Urgency> {
+        let line = self.lines.get(&model)?;
+        let marked = line.marked.first().map(|(arrived, _)| Urgency {
+            fresh: false,
+            class: Class::Interactive,
+            turns: Turns(0),
+            rank: *arrived,
+        });
+        marked.or_else(|| {
+            let head = line.heads.first()?;
+            Some(Urgency { fresh: true, class: head.class, turns: head.turns, rank: head.rank })
+        })
     }
 
-    pub(crate) fn contains(&self, model: ModelId, place: Place) -> bool {
-        self.lines.get(&model).is_some_and(|line| line.fresh.contains(&place) || line.marked.contains(&place))
+    /// About how many go first, if every tenant's next requests take turns. Exact for the first of each tenant.
+    pub(crate) fn ahead(&self, model: ModelId, place: &Place) -> usize {
+        self.lines.get(&model).map_or(0, |line| line.ahead(place))
+    }
+
+    pub(crate) fn contains(&self, model: ModelId, place: &Place) -> bool {
+        self.lines.get(&model).is_some_and(|line| line.contains(place))
     }
 
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Node time that all the waiting are expected to take.
+    pub(crate) fn work(&self) -> Span {
+        self.work
+    }
+
+    pub(crate) fn work_of(&self, tenant: TenantId) -> Span {
+        self.work_of.get(&tenant).copied().unwrap_or_default()
+    }
+
+    /// Tenants somebody of whom waits.
+    pub(crate) fn tenants(&self) -> usize {
+        self.work_of.len()
+    }
+
+    pub(crate) fn work_for(&self, model: ModelId) -> Span {
+        self.lines.get(&model).map_or(Span::ZERO, |line| line.work)
+    }
+
+    /// When the one arrived who has waited longest.
+    pub(crate) fn oldest(&self, model: ModelId) -> Option<At> {
+        self.lines.get(&model)?.arrivals.first().map(|(arrived, _)| *arrived)
     }
 
     pub(crate) fn length(&self, model: ModelId) -> usize {
@@ -103,168 +203,164 @@ impl Queue {
         self.lines.iter().map(|(model, line)| (*model, line.len()))
     }
 
-    /// Everybody in the line of `model`, in order.
-    pub(crate) fn line(&self, model: ModelId) -> impl Iterator<Item = Place> + '_ {
-        let mut parts =
-            self.lines.get(&model).map(|line| (line.fresh.iter().peekable(), line.marked.iter().peekable()));
-        core::iter::from_fn(move || {
-            let (fresh, marked) = parts.as_mut()?;
-            let fresh_first = match (fresh.peek(), marked.peek()) {
-                (Some(fresh), Some(marked)) => fresh < marked,
-                (Some(_), None) => true,
-                (None, _) => false,
-            };
-            if fresh_first { fresh.next().copied() } else { marked.next().copied() }
+    /// Everybody in the line of `model`: the marked in order, then tenant by tenant in the order of their first.
+    pub(crate) fn line(&self, model: ModelId) -> impl Iterator<Item = RequestId> + '_ {
+        self.lines.get(&model).into_iter().flat_map(|line| {
+            let marked = line.marked.iter().map(|(_, request)| *request);
+            let heads = line.heads.iter();
+            let fresh = heads.filter_map(|head| line.queues.get(&(head.class, head.tenant)));
+            marked.chain(fresh.flat_map(|queue| queue.requests.iter().map(|(_, request)| request)))
         })
+    }
+
+    /// Everybody of one class who waits fresh in the line of `model`.
+    pub(crate) fn of_class(&self, model: ModelId, class: Class) -> Vec<RequestId> {
+        let queues = self.lines.get(&model).into_iter().flat_map(|line| line.queues.iter());
+        let of_class = queues.filter(|((of, _), _)| *of == class);
+        of_class.flat_map(|(_, queue)| queue.requests.iter().map(|(_, request)| request)).collect()
     }
 }
 
 impl Line {
     fn len(&self) -> usize {
-        self.fresh.len().saturating_add(self.marked.len())
+        self.marked.len().saturating_add(self.interactive).saturating_add(self.batch)
+    }
+
+    fn count(&mut self, class: Class) -> &mut usize {
+        match class {
+            Class::Interactive => &mut self.interactive,
+            Class::Batch => &mut self.batch,
+        }
+    }
+
+    fn insert(&mut self, place: &Place, turns: Turns) -> bool {
+        let fresh = match place.marked {
+            Some(arrived) => self.marked.insert((arrived, place.request)),
+            None => self.change(place.class, place.tenant, turns, |requests| {
+                requests.insert((place.rank, place.request))
+            }),
+        };
+        if fresh {
+            self.arrivals.insert((place.arrived, place.request));
+            self.work = self.work + place.work;
+            if place.marked.is_none() {
+                let count = self.count(place.class);
+                *count = count.saturating_add(1);
+            }
+        }
+        fresh
+    }
+
+    fn remove(&mut self, place: &Place) -> bool {
+        let turns = self.queues.get(&(place.class, place.tenant)).map_or(Turns(0), |queue| queue.turns);
+        let known = match place.marked {
+            Some(arrived) => self.marked.remove(&(arrived, place.request)),
+            None => self.change(place.class, place.tenant, turns, |requests| {
+                requests.remove((place.rank, place.request))
+            }),
+        };
+        if known {
+            self.arrivals.remove(&(place.arrived, place.request));
+            self.work = self.work.less(place.work);
+            if place.marked.is_none() {
+                let count = self.count(place.class);
+                *count = count.saturating_sub(1);
+            }
+        }
+        known
+    }
+
+    fn reorder(&mut self, tenant: TenantId, turns: Turns) {
+        for class in [Class::Interactive, Class::Batch] {
+            if self.queues.contains_key(&(class, tenant)) {
+                self.change(class, tenant, turns, |_| true);
+            }
+        }
+    }
+
+    /// Changes one tenant's requests, and its head with them.
+    fn change(
+        &mut self,
+        class: Class,
+        tenant: TenantId,
+        turns: Turns,
+        change: impl FnOnce(&mut RankedSet<(At, RequestId)>) -> bool,
+    ) -> bool {
+        let new = OneTenant { turns, requests: RankedSet::default() };
+        let queue = self.queues.entry((class, tenant)).or_insert(new);
+        if let Some(head) = head(class, tenant, queue) {
+            self.heads.remove(head);
+        }
+        let changed = change(&mut queue.requests);
+        queue.turns = turns;
+        match head(class, tenant, queue) {
+            Some(head) => {
+                self.heads.insert(head);
+            }
+            None => {
+                self.queues.remove(&(class, tenant));
+            }
+        }
+        changed
+    }
+
+    fn has(&self, tenant: TenantId) -> bool {
+        self.queues.contains_key(&(Class::Interactive, tenant))
+            || self.queues.contains_key(&(Class::Batch, tenant))
+    }
+
+    fn contains(&self, place: &Place) -> bool {
+        match place.marked {
+            Some(arrived) => self.marked.contains(&(arrived, place.request)),
+            None => self
+                .queues
+                .get(&(place.class, place.tenant))
+                .is_some_and(|queue| queue.requests.contains((place.rank, place.request))),
+        }
+    }
+
+    fn ahead(&self, place: &Place) -> usize {
+        if let Some(arrived) = place.marked {
+            return self.marked.range(..(arrived, place.request)).count();
+        }
+        let Some(queue) = self.queues.get(&(place.class, place.tenant)) else { return self.len() };
+        let (class_before, in_class) = match place.class {
+            Class::Interactive => (0, self.interactive),
+            Class::Batch => (self.interactive, self.batch),
+        };
+        let own = queue.requests.rank((place.rank, place.request));
+        let heads_before = head(place.class, place.tenant, queue).map_or(0, |head| self.heads.rank(head));
+        // Of a batch line only the heads of its own class compete with it; those of the other are all counted already.
+        let interactive_heads = match place.class {
+            Class::Interactive => 0,
+            Class::Batch => self.heads.rank(Head { class: Class::Batch, ..FIRST }),
+        };
+        let competing = match place.class {
+            Class::Interactive => self.heads.rank(Head { class: Class::Batch, ..FIRST }),
+            Class::Batch => self.heads.len().saturating_sub(interactive_heads),
+        };
+        let others = in_class.saturating_sub(queue.requests.len());
+        let turns_of_others = own.saturating_mul(competing.saturating_sub(1));
+        let before =
+            heads_before.saturating_sub(interactive_heads).saturating_add(turns_of_others).min(others);
+        self.marked.len().saturating_add(class_before).saturating_add(own).saturating_add(before)
     }
 }
 
-fn before(part: &BTreeSet<Place>, place: Place) -> usize {
-    let after_last = part.last().is_none_or(|last| *last < place);
-    let is_last = part.last() == Some(&place);
-    if after_last {
-        part.len()
-    } else if is_last {
-        part.len().saturating_sub(1)
-    } else {
-        part.range(..place).count()
-    }
+/// The first head there could be.
+const FIRST: Head = Head {
+    class: Class::Interactive,
+    turns: Turns(0),
+    rank: At(0),
+    request: RequestId(0),
+    tenant: TenantId(0),
+};
+
+fn head(class: Class, tenant: TenantId, queue: &OneTenant) -> Option<Head> {
+    let (rank, request) = queue.requests.first()?;
+    Some(Head { class, turns: queue.turns, rank, request, tenant })
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const MODEL: ModelId = ModelId(1);
-
-    fn place(arrived: u64, request: u64) -> Place {
-        Place { arrived: At(arrived), request: RequestId(request) }
-    }
-
-    fn queue(fresh: &[Place], marked: &[Place]) -> Queue {
-        let mut queue = Queue::default();
-        fresh.iter().for_each(|place| queue.insert(MODEL, *place, false));
-        marked.iter().for_each(|place| queue.insert(MODEL, *place, true));
-        queue
-    }
-
-    #[test]
-    fn the_first_to_arrive_is_the_first_to_leave_whichever_part_it_is_in() {
-        let queue = queue(&[place(2, 2), place(4, 4)], &[place(1, 9), place(3, 3)]);
-        let order: Vec<u64> = queue.line(MODEL).map(|place| place.request.0).collect();
-        assert_eq!(order, [9, 2, 3, 4]);
-        assert_eq!(queue.next(MODEL, &Walk::default()), Some(place(1, 9)));
-    }
-
-    #[test]
-    fn equal_arrivals_leave_in_order_of_their_numbers() {
-        let queue = queue(&[place(1, 8), place(1, 3)], &[place(1, 5)]);
-        let order: Vec<u64> = queue.line(MODEL).map(|place| place.request.0).collect();
-        assert_eq!(order, [3, 5, 8]);
-    }
-
-    #[test]
-    fn a_fresh_request_that_cannot_start_speaks_for_all_fresh_ones() {
-        let queue = queue(&[place(1, 1), place(2, 2)], &[place(3, 3)]);
-        let mut walk = Walk::default();
-        queue.step_over(MODEL, &mut walk, place(1, 1));
-        assert_eq!(queue.next(MODEL, &walk), Some(place(3, 3)));
-    }
-
-    #[test]
-    fn a_marked_request_that_cannot_start_speaks_for_itself_alone() {
-        let queue = queue(&[place(2, 2)], &[place(1, 1), place(3, 3)]);
-        let mut walk = Walk::default();
-        queue.step_over(MODEL, &mut walk, place(1, 1));
-        assert_eq!(queue.next(MODEL, &walk), Some(place(2, 2)));
-        queue.step_over(MODEL, &mut walk, place(2, 2));
-        assert_eq!(queue.next(MODEL, &walk), Some(place(3, 3)));
-        queue.step_over(MODEL, &mut walk, place(3, 3));
-        assert_eq!(queue.next(MODEL, &walk), None);
-    }
-
-    #[test]
-    fn ahead_counts_both_parts() {
-        let queue = queue(&[place(1, 1), place(3, 3), place(6, 6)], &[place(2, 2), place(5, 5)]);
-        let ahead: Vec<usize> = queue.line(MODEL).map(|place| queue.ahead(MODEL, place)).collect();
-        assert_eq!(ahead, [0, 1, 2, 3, 4]);
-        assert_eq!(queue.ahead(ModelId(2), place(1, 1)), 0);
-    }
-
-    #[test]
-    fn counts_follow_every_arrival_and_departure() {
-        let mut queue = queue(&[place(1, 1)], &[place(2, 2)]);
-        queue.insert(MODEL, place(1, 1), false);
-        assert_eq!(queue.waiting(), 2);
-        queue.remove(MODEL, place(2, 2));
-        queue.remove(MODEL, place(2, 2));
-        assert!(!queue.contains(MODEL, place(2, 2)));
-        assert!(queue.contains(MODEL, place(1, 1)));
-        assert_eq!(queue.lengths().collect::<Vec<_>>(), [(MODEL, 1)]);
-        queue.remove(MODEL, place(1, 1));
-        assert_eq!(queue.waiting(), 0);
-        assert_eq!(queue.lengths().count(), 0);
-    }
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn the_queue_is_a_sorted_list_per_model(
-            steps in proptest::collection::vec((any::<bool>(), 0_u64..8, 0_u64..4, 0_u32..2, any::<bool>()), 0..80),
-        ) {
-            let mut queue = Queue::default();
-            let mut list: Vec<(ModelId, Place, bool)> = Vec::new();
-            for (arrives, request, arrived, model, marked) in steps {
-                let model = ModelId(model);
-                let listed = list.iter().position(|(_, place, _)| place.request == RequestId(request));
-                match (arrives, listed) {
-                    (true, None) => {
-                        queue.insert(model, place(arrived, request), marked);
-                        list.push((model, place(arrived, request), marked));
-                    }
-                    (false, Some(index)) => {
-                        let (model, place, _) = list.remove(index);
-                        queue.remove(model, place);
-                    }
-                    (true, Some(_)) | (false, None) => queue.remove(model, place(99, request)),
-                }
-                prop_assert_eq!(queue.waiting(), list.len());
-                for model in [ModelId(0), ModelId(1)] {
-                    let mut line: Vec<Place> = list.iter().filter(|(of, ..)| *of == model).map(|(_, place, _)| *place).collect();
-                    line.sort();
-                    prop_assert_eq!(queue.length(model), line.len());
-                    prop_assert_eq!(&queue.line(model).collect::<Vec<_>>(), &line);
-                    for (ahead, place) in line.iter().enumerate() {
-                        prop_assert_eq!(queue.ahead(model, *place), ahead);
-                    }
-                }
-            }
-        }
-
-        #[test]
-        fn a_walk_where_nobody_can_start_meets_one_fresh_and_every_marked_request(
-            places in proptest::collection::btree_map(0_u64..40, any::<bool>(), 0..20),
-        ) {
-            let mut queue = Queue::default();
-            places.iter().for_each(|(number, marked)| queue.insert(MODEL, place(*number, *number), *marked));
-            let mut met = Vec::new();
-            let mut walk = Walk::default();
-            while let Some(place) = queue.next(MODEL, &walk) {
-                met.push(place.request.0);
-                queue.step_over(MODEL, &mut walk, place);
-            }
-            let first_fresh = places.iter().find(|(_, marked)| !**marked).map(|(number, _)| *number);
-            let expected: Vec<u64> =
-                places.iter().filter(|(number, marked)| **marked || Some(**number) == first_fresh).map(|(number, _)| *number).collect();
-            prop_assert_eq!(met, expected);
-        }
-    }
-}
+#[path = "queue_tests.rs"]
+mod tests;

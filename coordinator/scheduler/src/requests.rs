@@ -6,26 +6,39 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use crate::command::Submission;
-use crate::ids::{Attempt, NodeId, RequestId};
+use crate::command::{Class, Submission};
+use crate::ids::{Attempt, Generation, NodeId, RequestId};
+use crate::prefix::Visit;
 use crate::queue::Place;
-use crate::time::At;
+use crate::time::{At, Span};
 
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) submission: Submission,
+    /// As it counts now: batch work that has waited too long is interactive.
+    pub(crate) class: Class,
+    /// Tokens it will probably generate.
+    pub(crate) output_tokens: u32,
+    /// Tokens its KV cache must be able to hold.
+    pub(crate) kv_tokens: u32,
+    /// Its place within its tenant's requests.
+    pub(crate) rank: At,
+    /// Node time it will probably take.
+    pub(crate) work: Span,
     /// Of the latest dispatch; 0 before the first.
     pub(crate) attempt: Attempt,
     /// Dispatches that failed before their first token.
     pub(crate) failed: u32,
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures: Vec<NodeFailure>,
+    /// It holds back from an open node since then.
+    pub(crate) holding_since: Option<At>,
     /// `None` while it waits.
     pub(crate) run: Option<Run>,
 }
 
 /// A node that failed this request, and the number of the latest report the fleet had by then.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct NodeFailure {
     pub(crate) node: NodeId,
     pub(crate) report: u64,
 }
@@ -34,17 +47,45 @@ pub(crate) struct Failure {
 pub(crate) struct Run {
     pub(crate) node: NodeId,
     pub(crate) dispatched: At,
-    pub(crate) began: bool,
+    /// When its first token came.
+    pub(crate) began: Option<At>,
+    /// Of the breaker under which it was sent.
+    pub(crate) generation: Generation,
+    /// Until the first token, as predicted at dispatch.
+    pub(crate) first_token: Span,
+    /// Between two tokens, as predicted at dispatch.
+    pub(crate) step: Span,
+    /// What its tenant was charged.
+    pub(crate) charged: Span,
+    /// Prompt tokens expected in the prefix cache.
+    pub(crate) cached_tokens: u32,
+    /// Its runtime or node died, and it was charged for that.
+    pub(crate) charged_with_death: bool,
+    /// What its node was believed to have cached.
+    pub(crate) visit: Visit,
 }
 
 impl Record {
     pub(crate) fn place(&self) -> Place {
-        Place { arrived: self.submission.arrived, request: self.submission.request }
+        Place {
+            marked: (!self.failures.is_empty()).then_some(self.submission.arrived),
+            arrived: self.submission.arrived,
+            class: self.class,
+            tenant: self.submission.tenant,
+            rank: self.rank,
+            request: self.submission.request,
+            work: self.work,
+        }
+    }
+
+    /// Whether its client has tokens.
+    pub(crate) fn began(&self) -> bool {
+        self.run.is_some_and(|run| run.began.is_some())
     }
 }
 
 /// The report number at the latest failure on `node`.
-pub(crate) fn latest_failure(failures: &[Failure], node: NodeId) -> Option<u64> {
+pub(crate) fn latest_failure(failures: &[NodeFailure], node: NodeId) -> Option<u64> {
     failures.iter().rev().find(|failure| failure.node == node).map(|failure| failure.report)
 }
 
@@ -55,11 +96,10 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    pub(crate) fn admit(&mut self, submission: Submission) {
-        let record =
-            Record { submission, attempt: Attempt::default(), failed: 0, failures: Vec::new(), run: None };
-        self.deadlines.insert((submission.deadline, submission.request));
-        self.records.insert(submission.request, record);
+    pub(crate) fn admit(&mut self, record: Record) {
+        let request = record.submission.request;
+        self.deadlines.insert((record.submission.deadline, request));
+        self.records.insert(request, record);
     }
 
     pub(crate) fn forget(&mut self, request: RequestId) -> Option<Record> {
@@ -85,39 +125,77 @@ impl Requests {
         self.deadlines.first().copied()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::command::Class;
-    use crate::ids::{ModelId, TenantId};
+    use crate::ids::{Fingerprint, ModelId, TenantId};
 
-    fn submission(request: u64, deadline: u64) -> Submission {
+    pub(crate) fn submission(request: u64) -> Submission {
         Submission {
             request: RequestId(request),
             model: ModelId(1),
             tenant: TenantId(1),
             class: Class::Interactive,
-            prompt_tokens: 10,
-            max_tokens: 10,
-            arrived: At(0),
-            deadline: At(deadline),
+            prompt_tokens: 100,
+            max_tokens: 100,
+            output_tokens: None,
+            blocks: [].into(),
+            session: None,
+            fingerprint: Fingerprint(request),
+            arrived: At(1),
+            deadline: At(1_000_000_000),
         }
     }
 
+    pub(crate) fn record(submission: Submission) -> Record {
+        Record {
+            class: submission.class,
+            output_tokens: 100,
+            kv_tokens: 200,
+            rank: submission.arrived,
+            work: Span::from_s(1),
+            attempt: Attempt::default(),
+            failed: 0,
+            failures: Vec::new(),
+            holding_since: None,
+            run: None,
+            submission,
+        }
+    }
+
+    fn due(request: u64, deadline: u64) -> Record {
+        record(Submission { deadline: At(deadline), ..submission(request) })
+    }
+
     fn run(node: u64) -> Run {
-        Run { node: NodeId(node), dispatched: At(1), began: false }
+        Run {
+            node: NodeId(node),
+            dispatched: At(1),
+            began: None,
+            generation: Generation(0),
+            first_token: Span(1),
+            step: Span(1),
+            charged: Span(1),
+            cached_tokens: 0,
+            charged_with_death: false,
+            visit: Visit::default(),
+        }
     }
 
     #[test]
     fn the_earliest_deadline_comes_first_and_leaves_with_its_request() {
         let mut requests = Requests::default();
-        requests.admit(submission(1, 50));
-        requests.admit(submission(2, 20));
+        requests.admit(due(1, 50));
+        requests.admit(due(2, 20));
         assert_eq!(requests.first_deadline(), Some((At(20), RequestId(2))));
         requests.forget(RequestId(2));
         assert_eq!(requests.first_deadline(), Some((At(50), RequestId(1))));
@@ -129,7 +207,7 @@ mod tests {
     #[test]
     fn only_the_latest_attempt_has_a_run() {
         let mut requests = Requests::default();
-        requests.admit(submission(1, 50));
+        requests.admit(due(1, 50));
         let record = requests.get_mut(RequestId(1)).expect("admitted");
         record.attempt = Attempt(2);
         record.run = Some(run(7));
@@ -141,10 +219,18 @@ mod tests {
 
     #[test]
     fn the_latest_failure_on_a_node_counts() {
-        let failure = |node, report| Failure { node: NodeId(node), report };
+        let failure = |node, report| NodeFailure { node: NodeId(node), report };
         let failures = [failure(7, 3), failure(8, 4), failure(7, 9)];
         assert_eq!(latest_failure(&failures, NodeId(7)), Some(9));
         assert_eq!(latest_failure(&failures, NodeId(8)), Some(4));
         assert_eq!(latest_failure(&failures, NodeId(9)), None);
+    }
+
+    #[test]
+    fn a_request_that_failed_somewhere_is_marked_with_its_arrival() {
+        let mut record = record(submission(1));
+        assert_eq!(record.place().marked, None);
+        record.failures.push(NodeFailure { node: NodeId(7), report: 1 });
+        assert_eq!(record.place().marked, Some(At(1)));
     }
 }

@@ -16,12 +16,14 @@ pub(crate) struct Turn<'a> {
     pub(crate) effects: &'a mut Vec<Effect>,
     /// Models for which a slot may have come free or a request may have come.
     pub(crate) due: BTreeSet<ModelId>,
+    /// Models whose line is another than before.
+    pub(crate) changed: BTreeSet<ModelId>,
     /// Requests put into the queue, in that order.
     pub(crate) entered: Vec<RequestId>,
 }
 
 impl<'a> Turn<'a> {
     pub(crate) fn new(at: At, effects: &'a mut Vec<Effect>) -> Self {
-        Self { at, effects, due: BTreeSet::new(), entered: Vec::new() }
+        Self { at, effects, due: BTreeSet::new(), changed: BTreeSet::new(), entered: Vec::new() }
     }
 }

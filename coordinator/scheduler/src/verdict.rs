@@ -32,7 +32,7 @@ pub struct Verdict {
 }
 
 /// What was decided about a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It waits.
     Waiting {
@@ -84,7 +84,7 @@ impl Verdict {
     }
 
     fn standing_words(&self, names: &dyn Names) -> String {
-        match self.standing {
+        match &self.standing {
             Standing::Waiting { ahead, eta } => {
                 let start = eta.map_or("no start in sight".to_string(), |eta| {
                     format!("start in about {}", seconds(eta))
@@ -92,44 +92,72 @@ impl Verdict {
                 format!("waits: {ahead} before it, {start}")
             }
             Standing::Dispatched { attempt, node } => {
-                format!("went to {}, attempt {}", names.node(node), attempt.0)
+                format!("went to {}, attempt {}", names.node(*node), attempt.0)
             }
-            Standing::Refused(refusal) => format!("was refused: {}", refusal_words(refusal)),
+            Standing::Refused(refusal) => format!("was refused: {}", refusal_words(refusal, names)),
         }
     }
 }
 
-fn refusal_words(refusal: Refusal) -> String {
+/// Why a request is refused, in words.
+#[must_use]
+pub fn refusal_words(refusal: &Refusal, names: &dyn Names) -> String {
     match refusal {
         Refusal::QueueFull { retry_after } => {
-            format!("the queue is full, come back in {}", seconds(retry_after))
+            format!("the queue is full, come back in {}", seconds(*retry_after))
+        }
+        Refusal::Shed { retry_after } => {
+            format!("batch work gives way to interactive work, come back in {}", seconds(*retry_after))
         }
         Refusal::DeadlineUnreachable { needed } => {
-            format!("the first token alone needs {}, past the deadline", seconds(needed))
+            format!("the first token alone needs {}, past the deadline", seconds(*needed))
         }
         Refusal::Expired => "its deadline passed while it waited".to_string(),
         Refusal::NodeLost => "every allowed attempt failed before the first token".to_string(),
         Refusal::Duplicate => "a request of that number is alive".to_string(),
+        Refusal::Quarantined => "it brought down two runtimes and does not run again".to_string(),
+        Refusal::NoCapacity(why) => why.words(names),
     }
 }
 
 fn candidate_words(candidate: &Candidate) -> String {
     let terms = candidate.terms;
-    let gate = match candidate.gate {
-        None => String::new(),
-        Some(Gate::Draining) => "draining; else ".to_string(),
-        Some(Gate::FailedThisRequest) => "failed this request; else ".to_string(),
-        Some(Gate::Paused { until }) => format!("busy until {}; else ", seconds(Span(until.0))),
-        Some(Gate::Full { in_flight, limit }) => format!("full, {in_flight} of {limit}; else "),
-    };
-    format!(
-        "{gate}{} = queue {} + prefill {} + decode {} + delay of others {}",
-        seconds(terms.total()),
-        seconds(terms.queue),
-        seconds(terms.prefill),
-        seconds(terms.decode),
-        seconds(terms.externality)
-    )
+    let gate = candidate.gate.map_or(String::new(), |gate| format!("{}; else ", gate_words(gate)));
+    let mut words = format!("{gate}{} = prefill {}", seconds(terms.total()), seconds(terms.prefill));
+    if candidate.cached_tokens > 0 {
+        words.push_str(&format!(" ({} tokens cached)", candidate.cached_tokens));
+    }
+    words.push_str(&format!(" + decode {}", seconds(terms.decode)));
+    let others = [
+        ("wait", terms.wait),
+        ("delay of others", terms.others),
+        ("delay of the line", terms.line),
+        ("doubt", terms.penalty),
+    ];
+    for (name, term) in others.into_iter().filter(|(_, term)| *term > Span::ZERO) {
+        words.push_str(&format!(" + {name} {}", seconds(term)));
+    }
+    words
+}
+
+/// What shuts a node out, in words.
+#[must_use]
+pub fn gate_words(gate: Gate) -> String {
+    match gate {
+        Gate::Draining => "draining".to_string(),
+        Gate::Leaving => "about to unload the model".to_string(),
+        Gate::BreakerOpen { until: Some(until) } => {
+            format!("its breaker is open until {}", seconds(Span(until.0)))
+        }
+        Gate::BreakerOpen { until: None } => "its breaker is open and waits for a probe".to_string(),
+        Gate::FailedThisRequest => "failed this request".to_string(),
+        Gate::TooLate => "too late for the deadline".to_string(),
+        Gate::Paused { until } => format!("busy until {}", seconds(Span(until.0))),
+        Gate::Full { in_flight, limit } => format!("full, {in_flight} of {limit}"),
+        Gate::KvFull { needed, free } => format!("no room for {needed} tokens, {free} are free"),
+        Gate::Alone => "somebody must run there alone".to_string(),
+        Gate::Prefilling { left } => format!("prompts before it for {}", seconds(left)),
+    }
 }
 
 fn nodes(count: usize) -> String {
@@ -137,7 +165,7 @@ fn nodes(count: usize) -> String {
 }
 
 /// Whole milliseconds: enough for people, and equal on every machine.
-fn seconds(span: Span) -> String {
+pub(crate) fn seconds(span: Span) -> String {
     let ms = span.0 / 1_000;
     format!("{}.{:03} s", ms / 1_000, ms % 1_000)
 }
@@ -177,12 +205,14 @@ mod tests {
 
     fn judged(gate: Option<Gate>) -> String {
         let terms = Terms {
-            queue: Span::from_ms(1),
+            wait: Span::from_ms(1),
             prefill: Span::from_ms(20),
             decode: Span::from_ms(300),
-            externality: Span::from_ms(4_000),
+            others: Span::from_ms(4_000),
+            line: Span::ZERO,
+            penalty: Span::ZERO,
         };
-        candidate_words(&Candidate { node: NodeId(3), terms, gate })
+        candidate_words(&Candidate { node: NodeId(3), terms, cached_tokens: 256, gate })
     }
 
     #[test]
@@ -220,29 +250,41 @@ mod tests {
         assert_eq!(refused(Refusal::Expired), "its deadline passed while it waited.");
         assert_eq!(refused(Refusal::NodeLost), "every allowed attempt failed before the first token.");
         assert_eq!(refused(Refusal::Duplicate), "a request of that number is alive.");
+        assert_eq!(
+            refused(Refusal::Shed { retry_after: second }),
+            "batch work gives way to interactive work, come back in 1.000 s."
+        );
+        assert_eq!(refused(Refusal::Quarantined), "it brought down two runtimes and does not run again.");
     }
 
     #[test]
     fn each_gate_has_its_words_before_the_score_it_keeps_out() {
-        let score = "4.321 s = queue 0.001 s + prefill 0.020 s + decode 0.300 s + delay of others 4.000 s";
+        let score = "4.321 s = prefill 0.020 s (256 tokens cached) + decode 0.300 s + wait 0.001 s + delay of others 4.000 s";
         assert_eq!(judged(None), score);
-        assert_eq!(judged(Some(Gate::Draining)), format!("draining; else {score}"));
-        assert_eq!(judged(Some(Gate::FailedThisRequest)), format!("failed this request; else {score}"));
-        assert_eq!(
-            judged(Some(Gate::Paused { until: At(5_000_000) })),
-            format!("busy until 5.000 s; else {score}")
-        );
-        assert_eq!(
-            judged(Some(Gate::Full { in_flight: 3, limit: 2 })),
-            format!("full, 3 of 2; else {score}")
-        );
+        let until = At(5_000_000);
+        let gates = [
+            (Gate::Draining, "draining"),
+            (Gate::Leaving, "about to unload the model"),
+            (Gate::BreakerOpen { until: Some(until) }, "its breaker is open until 5.000 s"),
+            (Gate::BreakerOpen { until: None }, "its breaker is open and waits for a probe"),
+            (Gate::FailedThisRequest, "failed this request"),
+            (Gate::TooLate, "too late for the deadline"),
+            (Gate::Paused { until }, "busy until 5.000 s"),
+            (Gate::Full { in_flight: 3, limit: 2 }, "full, 3 of 2"),
+            (Gate::KvFull { needed: 30, free: 20 }, "no room for 30 tokens, 20 are free"),
+            (Gate::Alone, "somebody must run there alone"),
+            (Gate::Prefilling { left: Span::from_ms(5) }, "prompts before it for 0.005 s"),
+        ];
+        for (gate, words) in gates {
+            assert_eq!(judged(Some(gate)), format!("{words}; else {score}"));
+        }
     }
 
     #[test]
     fn nodes_that_are_not_shown_are_counted() {
         let standing = Standing::Refused(Refusal::Expired);
         let tail = |omitted, without_model| {
-            let words = Verdict { omitted, without_model, ..verdict(standing) }.words(&Numbers);
+            let words = Verdict { omitted, without_model, ..verdict(standing.clone()) }.words(&Numbers);
             words.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
         };
         assert_eq!(tail(0, 0), [""; 0]);

@@ -5,22 +5,43 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::effect::{Effect, Refusal, Why};
-use crate::ids::{ModelId, NodeId, RequestId};
+use crate::command::{Class, Submission};
+use crate::effect::{Affinity, Effect, Why};
+use crate::fact::lane_of;
+use crate::ids::{ModelId, NodeId, RequestId, TenantId};
 use crate::machine::Scheduler;
-use crate::placement;
-use crate::queue::Place;
-use crate::requests::Record;
+use crate::overload::Rung;
+use crate::placement::{self, Candidate};
+use crate::requests::{NodeFailure, Record};
 use crate::time::{At, Span};
 use crate::verdict::{Standing, Verdict};
 
 /// Where a waiting request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// How many wait before it for the same model.
+    /// About how many wait before it for the same model.
     pub ahead: u32,
-    /// When it will probably start; `None` while no node can serve the model.
+    /// When it will probably start; `None` while no node can serve the model and none will soon.
     pub eta: Option<Span>,
+    /// No node holds the model: it is loaded first.
+    pub loading: bool,
+}
+
+/// A request that waits, as the queue is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Which one.
+    pub request: RequestId,
+    /// For which model.
+    pub model: ModelId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// As it counts now.
+    pub class: Class,
+    /// Since when.
+    pub arrived: At,
+    /// Where it stands.
+    pub position: Position,
 }
 
 /// How much there is to do.
@@ -39,6 +60,10 @@ pub struct ModelLoad {
     pub waiting: usize,
     /// Attempts in flight.
     pub running: usize,
+    /// How long its nodes need for all that wait.
+    pub delay: Span,
+    /// How far service is taken back.
+    pub rung: Rung,
 }
 
 impl Scheduler {
@@ -48,7 +73,15 @@ impl Scheduler {
         let deadline = self.requests.first_deadline().map(|(at, request)| (at, Why::Deadline { request }));
         let pause =
             self.batcher.first_pause().map(|(at, (node, model))| (at, Why::PauseOver { node, model }));
-        deadline.into_iter().chain(pause).min()
+        let aged = self.ageing.first().map(|(at, request)| (*at, Why::Aged { request: *request }));
+        let hold = self.holding.first().map(|(at, request)| (*at, Why::HoldOver { request: *request }));
+        let prompts = self.prompts_done_at.map(|at| (at, Why::PromptsDone));
+        let breaker = self.breakers.next_deadline().map(|(at, breaker)| {
+            let (node, model) = lane_of(breaker);
+            (at, Why::Breaker { node, model })
+        });
+        let plan = self.residency.next_deadline().map(|at| (at, Why::Plan));
+        [deadline, pause, aged, hold, prompts, breaker, plan].into_iter().flatten().min()
     }
 
     /// Repeats what is outstanding for a shell that lost its side: each running attempt, then each waiting request in its
@@ -56,14 +89,17 @@ impl Scheduler {
     pub fn resume(&self, effects: &mut Vec<Effect>) {
         for record in self.requests.iter() {
             if let Some(run) = record.run {
-                let (request, attempt) = (record.submission.request, record.attempt);
-                effects.push(Effect::Dispatch { request, attempt, node: run.node });
+                effects.push(Effect::Dispatch {
+                    request: record.submission.request,
+                    attempt: record.attempt,
+                    node: run.node,
+                    affinity: if run.cached_tokens > 0 { Affinity::Prefix } else { Affinity::Resident },
+                    prefill_chunk: self.prefill_chunk((run.node, record.submission.model)),
+                });
             }
         }
         for (model, _) in self.queue.lengths() {
-            for (ahead, place) in self.queue.line(model).enumerate() {
-                effects.push(self.queued(model, place, ahead));
-            }
+            effects.extend(self.queue.line(model).filter_map(|request| self.queued(request)));
         }
     }
 
@@ -73,14 +109,15 @@ impl Scheduler {
     pub fn explain(&self, request: RequestId) -> Option<Verdict> {
         match self.requests.get(request) {
             Some(record) if record.run.is_none() => {
-                let Position { ahead, eta } = self.position_of(record);
-                Some(self.verdict(&record.submission, &record.failures, Standing::Waiting { ahead, eta }))
+                let Position { ahead, eta, .. } = self.position_of(record);
+                let candidates = self.candidates(record);
+                Some(self.verdict_on(&record.submission, candidates, Standing::Waiting { ahead, eta }))
             }
             Some(_) | None => self.decisions.latest(request).cloned(),
         }
     }
 
-    /// Where a waiting request stands; `None` when it does not wait. Linear in those before it.
+    /// Where a waiting request stands; `None` when it does not wait.
     #[must_use]
     pub fn position(&self, request: RequestId) -> Option<Position> {
         self.requests
@@ -89,13 +126,31 @@ impl Scheduler {
             .map(|record| self.position_of(record))
     }
 
+    /// The waiting line, up to `most` requests of each model.
+    #[must_use]
+    pub fn waiting(&self, most: usize) -> Vec<Waiting> {
+        let lines = self.queue.lengths().flat_map(|(model, _)| self.queue.line(model).take(most));
+        let records = lines.filter_map(|request| self.requests.get(request));
+        let waiting = records.map(|record| Waiting {
+            request: record.submission.request,
+            model: record.submission.model,
+            tenant: record.submission.tenant,
+            class: record.class,
+            arrived: record.submission.arrived,
+            position: self.position_of(record),
+        });
+        waiting.collect()
+    }
+
     /// Counts for metrics.
     #[must_use]
     pub fn load(&self) -> Load {
         let mut load = Load::default();
         load.nodes.extend(self.fleet.nodes().map(|node| (node, 0)));
         for (model, waiting) in self.queue.lengths() {
-            load.models.entry(model).or_default().waiting = waiting;
+            let delay = self.reference.shared(model, self.queue.work_for(model));
+            let rung = self.overload.rung(model);
+            load.models.insert(model, ModelLoad { waiting, running: 0, delay, rung });
         }
         for ((node, model), running) in self.ledger.lanes() {
             let models = load.models.entry(model).or_default();
@@ -106,32 +161,73 @@ impl Scheduler {
         load
     }
 
-    fn position_of(&self, record: &Record) -> Position {
-        let ahead = self.queue.ahead(record.submission.model, record.place());
-        Position { ahead: count(ahead), eta: self.eta(record, ahead) }
+    pub(crate) fn position_of(&self, record: &Record) -> Position {
+        let model = record.submission.model;
+        let ahead = self.queue.ahead(model, &record.place());
+        let loading = self.fleet.holders(model).next().is_none();
+        Position { ahead: count(ahead), eta: self.eta(record, ahead), loading }
     }
 
-    pub(crate) fn queued(&self, model: ModelId, place: Place, ahead: usize) -> Effect {
-        let eta = self.requests.get(place.request).and_then(|record| self.eta(record, ahead));
-        debug_assert!(self.queue.contains(model, place), "only who waits has a position");
-        Effect::Queued { request: place.request, position: count(ahead), eta }
+    pub(crate) fn queued(&self, request: RequestId) -> Option<Effect> {
+        let record = self.requests.get(request)?;
+        let Position { ahead, eta, loading } = self.position_of(record);
+        Some(Effect::Queued { request, position: ahead, eta, loading })
     }
 
-    /// The pace of the model's departures as seen, else as its nodes' rates predict.
+    /// The pace at which the model's requests start, after the load that comes first if no node holds it.
     fn eta(&self, record: &Record, ahead: usize) -> Option<Span> {
         let model = record.submission.model;
-        let nodes = self.fleet.holders(model).map(|node| self.facts(node, model, false));
-        let predicted = placement::predicted_gap(&self.limits, self.ask(&record.submission), nodes)?;
-        let gap = self.drain.gap_of(model, self.now).unwrap_or(predicted);
-        Some(gap.times(ahead as u64) + gap)
+        let serves = |node| !self.fleet.is_draining(node) && self.batcher.slots((node, model)) > 0;
+        let load = if self.fleet.holders(model).any(serves) {
+            Span::ZERO
+        } else {
+            self.residency.eta(self.now, model)?
+        };
+        let gap = self.gap(model);
+        Some(load + gap.times(ahead as u64) + gap)
     }
 
-    pub(crate) fn queue_full(&self) -> Refusal {
+    /// Advice to come back: when the line will have moved on.
+    pub(crate) fn retry_after(&self) -> Span {
         let limits = &self.limits;
         let drained = self.drain.gap(self.now).map(|gap| gap.times(self.queue.waiting() as u64));
         let retry_after = drained.unwrap_or(limits.retry_after_unknown);
-        Refusal::QueueFull {
-            retry_after: retry_after.min(limits.retry_after_max).max(limits.retry_after_min),
+        retry_after.min(limits.retry_after_max).max(limits.retry_after_min)
+    }
+
+    /// A verdict on a request that is not in the line.
+    pub(crate) fn verdict(
+        &self,
+        submission: &Submission,
+        failures: &[NodeFailure],
+        standing: Standing,
+    ) -> Verdict {
+        let mut record = self.assessed(submission.clone());
+        record.failures.extend_from_slice(failures);
+        let candidates = self.candidates(&record);
+        self.verdict_on(submission, candidates, standing)
+    }
+
+    pub(crate) fn verdict_on(
+        &self,
+        submission: &Submission,
+        mut candidates: Vec<Candidate>,
+        standing: Standing,
+    ) -> Verdict {
+        let (holders, kept) = (candidates.len(), self.limits.candidates_max);
+        if let Some(last) = kept.checked_sub(1).filter(|_| holders > kept) {
+            candidates.select_nth_unstable_by_key(last, placement::rank);
+        }
+        candidates.truncate(kept);
+        candidates.sort_unstable_by_key(placement::rank);
+        Verdict {
+            request: submission.request,
+            model: submission.model,
+            at: self.now,
+            standing,
+            omitted: holders.saturating_sub(candidates.len()),
+            without_model: self.fleet.count().saturating_sub(holders),
+            candidates,
         }
     }
 }

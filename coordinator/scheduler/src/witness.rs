@@ -68,6 +68,11 @@ impl Witness {
             Command::NodeReported { .. }
             | Command::NodeLost { .. }
             | Command::NodeDraining { .. }
+            | Command::Reserved { .. }
+            | Command::Probed { .. }
+            | Command::Policy { .. }
+            | Command::Weight { .. }
+            | Command::Recall(_)
             | Command::Wake => {}
         }
         None
@@ -81,8 +86,8 @@ impl Witness {
         }
         *life = match outcome {
             Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => Life::Over,
-            Outcome::Busy | Outcome::Failed if began => Life::Over,
-            Outcome::Busy | Outcome::Failed => Life::Waiting { attempt },
+            Outcome::Busy | Outcome::Failed(_) if began => Life::Over,
+            Outcome::Busy | Outcome::Failed(_) => Life::Waiting { attempt },
         };
     }
 
@@ -122,6 +127,7 @@ impl Witness {
                     return Err(Broken::Unaccounted { request });
                 }
             },
+            Effect::Reserve { .. } | Effect::Evict { .. } | Effect::Probe { .. } | Effect::Record(_) => {}
         }
         Ok(())
     }
@@ -139,40 +145,39 @@ impl Witness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Class, Submission};
-    use crate::effect::AbortReason;
-    use crate::ids::{ModelId, NodeId, TenantId};
-    use crate::time::At;
+    use crate::command::{Failure, Usage};
+    use crate::effect::{AbortReason, Affinity};
+    use crate::ids::{ModelId, NodeId};
+    use crate::requests::tests::submission;
     use crate::views::ModelLoad;
 
     const ONE: RequestId = RequestId(1);
     const UNACCOUNTED: Result<(), Broken> = Err(Broken::Unaccounted { request: ONE });
 
+    const FAILED: Outcome = Outcome::Failed(Failure::Reset);
+
     fn submit() -> Command {
-        Command::Submit(Submission {
-            request: ONE,
-            model: ModelId(1),
-            tenant: TenantId(1),
-            class: Class::Interactive,
-            prompt_tokens: 1,
-            max_tokens: 1,
-            arrived: At(0),
-            deadline: At(9),
-        })
+        Command::Submit(submission(1))
     }
 
     fn load(waiting: usize, running: usize) -> Load {
         let mut load = Load::default();
-        load.models.insert(ModelId(1), ModelLoad { waiting, running });
+        load.models.insert(ModelId(1), ModelLoad { waiting, running, ..ModelLoad::default() });
         load
     }
 
     fn dispatch(attempt: u32) -> Effect {
-        Effect::Dispatch { request: ONE, attempt: Attempt(attempt), node: NodeId(1) }
+        Effect::Dispatch {
+            request: ONE,
+            attempt: Attempt(attempt),
+            node: NodeId(1),
+            affinity: Affinity::Resident,
+            prefill_chunk: 512,
+        }
     }
 
     fn finished(attempt: u32, outcome: Outcome) -> Command {
-        Command::Finished { request: ONE, attempt: Attempt(attempt), outcome, generated: 1 }
+        Command::Finished { request: ONE, attempt: Attempt(attempt), outcome, usage: Usage::default() }
     }
 
     fn abort(attempt: u32) -> Effect {
@@ -190,14 +195,14 @@ mod tests {
     #[test]
     fn a_whole_life_is_in_order() {
         let mut witness = running();
-        let queued = Effect::Queued { request: ONE, position: 0, eta: None };
-        assert_eq!(witness.observe(&finished(1, Outcome::Failed), &[queued], &load(1, 0)), Ok(()));
+        let queued = Effect::Queued { request: ONE, position: 0, eta: None, loading: false };
+        assert_eq!(witness.observe(&finished(1, FAILED), &[queued], &load(1, 0)), Ok(()));
         assert_eq!(witness.observe(&Command::Wake, &[dispatch(2)], &load(0, 1)), Ok(()));
-        assert_eq!(witness.observe(&finished(1, Outcome::Failed), &[], &load(0, 1)), Ok(()));
+        assert_eq!(witness.observe(&finished(1, FAILED), &[], &load(0, 1)), Ok(()));
         let began = Command::Began { request: ONE, attempt: Attempt(2) };
         assert_eq!(witness.observe(&began, &[], &load(0, 1)), Ok(()));
         assert_eq!(witness.submitted_and_ended(), (1, 0));
-        assert_eq!(witness.observe(&finished(2, Outcome::Failed), &[], &load(0, 0)), Ok(()));
+        assert_eq!(witness.observe(&finished(2, FAILED), &[], &load(0, 0)), Ok(()));
         assert_eq!(witness.submitted_and_ended(), (1, 1));
     }
 
@@ -240,7 +245,7 @@ mod tests {
     fn a_refused_duplicate_ends_nothing_and_a_refusal_out_of_the_blue_is_noticed() {
         let duplicate = Effect::Refuse { request: ONE, refusal: Refusal::Duplicate };
         let mut witness = running();
-        assert_eq!(witness.observe(&submit(), &[duplicate], &load(0, 1)), Ok(()));
+        assert_eq!(witness.observe(&submit(), &[duplicate.clone()], &load(0, 1)), Ok(()));
         assert_eq!(witness.submitted_and_ended(), (1, 0));
         let mut witness = Witness::default();
         assert_eq!(witness.observe(&Command::Wake, &[duplicate], &load(0, 0)), UNACCOUNTED);

@@ -4,8 +4,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use scheduler::{
-    At, Attempt, Class, Command, ModelId, ModelReport, NodeId, NodeReport, Outcome, Rates, RequestId, Span,
-    Submission, TenantId,
+    At, Attempt, Block, Class, Command, Failure, Fingerprint, Measured, ModelId, ModelPolicy, ModelReport,
+    ModelState, NodeId, NodeReport, Outcome, ProbeNumber, ProbeResult, Rates, RequestId, ReservationId,
+    SessionKey, Span, StepSample, Submission, TenantId, Usage,
 };
 
 /// Few of each, so that they meet.
@@ -14,14 +15,53 @@ pub(crate) const MODELS: u32 = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    Wait { span: Span },
-    Submit { model: u32, prompt: u32, due: Span, late_by: Span },
-    Cancel { pick: usize },
-    Begin { pick: usize },
-    End { pick: usize, outcome: Outcome },
-    Report { node: u64, slots: [u32; 3] },
-    Lose { node: u64 },
-    Drain { node: u64, draining: bool },
+    Wait {
+        span: Span,
+    },
+    Submit {
+        model: u32,
+        tenant: u32,
+        batch: bool,
+        prompt: u32,
+        due: Span,
+        late_by: Span,
+    },
+    Cancel {
+        pick: usize,
+    },
+    Begin {
+        pick: usize,
+    },
+    End {
+        pick: usize,
+        outcome: Outcome,
+    },
+    /// How the node holds each model; the rest of its room is what they take.
+    Report {
+        node: u64,
+        held: [Held; 3],
+    },
+    /// The next answers to what the scheduler asked of the registry and of the canary.
+    Answer {
+        granted: bool,
+        result: ProbeResult,
+    },
+    Lose {
+        node: u64,
+    },
+    Drain {
+        node: u64,
+        draining: bool,
+    },
+}
+
+/// A model on a node of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    No,
+    Offered,
+    Loading,
+    Slots(u32),
 }
 
 pub(crate) fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -39,46 +79,83 @@ fn act() -> impl Strategy<Value = Act> {
     let spans = |longest_ms| (0..longest_ms).prop_map(Span::from_ms);
     prop_oneof![
         3 => spans(4_000_u64).prop_map(|span| Act::Wait { span }),
-        8 => (0..MODELS, 0..8_000_u32, spans(90_000), spans(9_000))
-            .prop_map(|(model, prompt, due, late_by)| Act::Submit { model, prompt, due, late_by }),
+        8 => (0..MODELS, 0..3_u32, proptest::bool::weighted(0.2), 0..8_000_u32, spans(90_000), spans(9_000))
+            .prop_map(|(model, tenant, batch, prompt, due, late_by)| Act::Submit { model, tenant, batch, prompt, due, late_by }),
         1 => pick.prop_map(|pick| Act::Cancel { pick }),
         3 => pick.prop_map(|pick| Act::Begin { pick }),
         6 => (pick, outcome()).prop_map(|(pick, outcome)| Act::End { pick, outcome }),
-        4 => (0..NODES, any::<[u8; 3]>()).prop_map(|(node, slots)| Act::Report { node, slots: slots.map(few) }),
+        4 => (0..NODES, any::<[u8; 3]>()).prop_map(|(node, held)| Act::Report { node, held: held.map(held_as) }),
+        2 => (proptest::bool::weighted(0.8), probe_result()).prop_map(|(granted, result)| Act::Answer { granted, result }),
         1 => (0..NODES).prop_map(|node| Act::Lose { node }),
         1 => (0..NODES, any::<bool>()).prop_map(|(node, draining)| Act::Drain { node, draining }),
     ]
 }
 
-/// 0 to 3, and 0 means that the model is absent.
-fn few(byte: u8) -> u32 {
-    u32::from(byte % 4)
+fn held_as(byte: u8) -> Held {
+    match byte % 8 {
+        0 | 1 => Held::No,
+        2 => Held::Offered,
+        3 => Held::Loading,
+        slots => Held::Slots(u32::from(slots - 3)),
+    }
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
-        Just(Outcome::Completed),
-        Just(Outcome::ClientGone),
-        Just(Outcome::Rejected),
-        Just(Outcome::Busy),
-        Just(Outcome::Failed),
+        3 => Just(Outcome::Completed),
+        1 => Just(Outcome::ClientGone),
+        1 => Just(Outcome::Rejected),
+        1 => Just(Outcome::Busy),
+        2 => failure().prop_map(Outcome::Failed),
     ]
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    prop_oneof![
+        Just(Failure::Reset),
+        Just(Failure::RuntimeExit),
+        Just(Failure::Hang),
+        Just(Failure::Corrupt),
+        Just(Failure::Internal),
+    ]
+}
+
+fn probe_result() -> impl Strategy<Value = ProbeResult> {
+    prop_oneof![2 => Just(ProbeResult::Passed), 1 => Just(ProbeResult::Mismatch), 1 => Just(ProbeResult::Failed)]
 }
 
 fn wild() -> impl Strategy<Value = Command> {
     let request = (0..6_u64).prop_map(RequestId);
     let attempt = (0..4_u32).prop_map(Attempt);
     let node = prop_oneof![(0..NODES), any::<u64>()].prop_map(NodeId);
-    let report = vec(wild_model(), 0..6).prop_map(|models| NodeReport { models });
+    let report = (prop_oneof![Just(0), Just(24_u64 << 30), any::<u64>()], vec(wild_model(), 0..6))
+        .prop_map(|(budget_bytes, models)| NodeReport { budget_bytes, models });
+    let model = (0..MODELS).prop_map(ModelId);
+    let usage = (any::<u32>(), any::<u32>(), any::<u64>()).prop_map(|(generated, cached_tokens, prefill)| {
+        Usage { generated, cached_tokens, prefill: Span(prefill) }
+    });
+    let pinned = proptest::collection::btree_set((0..NODES).prop_map(NodeId), 0..3);
+    let policy = (pinned, any::<u32>(), any::<u32>(), proptest::option::of(any::<u64>().prop_map(Span)))
+        .prop_map(|(pinned, replicas_min, replicas_max, idle_unload)| ModelPolicy {
+            pinned,
+            replicas_min,
+            replicas_max,
+            idle_unload,
+        });
     prop_oneof![
         4 => wild_submission().prop_map(Command::Submit),
         1 => request.clone().prop_map(|request| Command::Cancel { request }),
         2 => (request.clone(), attempt.clone()).prop_map(|(request, attempt)| Command::Began { request, attempt }),
-        4 => (request, attempt, outcome(), any::<u32>())
-            .prop_map(|(request, attempt, outcome, generated)| Command::Finished { request, attempt, outcome, generated }),
+        4 => (request, attempt, outcome(), usage)
+            .prop_map(|(request, attempt, outcome, usage)| Command::Finished { request, attempt, outcome, usage }),
         4 => (node.clone(), report).prop_map(|(node, report)| Command::NodeReported { node, report }),
         1 => node.clone().prop_map(|node| Command::NodeLost { node }),
-        1 => (node, any::<bool>()).prop_map(|(node, draining)| Command::NodeDraining { node, draining }),
+        1 => (node.clone(), any::<bool>()).prop_map(|(node, draining)| Command::NodeDraining { node, draining }),
+        1 => (0..4_u64, any::<bool>())
+            .prop_map(|(number, granted)| Command::Reserved { reservation: ReservationId(number), granted }),
+        1 => (0..4_u64, probe_result()).prop_map(|(number, result)| Command::Probed { probe: ProbeNumber(number), result }),
+        1 => (model, policy).prop_map(|(model, policy)| Command::Policy { model, policy }),
+        1 => (0..4_u32, any::<u32>()).prop_map(|(tenant, permille)| Command::Weight { tenant: TenantId(tenant), permille }),
         1 => Just(Command::Wake),
     ]
 }
@@ -86,8 +163,18 @@ fn wild() -> impl Strategy<Value = Command> {
 fn wild_submission() -> impl Strategy<Value = Submission> {
     let tokens = prop_oneof![0..1_000_u32, any::<u32>()];
     let deadline = prop_oneof![0..200_000_000_u64, any::<u64>()];
-    (0..6_u64, 0..MODELS, any::<u32>(), any::<bool>(), (tokens.clone(), tokens), (any::<u64>(), deadline))
-        .prop_map(|(request, model, tenant, batch, (prompt_tokens, max_tokens), (arrived, deadline))| {
+    let keys = (vec(0..3_u64, 0..4), proptest::option::of(0..3_u64), 0..4_u64);
+    let times = (any::<u64>(), deadline);
+    (0..6_u64, 0..MODELS, any::<u32>(), any::<bool>(), (tokens.clone(), tokens), times, keys).prop_map(
+        |(
+            request,
+            model,
+            tenant,
+            batch,
+            (prompt_tokens, max_tokens),
+            (arrived, deadline),
+            (blocks, session, print),
+        )| {
             Submission {
                 request: RequestId(request),
                 model: ModelId(model),
@@ -95,19 +182,46 @@ fn wild_submission() -> impl Strategy<Value = Submission> {
                 class: if batch { Class::Batch } else { Class::Interactive },
                 prompt_tokens,
                 max_tokens,
+                output_tokens: None,
+                blocks: blocks.into_iter().map(Block).collect(),
+                session: session.map(SessionKey),
+                fingerprint: Fingerprint(print),
                 arrived: At(arrived),
                 deadline: At(deadline),
             }
-        })
+        },
+    )
 }
 
 fn wild_model() -> impl Strategy<Value = ModelReport> {
     let slots = prop_oneof![0..4_u32, any::<u32>()];
-    (0..MODELS, slots, any::<(f32, f32, f32)>()).prop_map(|(model, slots, (prefill, step, slope))| {
-        ModelReport {
-            model: ModelId(model),
-            slots,
-            rates: Rates { prefill_tokens_per_s: prefill, step_ms: step, batch_slope: slope },
-        }
-    })
+    let state = prop_oneof![
+        Just(ModelState::Offered),
+        proptest::option::of(any::<u64>().prop_map(Span)).prop_map(|left| ModelState::Loading { left }),
+        Just(ModelState::Ready),
+        Just(ModelState::Unloading),
+        Just(ModelState::Failed),
+    ];
+    let sample = any::<(u32, f32, f32, f32)>().prop_map(|(steps, batch, kv_tokens, seconds)| StepSample {
+        steps,
+        batch,
+        kv_tokens,
+        seconds,
+    });
+    let measured = (vec(sample, 0..4), proptest::option::of(any::<u64>().prop_map(Span)))
+        .prop_map(|(steps, load)| Measured { steps, load });
+    (0..MODELS, state, slots, any::<(f32, f32, f32)>(), any::<(u32, u32, u64)>(), measured).prop_map(
+        |(model, state, slots, (prefill, step, slope), (kv_tokens, prefix_tokens, bytes), measured)| {
+            ModelReport {
+                model: ModelId(model),
+                state,
+                slots,
+                kv_tokens,
+                prefix_tokens,
+                bytes,
+                rates: Rates { prefill_tokens_per_s: prefill, step_ms: step, batch_slope: slope },
+                measured,
+            }
+        },
+    )
 }

@@ -15,9 +15,9 @@ mod world;
 #[cfg(test)]
 mod laws {
     use proptest::prelude::*;
-    use scheduler::{At, Attempt, Command, Effect, Refusal, Span, Standing};
+    use scheduler::{At, Attempt, Command, Effect, Limits, Refusal, Span, Standing};
 
-    use crate::act::{Act, acts, wild_commands};
+    use crate::act::{Act, Held, acts, wild_commands};
     use crate::world::World;
 
     proptest! {
@@ -53,19 +53,20 @@ mod laws {
             prop_assert_eq!(second.scheduler.next_deadline(), first.scheduler.next_deadline());
         }
 
+        /// Small work overtakes large work, and one that holds back for a better node is overtaken, both by a bounded time.
         #[test]
-        fn no_newcomer_overtakes_another_for_the_same_model(acts in acts()) {
+        fn nobody_is_overtaken_by_whoever_came_much_later(acts in acts()) {
+            let limits = Limits::default();
+            let patience = limits.handicap_max + limits.hold_max;
             let mut world = World::default();
             for act in acts {
                 for effect in world.play(act)? {
                     let Effect::Dispatch { request, attempt: Attempt(1), .. } = effect else { continue };
-                    let place = |request| world.mirror.submission(request).map(|new| (new.model, new.arrived, new.request));
-                    let (model, arrived, _) = place(request).expect("submitted");
-                    for (other_model, since, other) in world.mirror.newcomers_waiting().filter_map(place) {
-                        prop_assert!(
-                            other_model != model || (arrived, request) < (since, other),
-                            "{:?} overtook {:?}", request, other
-                        );
+                    let started = world.mirror.submission(request).expect("submitted").clone();
+                    let waiting = world.mirror.newcomers_waiting().filter_map(|other| world.mirror.submission(other));
+                    for other in waiting {
+                        let alike = (other.model, other.tenant, other.class) == (started.model, started.tenant, started.class);
+                        prop_assert!(!alike || started.arrived <= other.arrived + patience, "{:?} overtook {:?}", request, other.request);
                     }
                 }
             }
@@ -107,9 +108,16 @@ mod laws {
                     match effect {
                         Effect::Dispatch { request, .. } => prop_assert!(world.mirror.failures(request) <= 2),
                         Effect::Refuse { request, refusal: Refusal::NodeLost } => {
-                            prop_assert_eq!(world.mirror.failures(request), 3);
+                            // After two, when its runtimes died of it or beside it.
+                            prop_assert!((2..=3).contains(&world.mirror.failures(request)));
                         }
-                        Effect::Queued { .. } | Effect::Refuse { .. } | Effect::Abort { .. } => {}
+                        Effect::Queued { .. }
+                        | Effect::Refuse { .. }
+                        | Effect::Abort { .. }
+                        | Effect::Reserve { .. }
+                        | Effect::Evict { .. }
+                        | Effect::Probe { .. }
+                        | Effect::Record(_) => {}
                     }
                 }
             }
@@ -122,11 +130,16 @@ mod laws {
                 world.play(act)?;
             }
             let mut wakes = 0;
-            while let Some((at, _)) = world.scheduler.next_deadline() {
+            // Breakers and the places of models are looked at for ever, as long as there are nodes.
+            while let Some((at, why)) = world.scheduler.next_deadline() {
+                let (submitted, ended) = world.witness.submitted_and_ended();
+                if submitted == ended {
+                    break;
+                }
                 prop_assert!(at > world.now, "a wake-up for the past");
                 world.apply(at, Command::Wake)?;
                 wakes += 1;
-                prop_assert!(wakes < 1_000, "the scheduler never comes to rest");
+                prop_assert!(wakes < 5_000, "the scheduler never comes to rest, now for {:?}", why);
             }
             let (submitted, ended) = world.witness.submitted_and_ended();
             prop_assert_eq!(submitted, ended);
@@ -144,13 +157,14 @@ mod laws {
             let mut said = Vec::new();
             for effect in effects {
                 match effect {
-                    Effect::Dispatch { request, attempt, node } => said.push((request, Some((attempt, node)))),
-                    Effect::Queued { request, position, eta } => {
+                    Effect::Dispatch { request, attempt, node, .. } => said.push((request, Some((attempt, node)))),
+                    Effect::Queued { request, position, eta, loading } => {
                         let known = world.scheduler.position(request).expect("it waits");
-                        prop_assert_eq!((position, eta), (known.ahead, known.eta));
+                        prop_assert_eq!((position, eta, loading), (known.ahead, known.eta, known.loading));
                         said.push((request, None));
                     }
                     Effect::Refuse { .. } | Effect::Abort { .. } => prop_assert!(false, "nothing ends by resuming"),
+                    Effect::Reserve { .. } | Effect::Evict { .. } | Effect::Probe { .. } | Effect::Record(_) => {}
                 }
             }
             said.sort();
@@ -170,7 +184,7 @@ mod laws {
                     (Standing::Waiting { ahead, eta }, None) => {
                         let position = world.scheduler.position(request).expect("it waits");
                         prop_assert_eq!((ahead, eta), (position.ahead, position.eta));
-                        prop_assert!(verdict.candidates.iter().all(|candidate| candidate.gate.is_some()));
+
                     }
                     (Standing::Dispatched { attempt, node }, Some(run)) => {
                         prop_assert_eq!((attempt, node), run);
@@ -216,10 +230,24 @@ mod laws {
     fn a_history_reaches_every_kind_of_effect() {
         let mut world = World::default();
         let mut effects = Vec::new();
-        let late = Act::Submit { model: 0, prompt: 100_000, due: Span::from_s(1), late_by: Span::ZERO };
-        let submit = Act::Submit { model: 0, prompt: 100, due: Span::from_s(60), late_by: Span::ZERO };
+        let late = Act::Submit {
+            model: 0,
+            tenant: 0,
+            batch: false,
+            prompt: 100_000,
+            due: Span::from_s(1),
+            late_by: Span::ZERO,
+        };
+        let submit = Act::Submit {
+            model: 0,
+            tenant: 0,
+            batch: false,
+            prompt: 100,
+            due: Span::from_s(60),
+            late_by: Span::ZERO,
+        };
         let story = [
-            Act::Report { node: 0, slots: [1, 0, 0] },
+            Act::Report { node: 0, held: [Held::Slots(1), Held::No, Held::No] },
             submit.clone(),
             submit,
             late,
@@ -234,10 +262,11 @@ mod laws {
             Effect::Queued { .. } => 1,
             Effect::Refuse { .. } => 2,
             Effect::Abort { .. } => 3,
+            Effect::Reserve { .. } | Effect::Evict { .. } | Effect::Probe { .. } | Effect::Record(_) => 4,
         };
         let mut kinds: Vec<_> = effects.iter().map(kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        assert_eq!(kinds, [0, 1, 2, 3]);
+        assert_eq!(kinds, [0, 1, 2, 3, 4]);
     }
 }

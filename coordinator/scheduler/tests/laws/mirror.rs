@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::{
-    At, Attempt, Command, Effect, ModelId, NodeId, NodeReport, Outcome, Refusal, RequestId, Submission,
+    At, Attempt, Command, Effect, ModelId, ModelState, NodeId, NodeReport, Outcome, Refusal, RequestId,
+    Submission,
 };
 
 #[derive(Default)]
@@ -49,7 +50,12 @@ impl Mirror {
             Command::NodeDraining { node, draining: false } => {
                 self.draining.remove(node);
             }
-            Command::Wake => {}
+            Command::Reserved { .. }
+            | Command::Probed { .. }
+            | Command::Policy { .. }
+            | Command::Weight { .. }
+            | Command::Recall(_)
+            | Command::Wake => {}
         }
         effects.iter().for_each(|effect| self.effect(effect));
     }
@@ -63,7 +69,9 @@ impl Mirror {
     }
 
     pub(crate) fn holds(&self, node: NodeId, model: ModelId) -> bool {
-        self.nodes.get(&node).is_some_and(|report| report.models.iter().any(|held| held.model == model))
+        self.nodes.get(&node).is_some_and(|report| {
+            report.models.iter().any(|held| held.model == model && held.state == ModelState::Ready)
+        })
     }
 
     pub(crate) fn drains(&self, node: NodeId) -> bool {
@@ -113,19 +121,20 @@ impl Mirror {
 
     fn submitted(&mut self, now: At, submission: &Submission) {
         if !self.alive.contains_key(&submission.request) {
-            let submission = Submission { arrived: submission.arrived.min(now), ..*submission };
-            self.seen.insert(submission.request, submission);
-            self.failures.remove(&submission.request);
-            self.alive.insert(submission.request, Life::default());
+            let request = submission.request;
+            let submission = Submission { arrived: submission.arrived.min(now), ..submission.clone() };
+            self.seen.insert(request, submission);
+            self.failures.remove(&request);
+            self.alive.insert(request, Life::default());
         }
     }
 
     fn finished(&mut self, request: RequestId, attempt: Attempt, outcome: Outcome) {
         let Some(life) = self.alive.get_mut(&request).filter(|life| life.runs(attempt)) else { return };
-        let again = matches!(outcome, Outcome::Busy | Outcome::Failed) && !life.began;
+        let again = matches!(outcome, Outcome::Busy | Outcome::Failed(_)) && !life.began;
         if again {
             let run = life.run.take();
-            if outcome == Outcome::Failed {
+            if matches!(outcome, Outcome::Failed(_)) {
                 self.failures.entry(request).or_default().extend(run.map(|(_, node)| node));
             }
         } else {
@@ -136,7 +145,8 @@ impl Mirror {
     /// Wild reports may name a model twice or come from more nodes than are admitted; the laws that read the nodes draw none.
     fn reported(&mut self, node: NodeId, report: &NodeReport) {
         self.nodes.insert(node, report.clone());
-        let held: BTreeSet<ModelId> = report.models.iter().map(|model| model.model).collect();
+        let ready = report.models.iter().filter(|model| model.state == ModelState::Ready);
+        let held: BTreeSet<ModelId> = ready.map(|model| model.model).collect();
         self.give_back(|model, on| on == node && !held.contains(&model));
     }
 
@@ -152,17 +162,18 @@ impl Mirror {
     }
 
     fn effect(&mut self, effect: &Effect) {
-        match *effect {
-            Effect::Dispatch { request, attempt, node } => {
-                if let Some(life) = self.alive.get_mut(&request) {
+        match effect {
+            Effect::Dispatch { request, attempt, node, .. } => {
+                if let Some(life) = self.alive.get_mut(request) {
                     life.dispatches += 1;
-                    life.run = Some((attempt, node));
+                    life.run = Some((*attempt, *node));
                 }
             }
             Effect::Queued { .. } | Effect::Refuse { refusal: Refusal::Duplicate, .. } => {}
             Effect::Refuse { request, .. } | Effect::Abort { request, .. } => {
-                self.alive.remove(&request);
+                self.alive.remove(request);
             }
+            Effect::Reserve { .. } | Effect::Evict { .. } | Effect::Probe { .. } | Effect::Record(_) => {}
         }
     }
 }

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use scheduler::{
-    At, Candidate, Class, Command, Limits, ModelId, ModelReport, NodeId, NodeReport, Rates, RequestId,
-    Scheduler, Span, Submission, TenantId, Terms,
+    At, Candidate, Class, Command, Fingerprint, Limits, Measured, ModelId, ModelReport, ModelState, NodeId,
+    NodeReport, Rates, RequestId, Scheduler, Span, Submission, TenantId, Terms,
 };
 
 const MODEL: ModelId = ModelId(1);
@@ -25,15 +25,39 @@ fn submission(request: u64, prompt_tokens: u32, max_tokens: u32) -> Submission {
         class: Class::Interactive,
         prompt_tokens,
         max_tokens,
+        output_tokens: None,
+        blocks: [].into(),
+        session: None,
+        fingerprint: Fingerprint(request),
         arrived: At(0),
         deadline: At(u64::MAX),
     }
 }
 
 fn room(nodes: &[Rates], slots: u32) -> Scheduler {
-    let mut scheduler = Scheduler::new(Limits::default());
+    // As wide as their slots, and nobody holds back: these laws are about the score.
+    let mut limits = Limits {
+        bind_ahead: Span::from_s(3_600),
+        hold_max: Span::ZERO,
+        fresh_width: 256,
+        inter_token_target: Span::from_s(3_600),
+        ..Limits::default()
+    };
+    limits.rates_learning.gain_min = 0.0;
+    limits.overload.full = Span::from_s(1_000_000);
+    let mut scheduler = Scheduler::new(limits);
     for (node, rates) in (1..).zip(nodes) {
-        let report = NodeReport { models: vec![ModelReport { model: MODEL, slots, rates: *rates }] };
+        let model = ModelReport {
+            model: MODEL,
+            state: ModelState::Ready,
+            slots,
+            kv_tokens: 0,
+            prefix_tokens: 0,
+            bytes: 0,
+            rates: *rates,
+            measured: Measured::default(),
+        };
+        let report = NodeReport { budget_bytes: 0, models: vec![model] };
         scheduler.apply(At(0), Command::NodeReported { node: NodeId(node), report }, &mut Vec::new());
     }
     scheduler
@@ -41,8 +65,9 @@ fn room(nodes: &[Rates], slots: u32) -> Scheduler {
 
 /// Submits and returns how the nodes looked to the request, the chosen one first.
 fn ask(scheduler: &mut Scheduler, submission: Submission) -> Result<Vec<Candidate>, TestCaseError> {
+    let request = submission.request;
     scheduler.apply(At(0), Command::Submit(submission), &mut Vec::new());
-    let verdict = scheduler.explain(submission.request);
+    let verdict = scheduler.explain(request);
     verdict.map(|verdict| verdict.candidates).ok_or_else(|| TestCaseError::fail("no verdict"))
 }
 

@@ -1,14 +1,16 @@
 //! A scheduler with what surrounds it: a clock, gateways that know which attempts run, and a witness. Turns acts into commands
 //! and checks the invariants after each.
 
+use std::collections::VecDeque;
+
 use proptest::test_runner::TestCaseError;
 use scheduler::witness::Witness;
 use scheduler::{
-    At, Class, Command, Effect, Limits, ModelId, ModelReport, NodeId, NodeReport, Rates, RequestId,
-    Scheduler, Span, Submission, TenantId, invariants,
+    At, Class, Command, Effect, Fingerprint, Limits, Measured, ModelId, ModelReport, ModelState, NodeId,
+    NodeReport, Rates, RequestId, Scheduler, Span, Submission, TenantId, Usage, invariants,
 };
 
-use crate::act::Act;
+use crate::act::{Act, Held};
 use crate::mirror::Mirror;
 
 pub(crate) struct World {
@@ -18,6 +20,8 @@ pub(crate) struct World {
     pub(crate) now: At,
     pub(crate) history: Vec<(At, Command, Vec<Effect>)>,
     requests: u64,
+    /// Reservations and probes that were asked for and not answered.
+    asked: VecDeque<Effect>,
 }
 
 impl Default for World {
@@ -31,6 +35,7 @@ impl Default for World {
             now: At(0),
             history: Vec::new(),
             requests: 0,
+            asked: VecDeque::new(),
         }
     }
 }
@@ -42,19 +47,29 @@ impl World {
                 self.now = self.now + span;
                 Some(Command::Wake)
             }
-            Act::Submit { model, prompt, due, late_by } => Some(self.submit(model, prompt, due, late_by)),
+            Act::Submit { model, tenant, batch, prompt, due, late_by } => {
+                let class = if batch { Class::Batch } else { Class::Interactive };
+                Some(self.submit(model, tenant, class, prompt, due, late_by))
+            }
             Act::Cancel { pick } => self.mirror.pick_alive(pick).map(|request| Command::Cancel { request }),
             Act::Begin { pick } => {
                 self.mirror.pick_running(pick).map(|(request, attempt)| Command::Began { request, attempt })
             }
             Act::End { pick, outcome } => self.mirror.pick_running(pick).map(|(request, attempt)| {
-                Command::Finished { request, attempt, outcome, generated: prompt_like(request) }
+                let usage = Usage { generated: any_length(request), ..Usage::default() };
+                Command::Finished { request, attempt, outcome, usage }
             }),
-            Act::Report { node, slots } => {
-                let models = (0..).zip(slots).filter(|(_, slots)| *slots > 0);
-                let models = models.map(|(model, slots)| resident(node, model, slots)).collect();
-                Some(Command::NodeReported { node: NodeId(node), report: NodeReport { models } })
+            Act::Report { node, held } => {
+                let models =
+                    (0..).zip(held).filter_map(|(model, held)| resident(node, model, held)).collect();
+                let report = NodeReport { budget_bytes: BUDGET_BYTES, models };
+                Some(Command::NodeReported { node: NodeId(node), report })
             }
+            Act::Answer { granted, result } => self.asked.pop_front().and_then(|asked| match asked {
+                Effect::Reserve { reservation, .. } => Some(Command::Reserved { reservation, granted }),
+                Effect::Probe { probe, .. } => Some(Command::Probed { probe, result }),
+                _ => None,
+            }),
             Act::Lose { node } => Some(Command::NodeLost { node: NodeId(node) }),
             Act::Drain { node, draining } => Some(Command::NodeDraining { node: NodeId(node), draining }),
         };
@@ -71,33 +86,66 @@ impl World {
         invariants::check(&self.scheduler, &effects).map_err(fail)?;
         self.witness.observe(&command, &effects, &self.scheduler.load()).map_err(fail)?;
         self.mirror.observe(self.now, &command, &effects);
+        let asked =
+            effects.iter().filter(|effect| matches!(effect, Effect::Reserve { .. } | Effect::Probe { .. }));
+        self.asked.extend(asked.cloned());
         self.history.push((at, command, effects.clone()));
         Ok(effects)
     }
 
-    fn submit(&mut self, model: u32, prompt_tokens: u32, due: Span, late_by: Span) -> Command {
+    fn submit(
+        &mut self,
+        model: u32,
+        tenant: u32,
+        class: Class,
+        prompt_tokens: u32,
+        due: Span,
+        late_by: Span,
+    ) -> Command {
         self.requests += 1;
         Command::Submit(Submission {
             request: RequestId(self.requests),
             model: ModelId(model),
-            tenant: TenantId(1),
-            class: Class::Interactive,
+            tenant: TenantId(tenant),
+            class,
             prompt_tokens,
             max_tokens: 200,
+            output_tokens: None,
+            blocks: [].into(),
+            session: None,
+            fingerprint: Fingerprint(self.requests),
             arrived: At(self.now.0.saturating_sub(late_by.0)),
             deadline: self.now + due,
         })
     }
 }
 
+/// Two of the world's models fit.
+const BUDGET_BYTES: u64 = 20;
+const MODEL_BYTES: u64 = 8;
+
 /// Any length will do, as long as it is the same each time.
-fn prompt_like(request: RequestId) -> u32 {
+fn any_length(request: RequestId) -> u32 {
     u32::try_from(request.0 * 37 % 500).expect("small")
 }
 
 /// Nodes differ: the higher the number, the faster.
-fn resident(node: u64, model: u32, slots: u32) -> ModelReport {
+fn resident(node: u64, model: u32, held: Held) -> Option<ModelReport> {
     let speed = 1.0 + node as f32;
-    let rates = Rates { prefill_tokens_per_s: 300.0 * speed, step_ms: 60.0 / speed, batch_slope: 0.3 };
-    ModelReport { model: ModelId(model), slots, rates }
+    let (state, slots) = match held {
+        Held::No => return None,
+        Held::Offered => (ModelState::Offered, 0),
+        Held::Loading => (ModelState::Loading { left: Some(Span::from_s(3)) }, 0),
+        Held::Slots(slots) => (ModelState::Ready, slots),
+    };
+    Some(ModelReport {
+        model: ModelId(model),
+        state,
+        slots,
+        kv_tokens: 20_000,
+        prefix_tokens: 0,
+        bytes: MODEL_BYTES,
+        rates: Rates { prefill_tokens_per_s: 300.0 * speed, step_ms: 60.0 / speed, batch_slope: 0.3 },
+        measured: Measured::default(),
+    })
 }

@@ -1,8 +1,9 @@
 //! One step of a scenario, read from its line. Owns the vocabulary; `README.md` lists it for people.
 
 use scheduler::{
-    At, Attempt, Class, Command, Limits, ModelReport, NodeReport, Outcome, Rates, RequestId, Span,
-    Submission, TenantId,
+    At, Attempt, Block, Class, Command, Failure, Fingerprint, Limits, Measured, ModelId, ModelPolicy,
+    ModelReport, ModelState, NodeId, NodeReport, Outcome, ProbeNumber, ProbeResult, Rates, RequestId,
+    ReservationId, SessionKey, Span, Submission, TenantId, Usage,
 };
 
 use crate::cast::{self, Cast};
@@ -11,9 +12,12 @@ use crate::cast::{self, Cast};
 pub(crate) enum Step {
     Apply(Command),
     Explain(RequestId),
+    ExplainModel(ModelId),
+    ExplainNode(NodeId),
     Position(RequestId),
     NextWake,
     Load,
+    Queue,
     Resume,
 }
 
@@ -24,8 +28,11 @@ pub(crate) fn read(text: &str, at: At, cast: &mut Cast) -> Result<Step, String> 
         ["time", "passes"] => Ok(Step::Apply(Command::Wake)),
         ["next", "wake-up?"] => Ok(Step::NextWake),
         ["load?"] => Ok(Step::Load),
+        ["queue?"] => Ok(Step::Queue),
         ["resume"] => Ok(Step::Resume),
         ["explain", "request", number] => cast::request(number).map(Step::Explain),
+        ["explain", "model", name] => Ok(Step::ExplainModel(cast.model(name))),
+        ["explain", name] => cast::node(name).map(Step::ExplainNode),
         ["position", "of", "request", number] => cast::request(number).map(Step::Position),
         ["request", number, "for", rest @ ..] => submit(number, &rest.join(" "), at, cast).map(Step::Apply),
         ["request", number, "is", "cancelled"] => {
@@ -33,6 +40,29 @@ pub(crate) fn read(text: &str, at: At, cast: &mut Cast) -> Result<Step, String> 
         }
         ["request", number, "attempt", attempt, rest @ ..] => {
             attempt_event(cast::request(number)?, attempt, &rest.join(" ")).map(Step::Apply)
+        }
+        ["tenant", number, "has", "weight", weight] => {
+            let permille = (real::<f64>(weight)? * 1e3) as u32;
+            Ok(Step::Apply(Command::Weight { tenant: TenantId(whole(number)?), permille }))
+        }
+        ["registry", answer, "reservation", number] => {
+            let granted = one_of(answer, &[("grants", true), ("refuses", false)])?;
+            Ok(Step::Apply(Command::Reserved { reservation: ReservationId(whole(number)?), granted }))
+        }
+        ["probe", number, result] => {
+            let results = [
+                ("passes", ProbeResult::Passed),
+                ("mismatches", ProbeResult::Mismatch),
+                ("fails", ProbeResult::Failed),
+            ];
+            Ok(Step::Apply(Command::Probed {
+                probe: ProbeNumber(whole(number)?),
+                result: one_of(result, &results)?,
+            }))
+        }
+        ["model", name, "wants", rest @ ..] => {
+            let policy = policy(&rest.join(" "))?;
+            Ok(Step::Apply(Command::Policy { model: cast.model(name), policy }))
         }
         [node, "is", "lost"] => Ok(Step::Apply(Command::NodeLost { node: cast::node(node)? })),
         [node, "drains"] => drain(node, true),
@@ -50,13 +80,18 @@ fn drain(node: &str, draining: bool) -> Result<Step, String> {
 fn submit(number: &str, rest: &str, at: At, cast: &mut Cast) -> Result<Command, String> {
     let mut parts = rest.split(", ");
     let model = parts.next().and_then(|first| first.strip_suffix(" arrives")).ok_or("a request `arrives`")?;
+    let request = cast::request(number)?;
     let mut submission = Submission {
-        request: cast::request(number)?,
+        request,
         model: cast.model(model),
         tenant: TenantId(1),
         class: Class::Interactive,
         prompt_tokens: 1_000,
         max_tokens: 100,
+        output_tokens: None,
+        blocks: [].into(),
+        session: None,
+        fingerprint: Fingerprint(request.0),
         arrived: at,
         deadline: at + Span::from_s(600),
     };
@@ -69,6 +104,17 @@ fn submit(number: &str, rest: &str, at: At, cast: &mut Cast) -> Result<Command, 
             submission.deadline = at + span(time)?;
         } else if let Some(time) = part.strip_prefix("waiting since ") {
             submission.arrived = At(0) + span(time)?;
+        } else if let Some(tenant) = part.strip_prefix("tenant ") {
+            submission.tenant = TenantId(whole(tenant)?);
+        } else if part == "batch" {
+            submission.class = Class::Batch;
+        } else if let Some(blocks) = part.strip_prefix("blocks ") {
+            submission.blocks =
+                blocks.split(' ').map(|block| whole(block).map(Block)).collect::<Result<_, _>>()?;
+        } else if let Some(session) = part.strip_prefix("session ") {
+            submission.session = Some(SessionKey(whole(session)?));
+        } else if let Some(twin) = part.strip_prefix("the same as request ") {
+            submission.fingerprint = Fingerprint(whole(twin)?);
         } else {
             return Err(format!("`{part}` says nothing about a request"));
         }
@@ -78,58 +124,145 @@ fn submit(number: &str, rest: &str, at: At, cast: &mut Cast) -> Result<Command, 
 
 fn attempt_event(request: RequestId, attempt: &str, event: &str) -> Result<Command, String> {
     let attempt = Attempt(whole(attempt)?);
-    let finished = |outcome, generated| Command::Finished { request, attempt, outcome, generated };
+    let finished = |outcome, usage| Command::Finished { request, attempt, outcome, usage };
+    let failed = |failure| Ok(finished(Outcome::Failed(failure), Usage::default()));
     match event {
         "begins" => Ok(Command::Began { request, attempt }),
-        "fails" => Ok(finished(Outcome::Failed, 0)),
-        "is told busy" => Ok(finished(Outcome::Busy, 0)),
-        "is rejected" => Ok(finished(Outcome::Rejected, 0)),
-        "loses its client" => Ok(finished(Outcome::ClientGone, 0)),
-        "completes" => Ok(finished(Outcome::Completed, 100)),
+        "fails" => failed(Failure::Reset),
+        "loses its runtime" => failed(Failure::RuntimeExit),
+        "hangs" => failed(Failure::Hang),
+        "sends garbage" => failed(Failure::Corrupt),
+        "is told busy" => Ok(finished(Outcome::Busy, Usage::default())),
+        "is rejected" => Ok(finished(Outcome::Rejected, Usage::default())),
+        "loses its client" => Ok(finished(Outcome::ClientGone, Usage::default())),
+        "completes" => Ok(finished(Outcome::Completed, Usage { generated: 100, ..Usage::default() })),
         _ => {
-            let tokens = event.strip_prefix("completes with ").and_then(|rest| rest.strip_suffix(" tokens"));
-            tokens
-                .ok_or(format!("`{event}` does not happen to attempts"))
-                .and_then(whole)
-                .map(|tokens| finished(Outcome::Completed, tokens))
+            let parts = event
+                .strip_prefix("completes with ")
+                .ok_or(format!("`{event}` does not happen to attempts"))?;
+            usage(parts).map(|usage| finished(Outcome::Completed, usage))
         }
     }
 }
 
-/// `nothing`, or `qwen with 2 slots, prefill 500, step 40, slope 0.5; llama with 1 slots`
-fn holds(node: &str, rest: &str, cast: &mut Cast) -> Result<Command, String> {
-    let mut models = Vec::new();
-    for text in rest.split("; ").filter(|text| *text != "nothing") {
-        models.push(model(text, cast)?);
+/// `80 tokens, 256 cached, prefill 0.5 s`
+fn usage(text: &str) -> Result<Usage, String> {
+    let mut usage = Usage::default();
+    for part in text.split(", ") {
+        if let Some(tokens) = part.strip_suffix(" tokens") {
+            usage.generated = whole(tokens)?;
+        } else if let Some(tokens) = part.strip_suffix(" cached") {
+            usage.cached_tokens = whole(tokens)?;
+        } else if let Some(time) = part.strip_prefix("prefill ") {
+            usage.prefill = span(time)?;
+        } else {
+            return Err(format!("`{part}` says nothing about an answer"));
+        }
     }
-    Ok(Command::NodeReported { node: cast::node(node)?, report: NodeReport { models } })
+    Ok(usage)
+}
+
+/// `to stay on mini-1`, `at least 1 replica`, `at most 3 replicas`, `to go after 60 s idle`
+fn policy(text: &str) -> Result<ModelPolicy, String> {
+    let mut policy = ModelPolicy::default();
+    for part in text.split(", ") {
+        match part.split(' ').collect::<Vec<_>>().as_slice() {
+            ["to", "stay", "on", node] => {
+                policy.pinned.insert(cast::node(node)?);
+            }
+            ["at", "least", count, _] => policy.replicas_min = whole(count)?,
+            ["at", "most", count, _] => policy.replicas_max = whole(count)?,
+            ["to", "go", "after", number, unit, "idle"] => {
+                policy.idle_unload = Some(span(&format!("{number} {unit}"))?);
+            }
+            _ => return Err(format!("`{part}` is no policy")),
+        }
+    }
+    Ok(policy)
+}
+
+fn one_of<T: Copy>(word: &str, known: &[(&str, T)]) -> Result<T, String> {
+    let found = known.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
+    found.ok_or_else(|| format!("`{word}` is not understood here"))
+}
+
+/// `nothing`, or `qwen with 2 slots, prefill 500, step 40, slope 0.5; llama offered, 6 GiB; 16 GiB in all`
+fn holds(node: &str, rest: &str, cast: &mut Cast) -> Result<Command, String> {
+    let mut report = NodeReport::default();
+    for text in rest.split("; ").filter(|text| *text != "nothing") {
+        match text.strip_suffix(" in all") {
+            Some(budget) => report.budget_bytes = bytes(budget)?,
+            None => report.models.push(model(text, cast)?),
+        }
+    }
+    Ok(Command::NodeReported { node: cast::node(node)?, report })
 }
 
 fn model(text: &str, cast: &mut Cast) -> Result<ModelReport, String> {
-    let (name, rest) = text.split_once(" with ").ok_or("a node holds a model `with` slots")?;
+    let (name, rest) = text.split_once(' ').ok_or("a model has a name and something to say of it")?;
     let mut report = ModelReport {
         model: cast.model(name),
+        state: ModelState::Ready,
         slots: 0,
+        kv_tokens: 0,
+        prefix_tokens: 0,
+        bytes: 0,
         rates: Rates { prefill_tokens_per_s: 1_000.0, step_ms: 20.0, batch_slope: 0.25 },
+        measured: Measured::default(),
     };
-    for part in rest.split(", ") {
+    for part in rest.strip_prefix("with ").unwrap_or(rest).split(", ") {
         match part.split_once(' ') {
             Some((slots, "slots" | "slot")) => report.slots = whole(slots)?,
             Some(("prefill", rate)) => report.rates.prefill_tokens_per_s = real(rate)?,
             Some(("step", ms)) => report.rates.step_ms = real(ms)?,
             Some(("slope", share)) => report.rates.batch_slope = real(share)?,
+            Some(("room", tokens)) => report.kv_tokens = whole(tokens)?,
+            Some(("cache", tokens)) => report.prefix_tokens = whole(tokens)?,
+            Some(("ready", time)) => {
+                report.state =
+                    ModelState::Loading { left: Some(span(time.strip_prefix("in ").unwrap_or(time))?) };
+            }
+            Some((_, "GiB")) => report.bytes = bytes(part)?,
+            None if part == "offered" => report.state = ModelState::Offered,
+            None if part == "loading" => report.state = ModelState::Loading { left: None },
+            None if part == "unloading" => report.state = ModelState::Unloading,
+            None if part == "broken" => report.state = ModelState::Failed,
             Some(_) | None => return Err(format!("`{part}` says nothing about a model")),
         }
     }
     Ok(report)
 }
 
+/// `6 GiB`
+fn bytes(text: &str) -> Result<u64, String> {
+    let number = text.strip_suffix(" GiB").ok_or(format!("`{text}` is not an amount of memory"))?;
+    Ok((real::<f64>(number)? * f64::from(1 << 30)) as u64)
+}
+
 /// `limits: waiting 2, redispatches 1`
 pub(crate) fn limits(text: &str) -> Result<Limits, String> {
-    // Prompts in scenarios are short: a plain linear prefill keeps the numbers easy to follow.
-    let mut limits = Limits { attention_tokens: 0, prefill_overhead: Span::ZERO, ..Limits::default() };
+    // Numbers that can be checked in the head: no overhead, no attention, no KV reads. And one rule at a time: a story says when
+    // it is about small before large, holding back, or prompts that wait for one another.
+    let mut limits = Limits {
+        prefill_overhead: Span::ZERO,
+        attention_tokens: 0,
+        size_handicap: 0,
+        hold_max: Span::ZERO,
+        bind_ahead: Span::from_s(3_600),
+        inter_token_target: Span::from_s(3_600),
+        fresh_width: 256,
+        ..Limits::default()
+    };
+    limits.rates_learning.kv_tokens = u32::MAX;
+    limits.rates_learning.gain_min = 0.0;
     for part in text.split(", ").filter(|part| !part.is_empty()) {
         match part.split_once(' ') {
+            Some(("bind", time)) => limits.bind_ahead = span(time)?,
+            Some(("hold", time)) => limits.hold_max = span(time)?,
+            Some(("handicap", factor)) => limits.size_handicap = whole(factor)?,
+            Some(("aging", time)) => limits.batch_ageing = span(time)?,
+            Some(("fresh", width)) => limits.fresh_width = whole(width)?,
+            Some(("gain", permille)) => limits.rates_learning.gain_min = real::<f64>(permille)? / 1e3,
             Some(("waiting", count)) => limits.waiting_max = whole(count)?,
             Some(("redispatches", count)) => limits.redispatches_max = whole(count)?,
             Some(("nodes", count)) => limits.nodes_max = whole(count)?,

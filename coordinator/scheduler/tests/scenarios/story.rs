@@ -61,6 +61,18 @@ impl Story {
                 Some(verdict) => verdict.words(&self.cast).lines().map(str::to_owned).collect(),
                 None => vec!["= nothing is known of it".to_owned()],
             }),
+            Step::ExplainModel(model) => {
+                Ok(self.scheduler.explain_model(model, &self.cast).lines().map(str::to_owned).collect())
+            }
+            Step::ExplainNode(node) => {
+                Ok(self.scheduler.explain_node(node, &self.cast).lines().map(str::to_owned).collect())
+            }
+            Step::Queue => Ok(self
+                .scheduler
+                .waiting(99)
+                .iter()
+                .map(|waiting| format!("= {}", words::waiting(waiting)))
+                .collect()),
             Step::Position(request) => {
                 Ok(vec![format!("= {}", words::position(self.scheduler.position(request)))])
             }

@@ -1,26 +1,56 @@
 //! Effects and answers as the lines of a scenario.
 
-use scheduler::{AbortReason, At, Effect, Load, Names, Position, Refusal, Span, Why};
+use scheduler::{
+    AbortReason, Affinity, At, Class, Effect, Load, Names, Position, Refusal, Rung, Span, Waiting, Why,
+};
 
 pub(crate) fn effect(effect: &Effect, names: &dyn Names) -> String {
-    match *effect {
-        Effect::Dispatch { request, attempt, node } => {
-            format!("request {} attempt {}: run on {}", request.0, attempt.0, names.node(node))
+    match effect {
+        Effect::Dispatch { request, attempt, node, affinity, .. } => {
+            let drawn = match affinity {
+                Affinity::Prefix => ", which has its prefix",
+                Affinity::Session => ", which has seen its session",
+                Affinity::Resident => "",
+            };
+            format!("request {} attempt {}: run on {}{drawn}", request.0, attempt.0, names.node(*node))
         }
-        Effect::Queued { request, position, eta } => {
-            format!("request {}: wait, {position} ahead, {}", request.0, start(eta))
+        Effect::Queued { request, position, eta, loading } => {
+            let loading = if *loading { ", the model is not loaded" } else { "" };
+            format!("request {}: wait, {position} ahead, {}{loading}", request.0, start(*eta))
         }
         Effect::Refuse { request, refusal } => {
-            format!("request {}: refused, {}", request.0, refused(refusal))
+            format!("request {}: refused, {}", request.0, refused(refusal, names))
         }
         Effect::Abort { request, attempt, node, reason } => {
             let reason = match reason {
                 AbortReason::DeadlineExceeded => "the deadline has passed",
                 AbortReason::NodeLost => "the node is lost",
             };
-            format!("request {} attempt {}: stop on {}, {reason}", request.0, attempt.0, names.node(node))
+            format!("request {} attempt {}: stop on {}, {reason}", request.0, attempt.0, names.node(*node))
         }
+        Effect::Reserve { reservation, node, model, bytes } => {
+            let (gib, model) = (*bytes as f64 / f64::from(1 << 30), names.model(*model));
+            format!("reservation {}: {gib} GiB for {model} on {}", reservation.0, names.node(*node))
+        }
+        Effect::Evict { node, model } => format!("evict {} from {}", names.model(*model), names.node(*node)),
+        Effect::Probe { probe, node, model } => {
+            format!("probe {}: run the canary of {} on {}", probe.0, names.model(*model), names.node(*node))
+        }
+        Effect::Record(fact) => format!("record: {}", fact.words(names)),
     }
+}
+
+pub(crate) fn waiting(waiting: &Waiting) -> String {
+    let class = match waiting.class {
+        Class::Interactive => "interactive",
+        Class::Batch => "batch",
+    };
+    format!(
+        "request {} of tenant {}, {class}: {}",
+        waiting.request.0,
+        waiting.tenant.0,
+        position(Some(waiting.position))
+    )
 }
 
 pub(crate) fn position(position: Option<Position>) -> String {
@@ -32,6 +62,17 @@ pub(crate) fn position(position: Option<Position>) -> String {
 pub(crate) fn next_wake(next: Option<(At, Why)>, names: &dyn Names) -> String {
     match next {
         None => "never".to_owned(),
+        Some((at, Why::Breaker { node, model })) => {
+            format!("at {}, breaker of {} on {}", time(Span(at.0)), names.model(model), names.node(node))
+        }
+        Some((at, Why::PromptsDone)) => format!("at {}, prompts are done", time(Span(at.0))),
+        Some((at, Why::HoldOver { request })) => {
+            format!("at {}, request {} has held back long enough", time(Span(at.0)), request.0)
+        }
+        Some((at, Why::Aged { request })) => {
+            format!("at {}, request {} has aged", time(Span(at.0)), request.0)
+        }
+        Some((at, Why::Plan)) => format!("at {}, plan", time(Span(at.0))),
         Some((at, Why::Deadline { request })) => {
             format!("at {}, deadline of request {}", time(Span(at.0)), request.0)
         }
@@ -48,19 +89,29 @@ pub(crate) fn next_wake(next: Option<(At, Why)>, names: &dyn Names) -> String {
 
 pub(crate) fn load(load: &Load, names: &dyn Names) -> Vec<String> {
     let models = load.models.iter().map(|(model, count)| {
-        format!("{}: {} waiting, {} running", names.model(*model), count.waiting, count.running)
+        let rung = match count.rung {
+            Rung::Calm => "",
+            Rung::HoldBatch => ", batch work held",
+            Rung::RefuseBatch => ", batch work refused",
+            Rung::ShedBatch => ", batch work shed",
+            Rung::Full => ", full",
+        };
+        format!("{}: {} waiting, {} running{rung}", names.model(*model), count.waiting, count.running)
     });
     let nodes = load.nodes.iter().map(|(node, running)| format!("{}: {running} running", names.node(*node)));
     models.chain(nodes).collect()
 }
 
-fn refused(refusal: Refusal) -> String {
+fn refused(refusal: &Refusal, names: &dyn Names) -> String {
     match refusal {
-        Refusal::QueueFull { retry_after } => format!("queue full, come back in {}", time(retry_after)),
-        Refusal::DeadlineUnreachable { needed } => format!("deadline unreachable, needs {}", time(needed)),
+        Refusal::QueueFull { retry_after } => format!("queue full, come back in {}", time(*retry_after)),
+        Refusal::Shed { retry_after } => format!("batch work gives way, come back in {}", time(*retry_after)),
+        Refusal::DeadlineUnreachable { needed } => format!("deadline unreachable, needs {}", time(*needed)),
         Refusal::Expired => "expired".to_owned(),
         Refusal::NodeLost => "every attempt failed".to_owned(),
         Refusal::Duplicate => "duplicate".to_owned(),
+        Refusal::Quarantined => "quarantined".to_owned(),
+        Refusal::NoCapacity(why) => why.words(names),
     }
 }
 

@@ -1,0 +1,209 @@
+//! What becomes of an attempt: it begins, ends well, or comes to nothing.
+//!
+//! Owns what is learned from an ending and what happens to the request. When an attempt comes to nothing before its first token,
+//! the request goes back into the line, before all that have not had their turn:
+//!
+//! 1. "Busy" costs the request nothing; the runtime's limit shrinks and the runtime gets a pause.
+//! 2. A failure is counted. After the third the request is refused, since by then it is the suspect; and when retries have used
+//!    up their budget, because then the cluster is.
+//! 3. The node that failed it is shut for this request while another node could serve the model, however long that one is
+//!    full. When every such node has failed it, one may be used again once it has reported after its failure: then its
+//!    runtime lives and holds the model. A report sent before the failure and read after it cannot be told apart; the
+//!    count in 2 bounds that.
+//! 4. If its runtime died, it may have been its doing: `blame` decides whether it runs alone, not at all, or as before.
+//!
+//! After the first token nothing is retried here: the client has tokens that another node would repeat.
+
+use crate::command::{Outcome, Usage};
+use crate::effect::{AbortReason, Effect, Refusal};
+use crate::ids::{Attempt, Lane, RequestId};
+use crate::machine::Scheduler;
+use crate::requests::{NodeFailure, Record, Run};
+use crate::time::Span;
+use crate::turn::Turn;
+
+impl Scheduler {
+    pub(crate) fn cancel(&mut self, request: RequestId, turn: &mut Turn<'_>) {
+        let Some(record) = self.leave(request, turn) else { return };
+        if let Some(run) = record.run {
+            let lane = (run.node, record.submission.model);
+            self.batcher.resume(lane);
+            self.ended_neutrally(lane, &run, turn);
+            self.settle_account(&record, &run, Usage::default(), turn);
+            self.departed(&record, turn);
+        }
+    }
+
+    pub(crate) fn began(&mut self, request: RequestId, attempt: Attempt, turn: &mut Turn<'_>) {
+        let Some(record) = self.requests.get_mut(request).filter(|record| record.attempt == attempt) else {
+            return;
+        };
+        let model = record.submission.model;
+        let Some(run) = record.run.as_mut().filter(|run| run.began.is_none()) else { return };
+        run.began = Some(turn.at);
+        let lane = (run.node, model);
+        self.ledger.began(lane, request, turn.at);
+        turn.due.extend(self.fleet.ready(lane.0));
+    }
+
+    pub(crate) fn finished(
+        &mut self,
+        request: RequestId,
+        run: Run,
+        outcome: Outcome,
+        usage: Usage,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(record) = self.requests.get(request) else { return };
+        let lane = (run.node, record.submission.model);
+        match outcome {
+            Outcome::Completed => {
+                self.batcher.completed(lane);
+                self.learn(request, &run, usage);
+                self.completed(lane, request, &run, usage, turn);
+            }
+            Outcome::ClientGone | Outcome::Rejected => {
+                self.batcher.resume(lane);
+                self.ended_neutrally(lane, &run, turn);
+            }
+            Outcome::Busy => {
+                self.batcher.busy(lane, run.dispatched, turn.at, &self.limits);
+                self.ended_neutrally(lane, &run, turn);
+            }
+            Outcome::Failed(failure) => self.failed(lane, request, &run, failure, turn),
+        }
+        match outcome {
+            Outcome::Busy if run.began.is_none() => {
+                self.stop(request, turn);
+                self.enter(request, turn);
+            }
+            Outcome::Failed(_) if run.began.is_none() => self.retry(request, turn),
+            Outcome::Completed
+            | Outcome::ClientGone
+            | Outcome::Rejected
+            | Outcome::Busy
+            | Outcome::Failed(_) => {
+                if let Some(record) = self.leave(request, turn) {
+                    self.settle_account(&record, &run, usage, turn);
+                    self.departed(&record, turn);
+                }
+            }
+        }
+    }
+
+    /// What a whole answer tells of speeds, lengths and caches.
+    fn learn(&mut self, request: RequestId, run: &Run, usage: Usage) {
+        let Some(record) = self.requests.get(request) else { return };
+        let submission = &record.submission;
+        let lane = (run.node, submission.model);
+        let (tenant, model, most) = (submission.tenant, submission.model, submission.max_tokens);
+        self.answers.completed(tenant, model, most, usage.generated);
+        if usage.prefill > Span::ZERO {
+            let uncached = submission.prompt_tokens.saturating_sub(usage.cached_tokens);
+            let seconds = usage.prefill.0 as f64 / 1e6;
+            self.rates.prefill(lane, self.now, uncached, usage.cached_tokens, seconds);
+        }
+        self.prefixes.corrected(lane, &submission.blocks, run.visit, usage.cached_tokens);
+    }
+
+    /// The attempt failed before its first token, or its node did.
+    pub(crate) fn retry(&mut self, request: RequestId, turn: &mut Turn<'_>) {
+        let Some(run) = self.stop(request, turn) else { return };
+        let report = self.fleet.reports();
+        let Some(record) = self.requests.get_mut(request) else { return };
+        record.failed = record.failed.saturating_add(1);
+        record.failures.push(NodeFailure { node: run.node, report });
+        let (failed, fingerprint) = (record.failed, record.submission.fingerprint);
+        if let Some(refusal) = self.condemned(fingerprint, turn.at) {
+            self.refuse(request, refusal, turn);
+        } else if failed > self.limits.redispatches_max
+            || !self.retries.withdraw(turn.at, &self.limits.retries)
+        {
+            self.refuse(request, Refusal::NodeLost, turn);
+        } else {
+            self.enter(request, turn);
+        }
+    }
+
+    pub(crate) fn abort(&mut self, request: RequestId, reason: AbortReason, turn: &mut Turn<'_>) {
+        let Some(record) = self.leave(request, turn) else { return };
+        if let Some(run) = record.run {
+            self.ended_neutrally((run.node, record.submission.model), &run, turn);
+            self.settle_account(&record, &run, Usage::default(), turn);
+            turn.effects.push(Effect::Abort { request, attempt: record.attempt, node: run.node, reason });
+        }
+    }
+
+    /// The request is over. Returns its record as it was.
+    pub(crate) fn leave(&mut self, request: RequestId, turn: &mut Turn<'_>) -> Option<Record> {
+        let run = self.stop(request, turn);
+        self.unqueue(request);
+        let record = self.requests.forget(request)?;
+        turn.changed.insert(record.submission.model);
+        self.fairness.left(record.submission.tenant);
+        Some(Record { run, ..record })
+    }
+
+    /// Out of the line and of everything that waits with it.
+    pub(crate) fn unqueue(&mut self, request: RequestId) {
+        let Some(record) = self.requests.get(request) else { return };
+        self.queue.remove(record.submission.model, &record.place());
+        self.ageing.remove(&(record.submission.arrived + self.limits.batch_ageing, request));
+        if let Some(since) = record.holding_since {
+            self.holding.remove(&(since + self.limits.hold_max, request));
+        }
+    }
+
+    /// Takes the attempt off its node; the slot is free.
+    pub(crate) fn stop(&mut self, request: RequestId, turn: &mut Turn<'_>) -> Option<Run> {
+        let record = self.requests.get_mut(request)?;
+        let run = record.run.take()?;
+        let lane = (run.node, record.submission.model);
+        self.ledger.end(lane, request, turn.at);
+        // Its node's GPU is freer for every model there.
+        turn.due.insert(lane.1);
+        turn.due.extend(self.fleet.ready(lane.0));
+        Some(run)
+    }
+
+    /// The tenant pays for what was done, not for what was expected: the difference is charged or given back.
+    fn settle_account(&mut self, record: &Record, run: &Run, usage: Usage, turn: &Turn<'_>) {
+        let lane = (run.node, record.submission.model);
+        let generated = match (usage.generated, run.began) {
+            (0, Some(began)) => tokens_since(turn.at.since(began), run.step),
+            (generated, _) => generated,
+        };
+        let prompt =
+            if run.began.is_some() || usage.generated > 0 { record.submission.prompt_tokens } else { 0 };
+        let cached = if usage.generated > 0 { usage.cached_tokens } else { run.cached_tokens };
+        let done = self.node_time(lane, prompt, cached.min(prompt), generated);
+        let tenant = record.submission.tenant;
+        if done > run.charged {
+            self.fairness.charge(tenant, done.less(run.charged));
+        } else {
+            self.fairness.refund(tenant, run.charged.less(done));
+        }
+        self.reorder(tenant);
+    }
+
+    /// Time of the node that so many tokens take there: the prefill, and a share of each decode step.
+    pub(crate) fn node_time(&self, lane: Lane, prompt: u32, cached: u32, generated: u32) -> Span {
+        let limits = &self.limits;
+        let speed = self.rates.speed(lane);
+        let prefill_s = speed.prefill_s(prompt.saturating_sub(cached), cached);
+        let cached_s = limits.cached_share * speed.prefill_s(cached, 0);
+        let width = self.ledger.on_lane(lane).max(1);
+        let step_s = speed.step_s(width, self.ledger.kv_tokens(lane)) / f64::from(width);
+        crate::placement::span(limits, prefill_s + cached_s + f64::from(generated) * step_s)
+    }
+
+    fn departed(&mut self, record: &Record, turn: &Turn<'_>) {
+        let model = record.submission.model;
+        let (waiting, in_line) = (self.queue.waiting(), self.queue.length(model));
+        self.drain.departed(model, turn.at, waiting, in_line, self.limits.models_learned_max);
+    }
+}
+
+fn tokens_since(elapsed: Span, step: Span) -> u32 {
+    u32::try_from(elapsed.0.checked_div(step.0.max(1)).unwrap_or_default()).unwrap_or(u32::MAX)
+}
