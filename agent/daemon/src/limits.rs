@@ -14,7 +14,7 @@ pub const SLOTS_MAX: u32 = 1_024;
 pub(crate) const PREFILL_CHUNK: u32 = 256;
 
 /// One piece of prefill takes no longer than this, whatever is asked for: four of them stay below the silence after which the
-/// supervisor takes a runtime for hung. So far as speed allows, that is: [`PREFILL_CHUNK`] tokens are always computed at once.
+/// supervisor takes a runtime for hung. On the slowest Macs only [`PREFILL_CHUNK`] tokens may take longer.
 pub(crate) const PREFILL_PIECE: Duration = Duration::from_secs(3);
 
 /// Widths of a batch that one report tells apart: as many as slots in all but extraordinary settings, in under a kilobyte.
