@@ -92,6 +92,7 @@ fn state_word(state: ModelWord) -> &'static str {
         ModelWord::Ready => "is ready",
         ModelWord::Stopping => "stops",
         ModelWord::Failed => "failed",
+        ModelWord::Offered => "is prepared",
     }
 }
 

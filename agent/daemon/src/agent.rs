@@ -13,9 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Entry};
 use crate::clock::Clock;
-use crate::config::Offer;
 use crate::limits;
-use crate::models::{Model, Models};
+use crate::models::{Desire, Model, Models, Wish};
 use crate::notice::{Notice, Notices};
 use crate::preparing::{PreparedModel, Preparer, Unprepared};
 use crate::runtimes::{Ending, Event, RunFolder, Runtime};
@@ -24,7 +23,7 @@ use crate::runtimes::{Ending, Event, RunFolder, Runtime};
 #[derive(Debug)]
 pub(crate) enum Input {
     /// The coordinator's wish, complete.
-    Wanted(Vec<Offer>),
+    Wanted(Vec<Wish>),
     Preparing {
         model: ModelKey,
         words: String,
@@ -107,8 +106,8 @@ impl Agent {
 
     fn hear(&mut self, input: Input) -> Option<Command> {
         match input {
-            Input::Wanted(offers) => {
-                for key in self.models.want(offers) {
+            Input::Wanted(wishes) => {
+                for key in self.models.want(&wishes) {
                     self.prepare(key);
                 }
                 Some(Command::Want { models: self.models.wish() })
@@ -120,13 +119,18 @@ impl Agent {
             }
             Input::Prepared { model, outcome: Ok(prepared) } => {
                 let model = self.models.get_mut(model)?;
-                model.rates.lock().unwrap_or_else(PoisonError::into_inner).seed(prepared.seed);
-                model.prepared = Some(prepared);
+                let mut figures = model.figures.lock().unwrap_or_else(PoisonError::into_inner);
+                figures.rates.seed(prepared.seed);
+                drop(figures);
+                (model.prepared, model.unprepared) = (Some(prepared), None);
                 Some(Command::Want { models: self.models.wish() })
             }
             Input::Prepared { model, outcome: Err(unprepared) } => {
-                self.models.get(model)?;
-                Some(Command::Unresolvable { model, reason: unprepared.reason, retry: unprepared.retry })
+                let known = self.models.get_mut(model)?;
+                known.unprepared = Some(unprepared.reason.clone());
+                let Unprepared { reason, retry } = unprepared;
+                // Of one that is only offered, the supervisor knows nothing.
+                (known.desire == Desire::Held).then_some(Command::Unresolvable { model, reason, retry })
             }
             Input::Runtime { incarnation, event } => self.hear_runtime(Incarnation(incarnation), event),
         }
@@ -137,10 +141,14 @@ impl Agent {
         let model = self.models.get_mut(*key)?;
         match event {
             Event::Hello { pid } => {
-                model.pid = pid;
+                model.process.as_mut()?.pid = pid;
                 Some(Command::Hello { incarnation })
             }
-            Event::Loaded { bytes } => Some(Command::Loaded { incarnation, bytes }),
+            Event::Loaded { bytes } => {
+                let process = model.process.as_mut()?;
+                process.load_ms = millis(self.clock.now().since(process.started));
+                Some(Command::Loaded { incarnation, bytes })
+            }
             Event::LoadFailed { code, text } => {
                 let reason = format!("{text} ({code})");
                 Some(Command::LoadFailed { incarnation, reason, permanent: is_permanent(&code) })
@@ -149,8 +157,9 @@ impl Agent {
                 model.permille = fraction.map_or(model.permille, permille);
                 Some(Command::Progress { incarnation, expected_step: expected_step(model, self.slots) })
             }
+            Event::Drained => Some(Command::Drained { incarnation }),
             Event::Exited { ending, last_words } => {
-                (model.pid, model.runtime) = (0, None);
+                model.process = None;
                 self.runtimes.remove(&incarnation);
                 Some(Command::Exited { incarnation, status: status(ending), last_words })
             }
@@ -168,11 +177,11 @@ impl Agent {
                 permille: model.progress(),
                 facts: model.prepared.as_ref().map(|prepared| prepared.facts.clone()),
                 card: model.prepared.as_ref().map(|prepared| Arc::clone(&prepared.card)),
+                footprint: model.prepared.as_ref().map(|prepared| prepared.footprint).unwrap_or_default(),
                 slots: self.slots,
-                rates: Arc::clone(&model.rates),
-                pid: model.pid,
+                figures: Arc::clone(&model.figures),
                 restarts: starts.saturating_sub(1),
-                runtime: model.runtime.clone(),
+                process: model.process.clone(),
             };
             (model.offer.model.clone(), entry)
         });
@@ -198,8 +207,14 @@ async fn sleep_until(wake: Option<Instant>) {
 
 /// How long the runtime may be silent is reckoned from what it usually takes.
 fn expected_step(model: &Model, slots: u32) -> Span {
-    let rates = model.rates.lock().unwrap_or_else(PoisonError::into_inner);
-    Span::from_millis(whole(rates.expected_step_ms(slots, limits::PREFILL_CHUNK)))
+    let figures = model.figures.lock().unwrap_or_else(PoisonError::into_inner);
+    let chunk = figures.rates.chunk_max(limits::PREFILL_PIECE, limits::PREFILL_CHUNK);
+    Span::from_millis(whole(figures.rates.expected_step_ms(slots, chunk)))
+}
+
+/// At least one: zero says that nobody knows.
+fn millis(span: Span) -> u32 {
+    u32::try_from(span.0 / 1_000).unwrap_or(u32::MAX).max(1)
 }
 
 fn permille(fraction: f32) -> u16 {

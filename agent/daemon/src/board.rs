@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use supervisor::At;
+
 use crate::notice::ModelWord;
-use crate::preparing::{CardFiles, ModelFacts};
-use crate::runtimes::{Runtime, SharedRates};
+use crate::preparing::{CardFiles, Footprint, ModelFacts};
+use crate::runtimes::{Runtime, SharedFigures};
 
 /// All models by name.
 #[derive(Clone, Default)]
@@ -24,22 +26,36 @@ pub(crate) struct Entry {
     pub(crate) permille: u16,
     pub(crate) facts: Option<ModelFacts>,
     pub(crate) card: Option<Arc<CardFiles>>,
+    /// Zeros until its folder is read.
+    pub(crate) footprint: Footprint,
     pub(crate) slots: u32,
-    pub(crate) rates: SharedRates,
-    pub(crate) pid: u32,
+    pub(crate) figures: SharedFigures,
     pub(crate) restarts: u32,
-    /// Its present runtime, whatever its state.
-    pub(crate) runtime: Option<Arc<Runtime>>,
+    /// Its present process, whatever its state.
+    pub(crate) process: Option<ModelProcess>,
+}
+
+/// What is known of a model's process.
+#[derive(Clone)]
+pub(crate) struct ModelProcess {
+    /// Never used twice in the life of an agent.
+    pub(crate) incarnation: u32,
+    pub(crate) started: At,
+    /// Zero until it has connected.
+    pub(crate) pid: u32,
+    /// From its start until it was ready; zero before.
+    pub(crate) load_ms: u32,
+    pub(crate) runtime: Arc<Runtime>,
 }
 
 impl Entry {
     /// The runtime, if it can take a request.
     pub(crate) fn ready(&self) -> Option<&Arc<Runtime>> {
-        self.runtime.as_ref().filter(|_| self.state == ModelWord::Ready)
+        self.process.as_ref().map(|process| &process.runtime).filter(|_| self.state == ModelWord::Ready)
     }
 
     pub(crate) fn running(&self) -> u32 {
-        self.runtime.as_ref().map_or(0, |runtime| runtime.running())
+        self.process.as_ref().map_or(0, |process| process.runtime.running())
     }
 }
 
@@ -52,7 +68,10 @@ impl Entry {
     }
 
     fn same(&self, other: &Self) -> bool {
-        let facts = |entry: &Self| (entry.pid, entry.restarts, entry.card.is_some(), entry.runtime.is_some());
+        let process = |entry: &Self| {
+            entry.process.as_ref().map(|process| (process.incarnation, process.pid, process.load_ms))
+        };
+        let facts = |entry: &Self| (entry.restarts, entry.card.is_some(), entry.footprint, process(entry));
         !self.news(Some(other)) && facts(self) == facts(other)
     }
 }

@@ -9,11 +9,12 @@ use supervisor::{Command, Effect, Incarnation, KillReason, ModelKey};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::agent::{Agent, Input};
+use crate::board::ModelProcess;
 use crate::config::Offer;
 use crate::environment::Progress;
 use crate::limits;
 use crate::preparing::Preparer;
-use crate::runtimes::{Events, Runtime};
+use crate::runtimes::{Events, Loss, Runtime};
 
 impl Agent {
     /// Does it; an immediate outcome is the next command.
@@ -23,7 +24,15 @@ impl Agent {
             Effect::Load { incarnation, model } => {
                 let prepared = self.models.get(model)?.prepared.as_ref()?;
                 let (_, runtime) = self.runtimes.get(&incarnation)?;
-                runtime.load(&prepared.folder);
+                runtime.load(&prepared.folder, prepared.footprint.prefix_bytes);
+                None
+            }
+            Effect::Drain { incarnation } => {
+                let (_, runtime) = self.runtimes.get(&incarnation)?;
+                runtime.drain().then_some(Command::Drained { incarnation })
+            }
+            Effect::Resume { incarnation } => {
+                self.runtimes.get(&incarnation)?.1.resume();
                 None
             }
             Effect::Stop { incarnation } => {
@@ -57,10 +66,16 @@ impl Agent {
         let launch = &model.prepared.as_ref().ok_or_else(unknown)?.launch;
         let socket = self.run_folder.listen(incarnation.0)?;
         let events = Events { incarnation: incarnation.0, inputs: self.inputs.clone() };
-        let rates = Arc::clone(&model.rates);
-        let runtime = Runtime::start(launch, &model.offer.model, self.slots, rates, socket, events)?;
+        let figures = Arc::clone(&model.figures);
+        let runtime = Runtime::start(launch, &model.offer.model, self.slots, figures, socket, events)?;
         let (pid, runtime) = (runtime.pid(), Arc::new(runtime));
-        model.runtime = Some(Arc::clone(&runtime));
+        model.process = Some(ModelProcess {
+            incarnation: u32::try_from(incarnation.0).unwrap_or(u32::MAX),
+            started: self.clock.now(),
+            pid: 0,
+            load_ms: 0,
+            runtime: Arc::clone(&runtime),
+        });
         self.runtimes.insert(incarnation, (key, runtime));
         Ok(pid)
     }
@@ -70,7 +85,7 @@ impl Agent {
             tracing::error!(%incarnation, "alarm: {reason}");
         }
         if let Some((_, runtime)) = self.runtimes.get(&incarnation) {
-            runtime.kill(&reason.to_string());
+            runtime.kill(&reason.to_string(), loss(reason));
         }
     }
 
@@ -81,6 +96,18 @@ impl Agent {
             let work = prepare(preparer, key, model.offer.clone(), inputs);
             model.preparing = Some(AbortOnDropHandle::new(tokio::spawn(work)));
         }
+    }
+}
+
+/// What a killed runtime's rows are told.
+fn loss(reason: KillReason) -> Loss {
+    match reason {
+        KillReason::Hung => Loss::Hung,
+        KillReason::NoHello
+        | KillReason::LoadStalled
+        | KillReason::StopIgnored
+        | KillReason::WontDie { .. }
+        | KillReason::Stray => Loss::Ended,
     }
 }
 

@@ -13,6 +13,13 @@ pub const SLOTS_MAX: u32 = 1_024;
 /// keeps the pause near half a second on the slowest Macs; smaller chunks waste the GPU.
 pub(crate) const PREFILL_CHUNK: u32 = 256;
 
+/// One piece of prefill takes no longer than this, whatever is asked for: four of them stay below the silence after which the
+/// supervisor takes a runtime for hung. On the slowest Macs only [`PREFILL_CHUNK`] tokens may take longer.
+pub(crate) const PREFILL_PIECE: Duration = Duration::from_secs(3);
+
+/// Widths of a batch that one report tells apart: as many as slots in all but extraordinary settings, in under a kilobyte.
+pub(crate) const STEP_WIDTHS_MAX: usize = 32;
+
 /// Longest frame of a runtime, by the contract of the frames.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;
 

@@ -36,6 +36,8 @@ pub enum ModelWord {
     Ready,
     Stopping,
     Failed,
+    /// Prepared, not held.
+    Offered,
 }
 
 /// The sending side: never waits.

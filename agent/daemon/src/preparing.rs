@@ -15,7 +15,7 @@ use crate::notice::{Notice, Notices};
 use crate::probes::{Hardware, SeedRates, seed_rates};
 use crate::runtimes::Launch;
 use crate::store::Store;
-pub(crate) use crate::store::{CardFiles, ModelFacts};
+pub(crate) use crate::store::{CardFiles, Footprint, ModelFacts};
 
 /// The module that speaks our frames.
 const RUNTIME_MODULE: &str = "mlx_runtime";
@@ -26,7 +26,7 @@ pub(crate) struct PreparedModel {
     /// For the runtime's `load`.
     pub(crate) folder: String,
     pub(crate) facts: ModelFacts,
-    pub(crate) footprint_bytes: u64,
+    pub(crate) footprint: Footprint,
     pub(crate) card: Arc<CardFiles>,
     pub(crate) launch: Launch,
     /// How fast it may be expected to run here.
@@ -76,7 +76,7 @@ impl Preparer {
             seed: seed_rates(chip, *gpu_cores, model.facts.weights_bytes),
             folder,
             facts: model.facts,
-            footprint_bytes: model.footprint_bytes,
+            footprint: model.footprint,
             card: Arc::new(model.card),
             launch,
         })

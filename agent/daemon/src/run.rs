@@ -76,6 +76,9 @@ impl Running {
         hardware: Hardware,
         notices: Notices,
     ) -> anyhow::Result<Self> {
+        let budget_bytes = config.memory_budget_bytes.unwrap_or(hardware.gpu_budget_bytes);
+        // What the operator grants is what a coordinator may plan with.
+        let hardware = Hardware { gpu_budget_bytes: budget_bytes, ..hardware };
         let (draining, drain, close) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (attempts, connections) = (TaskTracker::new(), TaskTracker::new());
@@ -95,7 +98,6 @@ impl Running {
             targets,
             notices: notices.clone(),
         };
-        let budget_bytes = config.memory_budget_bytes.unwrap_or(hardware.gpu_budget_bytes);
         let run_folder = RunFolder::make(&config.data_folder)?;
         let preparer = Arc::new(Preparer::new(config, hardware, notices.clone()));
         let agent = Agent::new(budget_bytes, slots, run_folder, preparer, inputs, publisher, notices.clone());

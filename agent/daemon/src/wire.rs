@@ -9,11 +9,12 @@ use std::sync::PoisonError;
 use proto::v1::model_source::Source;
 use proto::v1::{
     AgentReport, AttemptFrame, AttemptStart, AttemptUsage, Finish, Hardware, LogitBias, ModelFacts,
-    ModelSource, ModelState, ModelStatus, Rates, TokenLogprobs, TopLogprob, WantedModel,
+    ModelSource, ModelState, ModelStatus, Rates, StepSample, TokenLogprobs, TopLogprob, WantedModel,
 };
 
 use crate::board::{Board, Entry};
 use crate::config::{Offer, OfferSource};
+use crate::models::{Desire, Wish};
 use crate::notice::ModelWord;
 use crate::probes::Memory;
 use crate::runtimes::{Generate, Logprobs, RowExtra, Sampling};
@@ -24,7 +25,8 @@ pub(crate) fn offered(offer: &Offer) -> WantedModel {
         OfferSource::Hub(id) => Source::Hub(id.clone()),
         OfferSource::Demo => Source::Demo(true),
     };
-    WantedModel { model: offer.model.clone(), source: Some(ModelSource { source: Some(source) }) }
+    let source = Some(ModelSource { source: Some(source) });
+    WantedModel { model: offer.model.clone(), source, offered_only: false }
 }
 
 pub(crate) fn hardware(hardware: &crate::probes::Hardware) -> Hardware {
@@ -39,20 +41,23 @@ pub(crate) fn hardware(hardware: &crate::probes::Hardware) -> Hardware {
 }
 
 /// `None`: a wish of a later version, whose source this agent does not know.
-pub(crate) fn wanted(model: WantedModel) -> Option<Offer> {
+pub(crate) fn wanted(model: WantedModel) -> Option<Wish> {
     let source = match model.source?.source? {
         Source::Path(path) => OfferSource::Path(path),
         Source::Hub(id) => OfferSource::Hub(id),
         Source::Demo(_) => OfferSource::Demo,
     };
-    Some(Offer { model: model.model, source })
+    let desire = if model.offered_only { Desire::Offered } else { Desire::Held };
+    Some(Wish { offer: Offer { model: model.model, source }, desire })
 }
 
-/// What the agent knows of itself at this moment. While draining, nothing is offered for new work.
+/// What the agent knows of itself at this moment. While draining, nothing is offered for new work. Takes the samples with it:
+/// each is in one report.
 pub(crate) fn report(sequence: u64, board: &Board, memory: Memory, draining: bool) -> AgentReport {
+    let told = board.models.iter().filter(|(_, entry)| !(draining && entry.state == ModelWord::Offered));
     AgentReport {
         sequence,
-        models: board.models.iter().map(|(name, entry)| status(name, entry, draining)).collect(),
+        models: told.map(|(name, entry)| status(name, entry, draining)).collect(),
         attempts_running: board.running(),
         memory_used_bytes: memory.used_bytes,
         memory_free_bytes: memory.free_bytes,
@@ -70,8 +75,10 @@ fn status(name: &str, entry: &Entry, draining: bool) -> ModelStatus {
         ModelWord::Ready => ModelState::Ready,
         ModelWord::Stopping => ModelState::Stopping,
         ModelWord::Failed => ModelState::Failed,
+        ModelWord::Offered => ModelState::Offered,
     };
-    let rates = entry.rates.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut figures = entry.figures.lock().unwrap_or_else(PoisonError::into_inner);
+    let process = entry.process.as_ref();
     ModelStatus {
         model: name.to_owned(),
         state: state.into(),
@@ -80,15 +87,30 @@ fn status(name: &str, entry: &Entry, draining: bool) -> ModelStatus {
         facts: entry.facts.as_ref().map(facts),
         slots: entry.slots,
         rates: Some(Rates {
-            prefill_tokens_per_s: rates.prefill_tokens_per_s(),
-            step_ms: rates.step_ms(),
-            batch_slope: rates.batch_slope(),
+            prefill_tokens_per_s: figures.rates.prefill_tokens_per_s(),
+            step_ms: figures.rates.step_ms(),
+            batch_slope: figures.rates.batch_slope(),
         }),
         card_digest: entry.card.as_ref().map(|card| card.digest.clone()).unwrap_or_default(),
-        pid: entry.pid,
+        pid: process.map_or(0, |process| process.pid),
         restarts: entry.restarts,
         running: entry.running(),
+        samples: figures.steps.take().into_iter().map(sample).collect(),
+        load_ms: process.map_or(0, |process| process.load_ms),
+        footprint_bytes: entry.footprint.bytes,
+        kv_tokens: narrow(entry.footprint.kv_tokens),
+        prefix_tokens: narrow(entry.footprint.prefix_tokens),
+        incarnation: process.map_or(0, |process| process.incarnation),
     }
+}
+
+fn sample(sample: crate::runtimes::StepSample) -> StepSample {
+    let crate::runtimes::StepSample { steps, batch, kv_tokens, seconds } = sample;
+    StepSample { steps, batch, kv_tokens, seconds }
+}
+
+fn narrow(tokens: u64) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 fn facts(facts: &crate::preparing::ModelFacts) -> ModelFacts {
@@ -128,6 +150,8 @@ pub(crate) fn generate(start: AttemptStart) -> Generate {
         },
         stop_ids: start.stop_ids,
         top_logprobs: start.top_logprobs,
+        cache_salt: start.cache_salt,
+        prefill_chunk: (start.prefill_chunk > 0).then_some(start.prefill_chunk),
     }
 }
 
@@ -170,7 +194,8 @@ fn token_logprobs((logprob, top): Logprobs) -> TokenLogprobs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtimes::SharedRates;
+    use crate::preparing::Footprint;
+    use crate::runtimes::{SharedFigures, StepStats};
 
     #[test]
     fn an_offer_comes_back_as_the_wish_it_was() {
@@ -178,13 +203,21 @@ mod tests {
             [OfferSource::Demo, OfferSource::Path("/m".to_owned()), OfferSource::Hub("a/b".to_owned())]
         {
             let offer = Offer { model: "m".to_owned(), source };
-            assert_eq!(wanted(offered(&offer)), Some(offer));
+            assert_eq!(wanted(offered(&offer)), Some(Wish { offer, desire: Desire::Held }));
         }
     }
 
     #[test]
+    fn a_wish_for_an_offer_only_is_no_wish_to_hold() {
+        let offer = Offer { model: "m".to_owned(), source: OfferSource::Demo };
+        let wish = wanted(WantedModel { offered_only: true, ..offered(&offer) });
+        assert_eq!(wish, Some(Wish { offer, desire: Desire::Offered }));
+    }
+
+    #[test]
     fn a_wish_without_a_source_is_none_we_know() {
-        let bare = WantedModel { model: "m".to_owned(), source: Some(ModelSource { source: None }) };
+        let source = Some(ModelSource { source: None });
+        let bare = WantedModel { model: "m".to_owned(), source, offered_only: false };
         assert_eq!(wanted(bare), None);
     }
 
@@ -195,11 +228,11 @@ mod tests {
             permille: 7,
             facts: None,
             card: None,
+            footprint: Footprint { bytes: 1 << 40, kv_tokens: 9, prefix_bytes: 8, prefix_tokens: 1 << 40 },
             slots: 3,
-            rates: SharedRates::default(),
-            pid: 9,
+            figures: SharedFigures::default(),
             restarts: 2,
-            runtime: None,
+            process: None,
         };
         Board { models: [("m".to_owned(), entry)].into() }
     }
@@ -214,7 +247,26 @@ mod tests {
             (status.model.as_str(), status.state(), status.reason.as_str()),
             ("m", ModelState::Failed, "why")
         );
-        assert_eq!((status.progress_permille, status.slots, status.pid, status.restarts), (7, 3, 9, 2));
+        assert_eq!((status.progress_permille, status.slots, status.restarts), (7, 3, 2));
+        assert_eq!((status.pid, status.incarnation, status.load_ms), (0, 0, 0), "there is no process");
+        assert_eq!(
+            (status.footprint_bytes, status.kv_tokens, status.prefix_tokens),
+            (1 << 40, 9, u32::MAX),
+            "as large as the field can say"
+        );
+    }
+
+    #[test]
+    fn samples_go_into_one_report_and_rates_into_each() {
+        let board = board(ModelWord::Ready);
+        let figures = &board.models["m"].figures;
+        figures.lock().expect("not poisoned").learn(StepStats(0.0, 0, 0.5, 1, 40));
+        let told = |board| report(1, board, Memory::default(), false).models.remove(0);
+        let sample = StepSample { steps: 1, batch: 1.0, kv_tokens: 40.0, seconds: 0.5 };
+        let first = told(&board);
+        assert_eq!((first.samples, first.rates.expect("rates").step_ms), (vec![sample], 500.0));
+        let second = told(&board);
+        assert_eq!((second.samples, second.rates.expect("rates").step_ms), (vec![], 500.0));
     }
 
     #[test]
@@ -225,6 +277,23 @@ mod tests {
             let report = report(1, &board(state), Memory::default(), true);
             assert_eq!(report.models[0].state(), told);
         }
+    }
+
+    #[test]
+    fn a_draining_mac_does_not_say_what_it_could_load() {
+        let told = |draining| report(1, &board(ModelWord::Offered), Memory::default(), draining).models;
+        assert_eq!(told(false)[0].state(), ModelState::Offered);
+        assert_eq!(told(true), []);
+    }
+
+    #[test]
+    fn a_salt_and_a_chunk_are_handed_on_as_they_are_and_zero_is_no_chunk() {
+        let start =
+            AttemptStart { cache_salt: "tenant".to_owned(), prefill_chunk: 512, ..AttemptStart::default() };
+        let asked = generate(start);
+        assert_eq!((asked.cache_salt.as_str(), asked.prefill_chunk), ("tenant", Some(512)));
+        let bare = generate(AttemptStart::default());
+        assert_eq!((bare.cache_salt.as_str(), bare.prefill_chunk), ("", None));
     }
 
     #[test]

@@ -70,6 +70,11 @@ pub enum Command {
         /// How long its next step is expected to take.
         expected_step: Span,
     },
+    /// Nothing runs in the runtime that was to be drained, and nothing new can begin in it.
+    Drained {
+        /// Which one.
+        incarnation: Incarnation,
+    },
     /// The process is gone.
     Exited {
         /// Which one.
@@ -79,7 +84,8 @@ pub enum Command {
         /// The end of its standard error.
         last_words: String,
     },
-    /// Stop everything and start nothing more, for the rest of this agent's life.
+    /// Stop everything and start nothing more, for the rest of this agent's life. Waits for nothing that runs: the shell has
+    /// done so before.
     Drain,
     /// Time passed; nothing else happened.
     Wake,

@@ -25,7 +25,18 @@ pub enum Effect {
         /// The model.
         model: ModelKey,
     },
-    /// Ask the runtime to end by itself; `Kill` follows if it does not.
+    /// Let nothing new begin in the runtime, and say `Drained` as soon as nothing runs in it. `Stop` follows then, or when
+    /// that takes too long.
+    Drain {
+        /// The process.
+        incarnation: Incarnation,
+    },
+    /// The model is wanted again before it was drained: let work begin as before.
+    Resume {
+        /// The process.
+        incarnation: Incarnation,
+    },
+    /// Ask the runtime to end by itself, whatever runs in it; `Kill` follows if it does not.
     Stop {
         /// The process.
         incarnation: Incarnation,
@@ -105,6 +116,8 @@ pub enum Why {
     StartDeadline(ModelKey),
     /// The runtime must have made progress.
     HangDeadline(ModelKey),
+    /// What runs in the unwanted runtime must have finished.
+    DrainDeadline(ModelKey),
     /// The runtime must have ended by itself.
     StopGrace(ModelKey),
     /// The killed process must be gone.

@@ -47,7 +47,7 @@ impl Supervisor {
             if !seen.insert(process.incarnation) {
                 return Some(Violation::SharedIncarnation);
             }
-            if life.wish.is_none() && !process.ending() {
+            if life.wish.is_none() && !process.leaving() {
                 return Some(Violation::Unstopped { model: *model });
             }
         }

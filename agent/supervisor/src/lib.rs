@@ -7,6 +7,7 @@
 //! ```text
 //! Want ──▶ Start ──▶ Started, Hello ──▶ Load ──▶ Loaded (Ready) ──▶ Progress, Progress, …
 //!               any failure ──▶ Stop or Kill ──▶ Exited ──▶ back-off ──▶ Start
+//!               no longer wanted ──▶ Drain ──▶ Drained ──▶ Stop ──▶ Exited
 //! ```
 //!
 //! Refuses to know what a process, a folder or a socket is, and to believe in anything but progress: a runtime that

@@ -52,21 +52,39 @@ pub(crate) struct Room {
 impl Life {
     // ---- the wish ----
 
-    /// A new wish begins without a past; a wish for another size forgives what was given up for good.
-    pub(crate) fn want(&mut self, bytes: u64) {
+    /// A new wish begins without a past, but with the process that has not yet been drained; a wish for another size forgives
+    /// what was given up for good.
+    pub(crate) fn want(&mut self, bytes: u64, effects: &mut Vec<Effect>) {
+        let resumed = self.resume(effects);
         let former = self.wish.as_ref().map(|wish| wish.predicted_bytes);
         if former == Some(bytes) {
             return;
         }
         if former.is_none() {
-            (self.trouble, self.backoff, self.starts) = (None, Backoff::default(), 0);
+            (self.trouble, self.backoff, self.starts) = (None, Backoff::default(), u32::from(resumed));
         } else if self.backoff.until().is_none() {
             self.trouble = None;
         }
         self.wish = Some(Wish { predicted_bytes: bytes, needed_bytes: bytes });
     }
 
+    /// What runs may finish first.
     pub(crate) fn unwant(&mut self, at: At, limits: &Limits, effects: &mut Vec<Effect>) {
+        (self.wish, self.trouble) = (None, None);
+        let Some(process) = &mut self.process else { return };
+        match process.phase.clone() {
+            Phase::Ready { watch, since, bytes } => {
+                let deadline = at.after(limits.drain_max);
+                process.phase = Phase::Draining { watch, since, bytes, deadline };
+                effects.push(Effect::Drain { incarnation: process.incarnation });
+            }
+            Phase::Starting { .. } | Phase::Loading { .. } => self.stop(at, false, limits, effects),
+            Phase::Draining { .. } | Phase::Ending { .. } => {}
+        }
+    }
+
+    /// Nobody waits for what runs.
+    pub(crate) fn abandon(&mut self, at: At, limits: &Limits, effects: &mut Vec<Effect>) {
         (self.wish, self.trouble) = (None, None);
         self.stop(at, false, limits, effects);
     }
@@ -115,7 +133,7 @@ impl Life {
                 self.fail(at, reason, permanent, limits);
                 self.stop(at, true, limits, effects);
             }
-            Some((Phase::Ready { .. } | Phase::Ending { .. }, _)) => {}
+            Some((Phase::Ready { .. } | Phase::Draining { .. } | Phase::Ending { .. }, _)) => {}
         }
     }
 
@@ -133,7 +151,7 @@ impl Life {
                 self.process = None;
             }
             Some(Phase::Ending { .. }) => self.process = None,
-            Some(Phase::Loading { .. } | Phase::Ready { .. }) | None => {}
+            Some(Phase::Loading { .. } | Phase::Ready { .. } | Phase::Draining { .. }) | None => {}
         }
     }
 
@@ -191,7 +209,7 @@ impl Life {
 
     pub(crate) fn progress(&mut self, at: At, expected_step: Span, limits: &Limits) {
         match self.process.as_mut().map(|process| &mut process.phase) {
-            Some(Phase::Loading { watch } | Phase::Ready { watch, .. }) => {
+            Some(Phase::Loading { watch } | Phase::Ready { watch, .. } | Phase::Draining { watch, .. }) => {
                 watch.progress(at, expected_step, limits)
             }
             Some(Phase::Starting { .. } | Phase::Ending { .. }) | None => {}
@@ -200,24 +218,33 @@ impl Life {
 
     // ---- ending ----
 
+    pub(crate) fn drained(&mut self, at: At, limits: &Limits, effects: &mut Vec<Effect>) {
+        if matches!(self.process.as_ref().map(|process| &process.phase), Some(Phase::Draining { .. })) {
+            self.stop(at, false, limits, effects);
+        }
+    }
+
     pub(crate) fn exited(&mut self, at: At, status: ExitStatus, last_words: &str, limits: &Limits) {
         let Some(process) = &self.process else { return };
-        if !process.ending() {
+        if !process.leaving() {
             let reason = exit::describe(status, process.doing(), last_words, limits.reason_bytes_max);
             self.fail(at, reason, false, limits);
         }
         self.process = None;
     }
 
-    /// Acts on what is over by now: a silent or stubborn process is killed, a served delay ends.
+    /// Acts on what is over by now: a silent or stubborn process is killed, one that had its time to finish is stopped, a served
+    /// delay ends.
     pub(crate) fn pass(&mut self, at: At, model: ModelKey, limits: &Limits, effects: &mut Vec<Effect>) {
         self.backoff.pass(at);
         let Some(process) = self.process.as_ref().filter(|process| process.deadline(model).0 <= at) else {
             return;
         };
-        let (incarnation, reason) = (process.incarnation, process.overdue());
+        let incarnation = process.incarnation;
+        let Some(reason) = process.overdue(at) else { return self.stop(at, false, limits, effects) };
         let (kills, failed) = match process.phase {
             Phase::Ending { kills, failed, .. } => (kills, failed),
+            Phase::Draining { .. } => (0, false),
             Phase::Starting { .. } | Phase::Loading { .. } | Phase::Ready { .. } => {
                 self.fail(at, format!("{reason}; it was killed"), false, limits);
                 (0, true)
@@ -229,6 +256,15 @@ impl Life {
         if let Some(process) = &mut self.process {
             process.phase = Phase::Ending { kills: kills.saturating_add(1), next_kill, failed };
         }
+    }
+
+    /// Whether a process that was to be drained goes on instead.
+    fn resume(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        let Phase::Draining { watch, since, bytes, .. } = process.phase.clone() else { return false };
+        process.phase = Phase::Ready { watch, since, bytes };
+        effects.push(Effect::Resume { incarnation: process.incarnation });
+        true
     }
 
     fn stop(&mut self, at: At, failed: bool, limits: &Limits, effects: &mut Vec<Effect>) {
@@ -270,6 +306,7 @@ impl Life {
                 (Phase::Ready { bytes, .. }, _) => {
                     ModelState::Ready { incarnation: process.incarnation, bytes: *bytes }
                 }
+                (Phase::Draining { .. }, _) => ModelState::Draining,
                 (Phase::Ending { failed: true, .. }, Some(trouble)) => trouble.state(),
                 (Phase::Ending { .. }, _) => ModelState::Stopping,
             },

@@ -19,6 +19,9 @@ pub struct Limits {
     pub hang_steps: u64,
     /// Silence that counts as a hang, at most, whatever a runtime says about its steps.
     pub hang_max: Span,
+    /// From the end of the wish to `Stop` while answers still run. An answer of 1,000 tokens at 10 tokens a second takes less;
+    /// whoever waits for the memory should not wait longer.
+    pub drain_max: Span,
     /// From `Stop` to `Kill`. A step ends within seconds, and nothing is lost by killing a runtime without work.
     pub stop_grace: Span,
     /// From one `Kill` to the next while the process is still there. SIGKILL takes effect at once unless the process
@@ -45,6 +48,7 @@ impl Default for Limits {
             hang_min: Span::from_secs(15),
             hang_steps: 4,
             hang_max: Span::from_secs(600),
+            drain_max: Span::from_secs(120),
             stop_grace: Span::from_secs(10),
             kill_again: Span::from_secs(5),
             backoff_first: Span::from_millis(500),

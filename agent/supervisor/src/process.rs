@@ -43,6 +43,13 @@ pub(crate) enum Phase {
         since: At,
         bytes: u64,
     },
+    /// Ready, and not wanted any more: what runs in it may finish until the deadline.
+    Draining {
+        watch: Watch,
+        since: At,
+        bytes: u64,
+        deadline: At,
+    },
     /// Asked to stop, then killed and killed again. `failed`: because of a failure, not of a changed wish.
     Ending {
         kills: u32,
@@ -79,26 +86,33 @@ impl Process {
             Phase::Loading { watch } | Phase::Ready { watch, .. } => {
                 (watch.deadline(), Why::HangDeadline(model))
             }
+            Phase::Draining { watch, deadline, .. } => {
+                let finished = (*deadline, Why::DrainDeadline(model));
+                finished.min((watch.deadline(), Why::HangDeadline(model)))
+            }
             Phase::Ending { kills: 0, next_kill, .. } => (*next_kill, Why::StopGrace(model)),
             Phase::Ending { next_kill, .. } => (*next_kill, Why::KillAgain(model)),
         }
     }
 
-    /// What a missed deadline of the present phase means.
-    pub(crate) fn overdue(&self) -> KillReason {
-        match self.phase {
-            Phase::Starting { .. } => KillReason::NoHello,
-            Phase::Loading { .. } => KillReason::LoadStalled,
-            Phase::Ready { .. } => KillReason::Hung,
-            Phase::Ending { kills: 0, .. } => KillReason::StopIgnored,
-            Phase::Ending { kills, .. } => KillReason::WontDie { kills },
+    /// What a missed deadline of the present phase means; nothing worse than a stop for one that had its time to finish.
+    pub(crate) fn overdue(&self, at: At) -> Option<KillReason> {
+        match &self.phase {
+            Phase::Starting { .. } => Some(KillReason::NoHello),
+            Phase::Loading { .. } => Some(KillReason::LoadStalled),
+            Phase::Ready { .. } => Some(KillReason::Hung),
+            Phase::Draining { watch, .. } => (watch.deadline() <= at).then_some(KillReason::Hung),
+            Phase::Ending { kills: 0, .. } => Some(KillReason::StopIgnored),
+            Phase::Ending { kills, .. } => Some(KillReason::WontDie { kills: *kills }),
         }
     }
 
     /// How long it was ready and alive: to its last sign of life, not to the end of a silence.
     pub(crate) fn healthy(&self) -> Span {
         match &self.phase {
-            Phase::Ready { watch, since, .. } => watch.last.since(*since),
+            Phase::Ready { watch, since, .. } | Phase::Draining { watch, since, .. } => {
+                watch.last.since(*since)
+            }
             Phase::Starting { .. } | Phase::Loading { .. } | Phase::Ending { .. } => Span(0),
         }
     }
@@ -107,12 +121,18 @@ impl Process {
         matches!(self.phase, Phase::Ending { .. })
     }
 
+    /// On its way out, perhaps with work to finish.
+    pub(crate) fn leaving(&self) -> bool {
+        matches!(self.phase, Phase::Draining { .. } | Phase::Ending { .. })
+    }
+
     /// What it was doing, for the sentence about its end.
     pub(crate) fn doing(&self) -> &'static str {
         match self.phase {
             Phase::Starting { .. } => "starting",
             Phase::Loading { .. } => "loading",
             Phase::Ready { .. } => "ready",
+            Phase::Draining { .. } => "draining",
             Phase::Ending { .. } => "stopping",
         }
     }

@@ -28,6 +28,8 @@ pub enum ModelState {
         /// What it holds.
         bytes: u64,
     },
+    /// It is not wanted any more, and lets what runs finish; nothing new begins.
+    Draining,
     /// Its process is on the way out because the model is not wanted, or not in this size.
     Stopping,
     /// It cannot run requests, and why.
@@ -76,6 +78,7 @@ impl fmt::Display for ModelState {
             ModelState::Ready { incarnation, bytes } => {
                 write!(f, "ready in process {incarnation}, {bytes} bytes")
             }
+            ModelState::Draining => f.write_str("draining"),
             ModelState::Stopping => f.write_str("stopping"),
             ModelState::Failed { reason, permanent: false } => write!(f, "failed: {reason}"),
             ModelState::Failed { reason, permanent: true } => write!(f, "failed for good: {reason}"),

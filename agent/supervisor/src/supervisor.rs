@@ -136,6 +136,11 @@ impl Supervisor {
                     life.progress(at, expected_step, limits);
                 }
             }
+            Command::Drained { incarnation } => {
+                if let Some((_, life, limits)) = self.living(incarnation) {
+                    life.drained(at, limits, effects);
+                }
+            }
             Command::Exited { incarnation, status, last_words } => {
                 if let Some((_, life, limits)) = self.living(incarnation) {
                     life.exited(at, status, &last_words, limits);
@@ -143,7 +148,9 @@ impl Supervisor {
             }
             Command::Drain => {
                 self.draining = true;
-                self.keep_only(&BTreeMap::new(), effects);
+                for life in self.lives.values_mut() {
+                    life.abandon(at, &self.limits, effects);
+                }
             }
             Command::Wake => {}
         }
@@ -165,7 +172,7 @@ impl Supervisor {
         }
         self.keep_only(&wanted, effects);
         for (model, bytes) in wanted {
-            self.lives.entry(model).or_default().want(bytes);
+            self.lives.entry(model).or_default().want(bytes, effects);
         }
         for model in cut {
             let reason = format!("more than {} models are wanted on this Mac", self.limits.models_max);

@@ -83,6 +83,7 @@ fn words(why: Why) -> &'static str {
     match why {
         Why::StartDeadline(_) => "killed unless it connects",
         Why::HangDeadline(_) => "killed unless it makes progress",
+        Why::DrainDeadline(_) => "stopped, whatever still runs",
         Why::StopGrace(_) => "killed unless it ends by itself",
         Why::KillAgain(_) => "killed again unless it is gone",
         Why::BackoffOver(_) => "started again if memory allows",

@@ -5,7 +5,7 @@ mod mac;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
     use supervisor::{
@@ -64,6 +64,7 @@ mod tests {
             (incarnation(), text())
                 .prop_map(|(incarnation, reason)| Command::StartFailed { incarnation, reason }),
             incarnation().prop_map(|incarnation| Command::Hello { incarnation }),
+            incarnation().prop_map(|incarnation| Command::Drained { incarnation }),
             (incarnation(), size()).prop_map(|(incarnation, bytes)| Command::Loaded { incarnation, bytes }),
             (incarnation(), text(), any::<bool>()).prop_map(|(incarnation, reason, permanent)| {
                 Command::LoadFailed { incarnation, reason, permanent }
@@ -88,10 +89,11 @@ mod tests {
 
     fn limits() -> impl Strategy<Value = Limits> {
         let span = || prop_oneof![Just(Span(0)), (0_u64..20_000_000).prop_map(Span), Just(Span(u64::MAX))];
-        (span(), span(), span(), span(), span(), span(), 0_usize..5, 0_usize..20).prop_map(
+        (span(), span(), span(), span(), span(), span(), span(), 0_usize..5, 0_usize..20).prop_map(
             |(
                 start_deadline,
                 hang_min,
+                drain_max,
                 stop_grace,
                 kill_again,
                 backoff_first,
@@ -102,6 +104,7 @@ mod tests {
                 Limits {
                     start_deadline,
                     hang_min,
+                    drain_max,
                     stop_grace,
                     kill_again,
                     backoff_first,
@@ -119,6 +122,7 @@ mod tests {
     struct Observer {
         running: BTreeMap<ModelKey, Incarnation>,
         states: BTreeMap<ModelKey, ModelState>,
+        draining: BTreeSet<Incarnation>,
         last: u64,
     }
 
@@ -141,6 +145,12 @@ mod tests {
                     Effect::State { model, state } => {
                         let former = self.states.insert(*model, state.clone());
                         assert_ne!(former.as_ref(), Some(state), "states are reported on change only");
+                    }
+                    Effect::Drain { incarnation } => {
+                        assert!(self.draining.insert(*incarnation), "drained once at a time");
+                    }
+                    Effect::Resume { incarnation } => {
+                        assert!(self.draining.remove(incarnation), "only what drains goes on");
                     }
                     Effect::Load { .. } | Effect::Stop { .. } | Effect::Kill { .. } => {}
                 }
@@ -263,6 +273,22 @@ mod tests {
             mac.pass(Span::from_secs(60));
             prop_assert!(mac.supervisor.drained());
             prop_assert_eq!((mac.alive(), mac.starts().len()), (0, starts));
+            prop_assert!(mac.states.values().all(|state| *state == ModelState::Gone));
+        }
+
+        #[test]
+        fn what_nobody_wants_is_gone_when_its_time_to_finish_is_over(
+            conducts in proptest::collection::vec(conduct(), 0..6),
+            wish in wish(true),
+            before in 0_u64..100,
+        ) {
+            let mut mac = Mac::new(BUDGET, &conducts);
+            mac.want(&wish);
+            mac.pass(Span::from_secs(before));
+            mac.want(&[]);
+            // Two minutes to finish, ten seconds to end by itself, four kills in vain.
+            mac.pass(Span::from_secs(120 + 10 + 4 * 5 + 1));
+            prop_assert_eq!(mac.alive(), 0);
             prop_assert!(mac.states.values().all(|state| *state == ModelState::Gone));
         }
 

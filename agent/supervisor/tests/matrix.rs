@@ -17,13 +17,14 @@ mod tests {
     use super::script::{key, tell};
 
     /// How to get model `a` (40 of 100 bytes) into each phase, at second 20. Its process is number 1.
-    const PHASES: [(&str, &[&str]); 12] = [
+    const PHASES: [(&str, &[&str]); 13] = [
         ("unknown", &[]),
         ("being prepared", &["@0 want a=0"]),
         ("being spawned", &["@20 want a=40"]),
         ("spawned", &["@20 want a=40", "@20 started 1 501"]),
         ("loading", &["@20 want a=40", "@20 started 1 501", "@20 hello 1"]),
         ("ready", &["@20 want a=40", "@20 started 1 501", "@20 hello 1", "@20 loaded 1 40"]),
+        ("draining", &["@20 want a=40", "@20 started 1 501", "@20 hello 1", "@20 loaded 1 40", "@20 want"]),
         ("asked to stop", &["@20 want a=40", "@20 started 1 501", "@20 hello 1", "@20 want"]),
         (
             "asked to stop after a failure",
@@ -36,7 +37,7 @@ mod tests {
     ];
 
     /// Each at second 21.
-    const COMMANDS: [&str; 20] = [
+    const COMMANDS: [&str; 21] = [
         "want a=40",
         "want a=50",
         "want a=0",
@@ -53,6 +54,7 @@ mod tests {
         "load-failed 1 out of memory",
         "load-failed 1 final out of memory",
         "progress 1 0.04",
+        "drained 1",
         "exited 1 code=0",
         "exited 1 signal=9 farewell",
         "drain",
@@ -118,8 +120,9 @@ mod tests {
             let incarnation = supervisor.explain(key("a")).unwrap().incarnation;
             let number = incarnation.unwrap_or_else(|| panic!("{phase}: not started")).0;
             tell(&mut supervisor, &format!("@24 hello {number}"));
-            let effects = tell(&mut supervisor, &format!("@25 loaded {number} 40"));
-            assert_eq!(effects, [format!("a: ready in process {number}, 40 bytes")], "{phase}");
+            tell(&mut supervisor, &format!("@25 loaded {number} 40"));
+            let state = supervisor.explain(key("a")).unwrap().state.to_string();
+            assert_eq!(state, format!("ready in process {number}, 40 bytes"), "{phase}");
         }
     }
 }

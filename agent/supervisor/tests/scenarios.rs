@@ -78,6 +78,7 @@ mod tests {
         match why {
             Why::StartDeadline(model) => format!("StartDeadline {}", name(model)),
             Why::HangDeadline(model) => format!("HangDeadline {}", name(model)),
+            Why::DrainDeadline(model) => format!("DrainDeadline {}", name(model)),
             Why::StopGrace(model) => format!("StopGrace {}", name(model)),
             Why::KillAgain(model) => format!("KillAgain {}", name(model)),
             Why::BackoffOver(model) => format!("BackoffOver {}", name(model)),

@@ -23,7 +23,12 @@ mod tests {
         }
         let mut states = effects.into_iter().filter_map(|effect| match effect {
             Effect::State { state, .. } => Some(state),
-            Effect::Start { .. } | Effect::Load { .. } | Effect::Stop { .. } | Effect::Kill { .. } => None,
+            Effect::Start { .. }
+            | Effect::Load { .. }
+            | Effect::Drain { .. }
+            | Effect::Resume { .. }
+            | Effect::Stop { .. }
+            | Effect::Kill { .. } => None,
         });
         states.next_back().expect("a state")
     }

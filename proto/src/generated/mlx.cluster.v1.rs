@@ -72,6 +72,10 @@ pub struct WantedModel {
     pub model: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub source: ::core::option::Option<ModelSource>,
+    /// Prepare it (fetch it, read its facts, make its card), so that it can be loaded as soon as it is wanted without this;
+    /// hold no memory for it until then.
+    #[prost(bool, tag = "3")]
+    pub offered_only: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelSource {
@@ -93,7 +97,7 @@ pub mod model_source {
         Demo(bool),
     }
 }
-/// The complete truth of one Mac at one moment; a model that is absent is not resident.
+/// The complete truth of one Mac at one moment; a model that is absent is neither resident nor offered.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentReport {
     #[prost(uint64, tag = "1")]
@@ -135,6 +139,40 @@ pub struct ModelStatus {
     pub restarts: u32,
     #[prost(uint32, tag = "11")]
     pub running: u32,
+    /// Decode steps since the report before, at most 32 entries; each step is told once.
+    #[prost(message, repeated, tag = "12")]
+    pub samples: ::prost::alloc::vec::Vec<StepSample>,
+    /// From the start of its present process until it was ready; 0 = not yet.
+    #[prost(uint32, tag = "13")]
+    pub load_ms: u32,
+    /// Memory to reserve before it is loaded; 0 = not known yet.
+    #[prost(uint64, tag = "14")]
+    pub footprint_bytes: u64,
+    /// Of those bytes: tokens that the KV cache is reserved for, over all sequences; 0 = nobody knows what a token takes.
+    #[prost(uint32, tag = "15")]
+    pub kv_tokens: u32,
+    /// Of those bytes: tokens that the prefix cache can hold; 0 = nobody knows what a token takes.
+    #[prost(uint32, tag = "16")]
+    pub prefix_tokens: u32,
+    /// Numbers its processes: larger for each further one in the life of this agent; 0 = there is none at present.
+    #[prost(uint32, tag = "17")]
+    pub incarnation: u32,
+}
+/// Decode steps of one width, or of neighbouring ones.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct StepSample {
+    /// How many.
+    #[prost(uint32, tag = "1")]
+    pub steps: u32,
+    /// Sequences in a step, as a mean.
+    #[prost(float, tag = "2")]
+    pub batch: f32,
+    /// Tokens in the KV cache after a step, as a mean.
+    #[prost(float, tag = "3")]
+    pub kv_tokens: f32,
+    /// Of all of them together, prefill left out.
+    #[prost(float, tag = "4")]
+    pub seconds: f32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelFacts {
@@ -194,7 +232,7 @@ pub struct Welcome {
     #[prost(uint32, tag = "4")]
     pub stream_port: u32,
 }
-/// The complete set of models this Mac shall hold.
+/// The complete set of models this Mac shall hold or keep prepared.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WantedModels {
     #[prost(message, repeated, tag = "1")]
@@ -239,6 +277,13 @@ pub struct AttemptStart {
     /// Absent: no logprobs. n: the sampled token's and the n best alternatives'.
     #[prost(uint32, optional, tag = "8")]
     pub top_logprobs: ::core::option::Option<u32>,
+    /// Whose prefixes this prompt may share in the runtime's prefix cache. Empty: neither reads nor writes it.
+    #[prost(string, tag = "9")]
+    pub cache_salt: ::prost::alloc::string::String,
+    /// Prompt tokens computed between two decode steps, of all rows, from here on; the agent takes fewer where so many would
+    /// take seconds. 0 = leave it as it is.
+    #[prost(uint32, tag = "10")]
+    pub prefill_chunk: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Sampling {
@@ -284,7 +329,8 @@ pub struct AttemptFrame {
     pub finish: i32,
     #[prost(message, optional, tag = "6")]
     pub usage: ::core::option::Option<AttemptUsage>,
-    /// With FINISH_FAILED: a code of runtime-frames.md, and words.
+    /// With FINISH_FAILED: a code of runtime-frames.md or one of the agent's own (`runtime_lost`: the runtime's process ended;
+    /// `runtime_hung`: it made no progress and was killed; `runtime_garbled`: what it sent was no frame), and words.
     #[prost(string, tag = "7")]
     pub code: ::prost::alloc::string::String,
     #[prost(string, tag = "8")]
@@ -324,8 +370,11 @@ pub enum ModelState {
     Starting = 2,
     Loading = 3,
     Ready = 4,
+    /// Told to go: no new attempts; running ones may finish, within a bound. Its memory is taken until it is gone.
     Stopping = 5,
     Failed = 6,
+    /// Prepared, not held: it takes no memory and could be loaded.
+    Offered = 7,
 }
 impl ModelState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -341,6 +390,7 @@ impl ModelState {
             Self::Ready => "MODEL_STATE_READY",
             Self::Stopping => "MODEL_STATE_STOPPING",
             Self::Failed => "MODEL_STATE_FAILED",
+            Self::Offered => "MODEL_STATE_OFFERED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -353,6 +403,7 @@ impl ModelState {
             "MODEL_STATE_READY" => Some(Self::Ready),
             "MODEL_STATE_STOPPING" => Some(Self::Stopping),
             "MODEL_STATE_FAILED" => Some(Self::Failed),
+            "MODEL_STATE_OFFERED" => Some(Self::Offered),
             _ => None,
         }
     }

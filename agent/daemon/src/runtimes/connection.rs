@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::frames::{Decoder, FrameError, Hello, Incoming, Outgoing, PROTOCOL, Phase};
+use super::outbox::Loss;
 use super::run_folder::Socket;
 use super::runtime::{Event, Events, LOAD_CALL, Shared};
 use crate::limits;
@@ -34,6 +35,16 @@ pub(crate) enum Ended {
     Version(u32),
     #[error("it said hello twice")]
     HelloAgain,
+}
+
+impl Ended {
+    /// What the rows are told.
+    pub(crate) fn loss(&self) -> Loss {
+        match self {
+            Self::Closed | Self::Io(_) => Loss::Ended,
+            Self::Frame(_) | Self::NoHello | Self::Version(_) | Self::HelloAgain => Loss::Garbled,
+        }
+    }
 }
 
 /// Accepts the runtime and talks to it until the conversation ends.
@@ -133,7 +144,9 @@ impl Reader {
         match frame {
             Incoming::Step { rows, stats } => {
                 self.shared.learn(stats);
-                self.shared.rows.route(rows);
+                if self.shared.rows.route(rows) {
+                    self.events.send(Event::Drained).await;
+                }
                 if self.last_sign.is_none_or(|last| last.elapsed() >= limits::PROGRESS_EVERY) {
                     self.sign_of_life(None);
                 }

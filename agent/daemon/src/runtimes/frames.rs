@@ -37,6 +37,8 @@ pub(crate) struct Load {
     pub(crate) path: String,
     pub(crate) prefill_chunk: u32,
     pub(crate) max_rows: u32,
+    /// For the prefix cache; 0 = none.
+    pub(crate) cache_bytes: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -46,6 +48,11 @@ pub(crate) struct Generate {
     pub(crate) sampling: Sampling,
     pub(crate) stop_ids: Vec<u32>,
     pub(crate) top_logprobs: Option<u32>,
+    /// Empty: the row neither reads nor writes the prefix cache.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) cache_salt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prefill_chunk: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

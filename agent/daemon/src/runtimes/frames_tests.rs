@@ -165,7 +165,7 @@ fn outgoing_frames_have_the_shape_of_the_contract() {
             ..Sampling::default()
         },
         stop_ids: vec![2],
-        top_logprobs: None,
+        ..Generate::default()
     };
     let frame = Outgoing::Generate { row: 8, body: Box::new(generate) }.encode().expect("encodes");
     assert_eq!(frame[..4], u32::try_from(frame.len() - 4).expect("short").to_le_bytes());
@@ -182,8 +182,24 @@ fn outgoing_frames_have_the_shape_of_the_contract() {
 }
 
 #[test]
+fn a_salt_and_a_chunk_are_named_only_when_there_are_any() {
+    let keys = |generate: Generate| {
+        let frame = Outgoing::Generate { row: 8, body: Box::new(generate) }.encode().expect("encodes");
+        let value = rmpv::decode::read_value(&mut &frame[4..]).expect("msgpack");
+        let named = |key: &str| {
+            let body = value[2].as_map().expect("a map");
+            body.iter().find(|(name, _)| name.as_str() == Some(key)).map(|(_, value)| value.clone())
+        };
+        (named("cache_salt"), named("prefill_chunk"))
+    };
+    assert_eq!(keys(Generate::default()), (None, None));
+    let both = Generate { cache_salt: "tenant".to_owned(), prefill_chunk: Some(512), ..Generate::default() };
+    assert_eq!(keys(both), (Some("tenant".into()), Some(512.into())));
+}
+
+#[test]
 fn cancel_load_and_shutdown_have_the_shape_of_the_contract() {
-    let load = Load { path: "/m".to_owned(), prefill_chunk: 256, max_rows: 8 };
+    let load = Load { path: "/m".to_owned(), prefill_chunk: 256, max_rows: 8, cache_bytes: 9 };
     for (frame, expected) in [
         (Outgoing::Cancel { rows: vec![3, 4] }, list(vec!["cancel".into(), list(vec![3.into(), 4.into()])])),
         (Outgoing::Shutdown { call: 2 }, list(vec!["shutdown".into(), 2.into()])),
@@ -192,7 +208,12 @@ fn cancel_load_and_shutdown_have_the_shape_of_the_contract() {
             list(vec![
                 "load".into(),
                 1.into(),
-                map(vec![("path", "/m".into()), ("prefill_chunk", 256.into()), ("max_rows", 8.into())]),
+                map(vec![
+                    ("path", "/m".into()),
+                    ("prefill_chunk", 256.into()),
+                    ("max_rows", 8.into()),
+                    ("cache_bytes", 9.into()),
+                ]),
             ]),
         ),
     ] {

@@ -12,11 +12,17 @@ mod incoming;
 mod rows;
 mod outbox;
 mod rates;
+mod step_sums;
+mod figures;
 mod runtime;
 
+pub(crate) use figures::SharedFigures;
+#[cfg(test)]
+pub(crate) use frames::StepStats;
 pub(crate) use frames::{Generate, Logprobs, RowExtra, RowFinish, Sampling};
-pub(crate) use outbox::{Piece, RowEnd};
+pub(crate) use outbox::{Loss, Piece, RowEnd};
 pub(crate) use process::{Ending, Launch};
 pub(crate) use rows::NoRow;
 pub(crate) use run_folder::RunFolder;
-pub(crate) use runtime::{Attempt, Event, Events, Runtime, SharedRates};
+pub(crate) use runtime::{Attempt, Event, Events, Runtime};
+pub(crate) use step_sums::StepSample;

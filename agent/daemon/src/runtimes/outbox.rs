@@ -24,7 +24,19 @@ pub(crate) enum RowEnd {
     /// The runtime said so.
     Finished(RowFinish, RowExtra),
     /// The runtime is gone; what it would have said is lost.
-    RuntimeLost,
+    Lost(Loss),
+}
+
+/// How a runtime was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Its process ended, or had to be ended.
+    #[default]
+    Ended,
+    /// It made no progress and was killed.
+    Hung,
+    /// What it sent was no frame, and it was killed.
+    Garbled,
 }
 
 /// One writer, one reader.
@@ -53,8 +65,8 @@ impl Outbox {
     }
 
     /// Nothing more will come.
-    pub(crate) fn lose(&self) {
-        self.waiting().end.get_or_insert(RowEnd::RuntimeLost);
+    pub(crate) fn lose(&self, loss: Loss) {
+        self.waiting().end.get_or_insert(RowEnd::Lost(loss));
         self.arrived.notify_one();
     }
 
@@ -111,16 +123,17 @@ mod tests {
     async fn tokens_before_a_loss_are_still_handed_over() {
         let outbox = Outbox::default();
         outbox.push(step(&[1], None));
-        outbox.lose();
+        outbox.lose(Loss::Hung);
+        outbox.lose(Loss::Ended);
         let piece = outbox.pull().await;
-        assert_eq!((piece.ids.as_slice(), piece.end), ([1].as_slice(), Some(RowEnd::RuntimeLost)));
+        assert_eq!((piece.ids.as_slice(), piece.end), ([1].as_slice(), Some(RowEnd::Lost(Loss::Hung))));
     }
 
     #[tokio::test]
     async fn an_end_is_not_changed_by_a_later_loss() {
         let outbox = Outbox::default();
         outbox.push(step(&[], Some(RowFinish::Stop)));
-        outbox.lose();
+        outbox.lose(Loss::Ended);
         assert_eq!(outbox.pull().await.end, Some(RowEnd::Finished(RowFinish::Stop, RowExtra::default())));
     }
 

@@ -8,6 +8,8 @@
 //! ones teach the slope, once a base is known. Each is an exponentially weighted mean whose samples are clipped to a multiple
 //! of the estimate: a single pause (a swap, a compilation) moves it little, a lasting change moves it fully.
 
+use std::time::Duration;
+
 use super::frames::StepStats;
 use crate::probes::SeedRates;
 
@@ -84,6 +86,13 @@ impl Rates {
         narrow(self.slope.value)
     }
 
+    /// The most prompt tokens that are computed within `span`, but not fewer than `least`; no bound while nothing is known.
+    pub(crate) fn chunk_max(&self, span: Duration, least: u32) -> u32 {
+        let tokens = self.prefill_tokens_per_s.value * span.as_secs_f64();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+        if tokens > 0.0 { (tokens as u32).max(least) } else { u32::MAX }
+    }
+
     /// What the longest ordinary step of `rows` rows and a prefill piece of `chunk` tokens takes, in milliseconds.
     pub(crate) fn expected_step_ms(&self, rows: u32, chunk: u32) -> f64 {
         let further = f64::from(rows.saturating_sub(1));
@@ -113,7 +122,8 @@ impl Mean {
     }
 }
 
-fn usable(seconds: f64) -> bool {
+/// A span of time that a part of a step can have taken.
+pub(super) fn usable(seconds: f64) -> bool {
     (SECONDS_MIN..=SECONDS_MAX).contains(&seconds)
 }
 

@@ -95,6 +95,19 @@ fn the_expected_step_is_a_full_batch_and_a_prefill_piece() {
     assert!((rates.expected_step_ms(8, 256) - expected).abs() < expected * 0.05, "{rates:?}");
 }
 
+#[test]
+fn a_chunk_takes_no_longer_than_the_span_unless_it_is_the_least() {
+    let mut rates = Rates::default();
+    let within = |rates: &Rates| rates.chunk_max(Duration::from_secs(3), 256);
+    assert_eq!(within(&rates), u32::MAX, "nothing is known");
+    rates.seed(SeedRates { prefill_tokens_per_s: 1_000.0, ..SeedRates::default() });
+    assert_eq!(within(&rates), 3_000);
+    for _ in 0..100 {
+        rates.learn(StepStats(4.0, 256, 0.0, 0, 0));
+    }
+    assert_eq!(within(&rates), 256, "64 tokens a second");
+}
+
 proptest! {
     #[test]
     fn no_figures_make_an_estimate_that_is_no_number(

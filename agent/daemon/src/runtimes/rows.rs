@@ -2,19 +2,22 @@
 //!
 //! Owns row numbers, the slots of one runtime and the routing of its steps. A cancelled row gives its slot to the next at
 //! once, which the runtime starts as soon as it has ended the other, a step later. Refuses attempts beyond the slots, more rows
-//! in all than twice the slots (a runtime that ends no cancelled row is stuck), and everything after the runtime's end.
+//! in all than twice the slots (a runtime that ends no cancelled row is stuck), new ones while it drains, and everything after
+//! the runtime's end.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::frames::RowStep;
-use super::outbox::Outbox;
+use super::outbox::{Loss, Outbox};
 
 /// Why a row could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoRow {
     /// Every slot is taken.
     Busy,
+    /// The model is to go; what runs may finish.
+    Draining,
     /// The runtime is gone.
     Closed,
 }
@@ -28,6 +31,7 @@ pub(crate) struct Rows {
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
+    draining: bool,
     closed: bool,
     live: HashMap<u64, Arc<Outbox>>,
     /// Those of them that the runtime was asked to end.
@@ -45,6 +49,9 @@ impl Rows {
         if table.closed {
             return Err(NoRow::Closed);
         }
+        if table.draining {
+            return Err(NoRow::Draining);
+        }
         let (live, cancelled) = (table.live.len(), table.cancelled.len());
         if live - cancelled >= self.slots || live >= self.slots.saturating_mul(2) {
             return Err(NoRow::Busy);
@@ -56,9 +63,11 @@ impl Rows {
         Ok((row, outbox))
     }
 
-    /// Hands a step's rows to their attempts. A row that nobody owns was ended before; its frames are stale.
-    pub(crate) fn route(&self, steps: Vec<RowStep>) {
+    /// Hands a step's rows to their attempts. A row that nobody owns was ended before; its frames are stale. True when the last
+    /// row of a runtime that drains has ended.
+    pub(crate) fn route(&self, steps: Vec<RowStep>) -> bool {
         let mut table = self.table();
+        let running = !table.live.is_empty();
         for step in steps {
             let ends = step.2.is_some();
             let outbox = if ends { table.end(step.0) } else { table.live.get(&step.0).cloned() };
@@ -66,15 +75,28 @@ impl Rows {
                 outbox.push(step);
             }
         }
+        table.draining && running && table.live.is_empty()
+    }
+
+    /// No new row opens. True when none is left already.
+    pub(crate) fn drain(&self) -> bool {
+        let mut table = self.table();
+        table.draining = true;
+        table.live.is_empty()
+    }
+
+    /// The model is to stay after all.
+    pub(crate) fn resume(&self) {
+        self.table().draining = false;
     }
 
     /// The runtime is gone: every row is lost, and no new one opens.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, loss: Loss) {
         let mut table = self.table();
         table.closed = true;
         table.cancelled.clear();
         for (_, outbox) in table.live.drain() {
-            outbox.lose();
+            outbox.lose(loss);
         }
     }
 
@@ -149,10 +171,33 @@ mod tests {
     async fn a_runtime_that_goes_loses_every_row_and_takes_no_more() {
         let rows = Rows::new(4);
         let (_, outbox) = rows.open().expect("a slot");
-        rows.close();
-        assert_eq!(outbox.pull().await.end, Some(RowEnd::RuntimeLost));
+        rows.close(Loss::Garbled);
+        assert_eq!(outbox.pull().await.end, Some(RowEnd::Lost(Loss::Garbled)));
         assert_eq!(rows.open().err(), Some(NoRow::Closed));
         assert_eq!(rows.running(), 0);
+    }
+
+    #[test]
+    fn a_runtime_that_drains_takes_no_row_and_tells_when_its_last_one_has_ended() {
+        let rows = Rows::new(4);
+        let ((first, _), (second, _)) = (rows.open().expect("a slot"), rows.open().expect("a slot"));
+        assert!(!rows.route(vec![step(first, &[], Some(RowFinish::Stop))]));
+        assert!(!rows.drain());
+        assert_eq!(rows.open().err(), Some(NoRow::Draining));
+        assert!(!rows.route(vec![step(second, &[1], None)]));
+        assert!(rows.route(vec![step(second, &[], Some(RowFinish::Stop))]));
+        assert!(!rows.route(vec![step(second, &[], Some(RowFinish::Stop))]), "told once");
+        assert!(rows.drain(), "nothing runs");
+    }
+
+    #[test]
+    fn a_runtime_that_is_wanted_again_takes_rows_as_before() {
+        let rows = Rows::new(4);
+        let (first, _) = rows.open().expect("a slot");
+        rows.drain();
+        rows.resume();
+        let (second, _) = rows.open().expect("a slot");
+        assert!(!rows.route([first, second].map(|row| step(row, &[], Some(RowFinish::Stop))).to_vec()));
     }
 
     #[test]

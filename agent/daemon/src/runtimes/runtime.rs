@@ -5,7 +5,7 @@
 //! supervisor's word.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use rustix::process::Pid;
 use tokio::sync::mpsc;
@@ -13,11 +13,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Ended, converse};
+use super::figures::SharedFigures;
 use super::frames::{Generate, Load, Outgoing, StepStats};
 use super::last_words::LastWords;
-use super::outbox::{Outbox, Piece};
+use super::outbox::{Loss, Outbox, Piece};
 use super::process::{Ending, Launch, Process};
-use super::rates::Rates;
 use super::rows::{NoRow, Rows};
 use super::run_folder::Socket;
 use crate::agent::Input;
@@ -30,11 +30,25 @@ const SHUTDOWN_CALL: u64 = 2;
 /// What happens to a runtime.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Event {
-    Hello { pid: u32 },
-    Loaded { bytes: u64 },
-    LoadFailed { code: String, text: String },
-    Progress { fraction: Option<f32> },
-    Exited { ending: Ending, last_words: String },
+    Hello {
+        pid: u32,
+    },
+    Loaded {
+        bytes: u64,
+    },
+    LoadFailed {
+        code: String,
+        text: String,
+    },
+    Progress {
+        fraction: Option<f32>,
+    },
+    /// It was to be drained, and its last row has ended.
+    Drained,
+    Exited {
+        ending: Ending,
+        last_words: String,
+    },
 }
 
 /// The way of a runtime's events to the agent's loop.
@@ -56,19 +70,21 @@ impl Events {
     }
 }
 
-/// Figures that outlive a runtime: its model's next one starts with them.
-pub(crate) type SharedRates = Arc<Mutex<Rates>>;
-
 /// What the conversation and the attempts both touch.
 pub(crate) struct Shared {
     pub(crate) model: String,
     pub(crate) rows: Rows,
-    rates: SharedRates,
+    figures: SharedFigures,
 }
 
 impl Shared {
     pub(super) fn learn(&self, stats: StepStats) {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner).learn(stats);
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).learn(stats);
+    }
+
+    fn chunk_max(&self) -> u32 {
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.rates.chunk_max(limits::PREFILL_PIECE, limits::PREFILL_CHUNK)
     }
 }
 
@@ -80,7 +96,14 @@ pub(crate) struct Runtime {
     slots: u32,
     commands: mpsc::UnboundedSender<Outgoing>,
     kill: CancellationToken,
-    kill_reason: Arc<OnceLock<String>>,
+    killed: Arc<OnceLock<Killed>>,
+}
+
+/// Why it is killed: in words, and for its rows.
+#[derive(Clone, Debug, Default)]
+struct Killed {
+    reason: String,
+    loss: Loss,
 }
 
 impl Runtime {
@@ -89,37 +112,49 @@ impl Runtime {
         launch: &Launch,
         model: &str,
         slots: u32,
-        rates: SharedRates,
+        figures: SharedFigures,
         socket: Socket,
         events: Events,
     ) -> anyhow::Result<Self> {
         let words = LastWords::default();
         let process = Process::start(launch, model, &socket.path, &words)?;
         let pid = process.group().as_raw_nonzero().get().unsigned_abs();
-        let shared = Arc::new(Shared { model: model.to_owned(), rows: Rows::new(slots), rates });
+        let shared = Arc::new(Shared { model: model.to_owned(), rows: Rows::new(slots), figures });
         // Bounded by the rows: each is written once and cancelled once, and there are at most twice as many as slots.
         let (commands, orders) = mpsc::unbounded_channel();
         let kill = CancellationToken::new();
-        let kill_reason = Arc::default();
+        let killed = Arc::default();
         let life = Life {
             process,
             words,
             shared: shared.clone(),
             kill: kill.clone(),
-            kill_reason: Arc::clone(&kill_reason),
+            killed: Arc::clone(&killed),
             events,
         };
         tokio::spawn(life.run(socket, orders));
-        Ok(Self { pid, shared, slots, commands, kill, kill_reason })
+        Ok(Self { pid, shared, slots, commands, kill, killed })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    pub(crate) fn load(&self, path: &str) {
-        let body = Load { path: path.to_owned(), prefill_chunk: limits::PREFILL_CHUNK, max_rows: self.slots };
+    /// `cache_bytes` are for its prefix cache.
+    pub(crate) fn load(&self, path: &str, cache_bytes: u64) {
+        let (path, max_rows) = (path.to_owned(), self.slots);
+        let body = Load { path, prefill_chunk: limits::PREFILL_CHUNK, max_rows, cache_bytes };
         self.order(Outgoing::Load { call: LOAD_CALL, body });
+    }
+
+    /// Takes no new sequence. True when none runs; else [`Event::Drained`] follows.
+    pub(crate) fn drain(&self) -> bool {
+        self.shared.rows.drain()
+    }
+
+    /// Takes new sequences again.
+    pub(crate) fn resume(&self) {
+        self.shared.rows.resume();
     }
 
     /// Asks it to end by itself.
@@ -127,13 +162,15 @@ impl Runtime {
         self.order(Outgoing::Shutdown { call: SHUTDOWN_CALL });
     }
 
-    pub(crate) fn kill(&self, reason: &str) {
-        let _ = self.kill_reason.set(reason.to_owned());
+    /// The first reason counts.
+    pub(crate) fn kill(&self, reason: &str, loss: Loss) {
+        let _ = self.killed.set(Killed { reason: reason.to_owned(), loss });
         self.kill.cancel();
     }
 
     /// Starts a sequence if a slot is free.
-    pub(crate) fn begin(self: &Arc<Self>, body: Generate) -> Result<Attempt, NoRow> {
+    pub(crate) fn begin(self: &Arc<Self>, mut body: Generate) -> Result<Attempt, NoRow> {
+        body.prefill_chunk = body.prefill_chunk.map(|chunk| chunk.min(self.shared.chunk_max()));
         let (row, outbox) = self.shared.rows.open()?;
         self.order(Outgoing::Generate { row, body: Box::new(body) });
         Ok(Attempt { runtime: Arc::clone(self), row, outbox })
@@ -177,46 +214,60 @@ struct Life {
     words: LastWords,
     shared: Arc<Shared>,
     kill: CancellationToken,
-    kill_reason: Arc<OnceLock<String>>,
+    killed: Arc<OnceLock<Killed>>,
     events: Events,
 }
 
 impl Life {
     async fn run(mut self, socket: Socket, orders: mpsc::UnboundedReceiver<Outgoing>) {
-        let ending = self.end(socket, orders).await;
-        self.shared.rows.close();
+        let (ending, loss) = self.end(socket, orders).await;
+        self.shared.rows.close(loss);
         self.process.log_ended().await;
         tracing::info!(model = %self.shared.model, "runtime {ending}");
         self.events.send(Event::Exited { ending, last_words: self.words.text() }).await;
     }
 
-    async fn end(&mut self, socket: Socket, orders: mpsc::UnboundedReceiver<Outgoing>) -> Ending {
+    async fn end(&mut self, socket: Socket, orders: mpsc::UnboundedReceiver<Outgoing>) -> (Ending, Loss) {
         let group: Pid = self.process.group();
         let mut talk = pin!(converse(socket, group, Arc::clone(&self.shared), orders, self.events.clone()));
-        tokio::select! {
+        let loss = tokio::select! {
             ending = self.process.ended() => {
                 // Tokens that it sent before it ended are still in the socket.
-                let _ = timeout(limits::LAST_FRAMES, talk).await;
-                return ending;
+                let told = timeout(limits::LAST_FRAMES, talk).await;
+                return (ending, told.map_or(Loss::Ended, |ended| ended.loss()));
             }
             () = self.kill.cancelled() => {
-                let reason = self.kill_reason.get().map_or("no reason given", String::as_str);
+                let Killed { reason, loss } = self.killed.get().cloned().unwrap_or_default();
                 self.words.push(format!("killed by its agent: {reason}"));
+                loss
             }
-            ended = &mut talk => match ended {
-                Ended::Closed | Ended::Io(_) => {
-                    self.shared.rows.close();
-                    if let Ok(ending) = timeout(limits::RUNTIME_EXIT, self.process.ended()).await {
-                        return ending;
-                    }
-                    self.words.push("killed by its agent: it closed its socket and did not end".to_owned());
+            ended = &mut talk => {
+                if let Some(ending) = self.hung_up(&ended).await {
+                    return (ending, Loss::Ended);
                 }
-                broken @ (Ended::Frame(_) | Ended::NoHello | Ended::Version(_) | Ended::HelloAgain) => {
-                    tracing::error!(model = %self.shared.model, %broken, "a runtime is broken");
-                    self.words.push(format!("killed by its agent: {broken}"));
+                ended.loss()
+            }
+        };
+        // Whoever waits for a token need not wait for the corpse.
+        self.shared.rows.close(loss);
+        (self.process.kill().await, loss)
+    }
+
+    /// The conversation ended first: one that just closed its socket may end by itself.
+    async fn hung_up(&mut self, ended: &Ended) -> Option<Ending> {
+        match ended {
+            Ended::Closed | Ended::Io(_) => {
+                self.shared.rows.close(Loss::Ended);
+                if let Ok(ending) = timeout(limits::RUNTIME_EXIT, self.process.ended()).await {
+                    return Some(ending);
                 }
-            },
+                self.words.push("killed by its agent: it closed its socket and did not end".to_owned());
+            }
+            broken @ (Ended::Frame(_) | Ended::NoHello | Ended::Version(_) | Ended::HelloAgain) => {
+                tracing::error!(model = %self.shared.model, %broken, "a runtime is broken");
+                self.words.push(format!("killed by its agent: {broken}"));
+            }
         }
-        self.process.kill().await
+        None
     }
 }

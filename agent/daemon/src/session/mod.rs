@@ -96,8 +96,8 @@ impl Session {
                 orders.message().await.map_err(refused)?.context("the coordinator ended the session")?;
             match order.message {
                 Some(coordinator_message::Message::Wanted(wanted)) => {
-                    let offers = wanted.models.into_iter().filter_map(wire::wanted).collect();
-                    self.inputs.send(Input::Wanted(offers)).await.context("the agent stops")?;
+                    let wishes = wanted.models.into_iter().filter_map(wire::wanted).collect();
+                    self.inputs.send(Input::Wanted(wishes)).await.context("the agent stops")?;
                 }
                 Some(coordinator_message::Message::CardWanted(wanted)) => {
                     let board = self.board.borrow().clone();

@@ -36,6 +36,12 @@ pub(super) const LAYERS_MAX: u64 = 4_096;
 pub(super) const RESERVED_WIDTH: u64 = 4;
 pub(super) const RESERVED_TOKENS: u64 = 8_192;
 
+/// The prefix cache is reserved what one such sequence takes, within these bounds: the beginning that many requests share, or
+/// the last turns of a few conversations, at a fifth of what the running sequences have. Below the least, copies of a small
+/// model's prefixes would push one another out; above the most, memory serves better as a place for another model.
+pub(super) const PREFIX_BYTES_MIN: u64 = 64 << 20;
+pub(super) const PREFIX_BYTES_MAX: u64 = 4 << 30;
+
 /// Tokens that a layer with a window holds beyond it while a prompt is read: a chunk of prefill.
 pub(super) const WINDOW_SPARE_TOKENS: u64 = 512;
 

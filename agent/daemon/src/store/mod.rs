@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use card::CardFiles;
 pub(crate) use error::StoreError;
 pub(crate) use facts::ModelFacts;
+pub(crate) use footprint::Footprint;
 
 use crate::config::OfferSource;
 use crate::environment::{Progress, PythonEnvironment};
@@ -46,8 +47,8 @@ pub(crate) struct PreparedModel {
     /// Absolute.
     pub(crate) folder: PathBuf,
     pub(crate) facts: ModelFacts,
-    /// What it is reserved for in memory; see `footprint`.
-    pub(crate) footprint_bytes: u64,
+    /// What it is reserved for in memory.
+    pub(crate) footprint: Footprint,
     pub(crate) card: CardFiles,
 }
 
@@ -80,5 +81,5 @@ fn prepare(folder: PathBuf) -> Result<PreparedModel, StoreError> {
     let opened = ModelFolder::open(&folder)?;
     let known = Known::of(&opened);
     let card = CardFiles::read(&opened.path)?;
-    Ok(PreparedModel { folder, footprint_bytes: footprint::bytes(&known), facts: known.facts, card })
+    Ok(PreparedModel { folder, footprint: Footprint::of(&known), facts: known.facts, card })
 }

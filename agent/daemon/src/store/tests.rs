@@ -71,10 +71,11 @@ async fn the_demo_model_is_unpacked_and_its_facts_are_its_own() {
     let file = fs::metadata(model.folder.join("model.safetensors")).expect("there").len();
     assert!(facts.weights_bytes < file && facts.weights_bytes + 65_536 > file);
     assert!(
-        model.footprint_bytes > facts.weights_bytes && model.footprint_bytes < 512 << 20,
-        "{}",
-        model.footprint_bytes
+        model.footprint.bytes > facts.weights_bytes && model.footprint.bytes < 512 << 20,
+        "{:?}",
+        model.footprint
     );
+    assert_eq!((model.footprint.kv_tokens, model.footprint.prefix_tokens), (4 * 8_192, 32_768));
     assert!(model.card.files.iter().any(|(name, _)| name == "chat_template.jinja"));
 }
 

@@ -43,6 +43,7 @@ impl Admission {
         let slots = entry.slots;
         runtime.begin(wire::generate(start)).map_err(|no_row| match no_row {
             NoRow::Busy => Refusal { code: codes::BUSY, text: format!("all {slots} slots are taken") },
+            NoRow::Draining => not_loaded("the model is being unloaded".to_owned()),
             NoRow::Closed => not_loaded("its runtime has just ended".to_owned()),
         })
     }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::admission::Admission;
 use super::codes;
 use crate::limits;
-use crate::runtimes::{Attempt, Piece, RowEnd, RowFinish};
+use crate::runtimes::{Attempt, Loss, Piece, RowEnd, RowFinish};
 use crate::wire;
 
 /// Serves one stream to its end.
@@ -113,6 +113,52 @@ fn ended(frame: AttemptFrame, end: RowEnd) -> AttemptFrame {
             wire::failed(frame, codes::NOT_LOADED, "the model was unloaded")
         }
         RowEnd::Finished(RowFinish::Error, extra) => wire::failed(frame, &extra.code, &extra.text),
-        RowEnd::RuntimeLost => wire::failed(frame, codes::RUNTIME_LOST, "the runtime process ended"),
+        RowEnd::Lost(loss) => {
+            let (code, text) = lost(loss);
+            wire::failed(frame, code, text)
+        }
+    }
+}
+
+fn lost(loss: Loss) -> (&'static str, &'static str) {
+    match loss {
+        Loss::Ended => (codes::RUNTIME_LOST, "the runtime process ended"),
+        Loss::Hung => (codes::RUNTIME_HUNG, "the runtime made no progress and was killed"),
+        Loss::Garbled => (codes::RUNTIME_GARBLED, "the runtime sent what is no frame and was killed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtimes::RowExtra;
+
+    fn told(end: RowEnd) -> (Finish, String) {
+        let frame = ended(wire::tokens(vec![7], Vec::new()), end);
+        assert_eq!(frame.ids, [7], "the last tokens come with the end");
+        (frame.finish(), frame.code)
+    }
+
+    #[test]
+    fn every_way_to_lose_a_runtime_has_a_code_of_its_own() {
+        for (loss, code) in
+            [(Loss::Ended, "runtime_lost"), (Loss::Hung, "runtime_hung"), (Loss::Garbled, "runtime_garbled")]
+        {
+            assert_eq!(told(RowEnd::Lost(loss)), (Finish::Failed, code.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_row_that_the_runtime_ended_is_told_as_it_ended() {
+        let extra = RowExtra { code: "out_of_memory".to_owned(), ..RowExtra::default() };
+        for (finish, told_finish, code) in [
+            (RowFinish::Stop, Finish::Stop, ""),
+            (RowFinish::Length, Finish::Length, ""),
+            (RowFinish::Cancelled, Finish::Failed, "not_loaded"),
+            (RowFinish::Error, Finish::Failed, "out_of_memory"),
+        ] {
+            let end = RowEnd::Finished(finish, extra.clone());
+            assert_eq!(told(end), (told_finish, code.to_owned()));
+        }
     }
 }

@@ -8,8 +8,13 @@ use quinn::VarInt;
 pub const NOT_LOADED: &str = "not_loaded";
 /// With FINISH_FAILED: every slot of the model is taken. Nobody's fault.
 pub const BUSY: &str = "busy";
-/// With FINISH_FAILED: the runtime process ended or was killed while the attempt ran. Tokens sent before are valid.
+/// With FINISH_FAILED: the runtime process ended while the attempt ran, or did not end when it was asked to. Tokens sent before
+/// are valid; so they are with the next two.
 pub const RUNTIME_LOST: &str = "runtime_lost";
+/// With FINISH_FAILED: the runtime made no progress and was killed.
+pub const RUNTIME_HUNG: &str = "runtime_hung";
+/// With FINISH_FAILED: the runtime sent what is no frame, or no frame that may come then, and was killed.
+pub const RUNTIME_GARBLED: &str = "runtime_garbled";
 
 /// Stream reset and STOP_SENDING: the request could not be read, or did not arrive in time. The agent does not know the attempt's
 /// number, so it cannot say more in a frame.

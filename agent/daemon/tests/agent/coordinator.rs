@@ -10,8 +10,8 @@ use proto::tls::Credentials;
 use proto::v1::cluster_server::{Cluster, ClusterServer};
 use proto::v1::{
     AgentHello, AgentMessage, AgentReport, AttemptFrame, AttemptStart, CardWanted, CoordinatorMessage,
-    JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, ModelState, WantedModel, WantedModels, Welcome,
-    agent_message, coordinator_message,
+    JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, ModelState, ModelStatus, StepSample,
+    WantedModel, WantedModels, Welcome, agent_message, coordinator_message,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, ServerConfig, VarInt};
@@ -30,6 +30,9 @@ pub(crate) const NODE: u64 = 42;
 /// The way to each open session, the latest last.
 type Orders = Arc<Mutex<Vec<mpsc::Sender<Result<CoordinatorMessage, Status>>>>>;
 
+/// Of every report, by model.
+type Samples = Arc<Mutex<Vec<(String, StepSample)>>>;
+
 /// One life of the coordinator's process.
 pub(crate) struct Coordinator {
     pub(crate) grpc: SocketAddr,
@@ -39,6 +42,7 @@ pub(crate) struct Coordinator {
     pub(crate) joins: mpsc::Receiver<JoinRequest>,
     pub(crate) cards: mpsc::Receiver<Vec<ModelCardChunk>>,
     pub(crate) connections: mpsc::Receiver<Connection>,
+    samples: Samples,
     sessions: Orders,
     /// Its threads are its process: dropped as kill -9 would, without a goodbye.
     threads: Option<Runtime>,
@@ -53,6 +57,7 @@ struct Service {
     hellos: mpsc::Sender<AgentHello>,
     joins: mpsc::Sender<JoinRequest>,
     cards: mpsc::Sender<Vec<ModelCardChunk>>,
+    samples: Samples,
     sessions: Orders,
 }
 
@@ -86,7 +91,7 @@ impl Coordinator {
         let (reports_in, reports) = watch::channel(AgentReport::default());
         let ((hellos_in, hellos), (joins_in, joins)) = (mpsc::channel(16), mpsc::channel(16));
         let ((cards_in, cards), (connections_in, connections)) = (mpsc::channel(16), mpsc::channel(16));
-        let sessions = Arc::default();
+        let (samples, sessions) = (Samples::default(), Orders::default());
         let service = Service {
             authority,
             refuse_joins: plan.refuse_joins,
@@ -96,6 +101,7 @@ impl Coordinator {
             hellos: hellos_in,
             joins: joins_in,
             cards: cards_in,
+            samples: Arc::clone(&samples),
             sessions: Arc::clone(&sessions),
         };
         let tls = ServerTlsConfig::new()
@@ -111,7 +117,7 @@ impl Coordinator {
                 }
             }
         });
-        Self { grpc, quic, reports, hellos, joins, cards, connections, sessions, threads: None }
+        Self { grpc, quic, reports, hellos, joins, cards, connections, samples, sessions, threads: None }
     }
 
     /// As kill -9 would: nobody says goodbye, on TCP or UDP.
@@ -151,6 +157,19 @@ impl Coordinator {
             report.models.iter().any(|status| status.model == model && status.state() == state)
         };
         self.report(&what, fits).await
+    }
+
+    /// All that reports said of the steps of a model, once it is about this many steps or more.
+    pub(crate) async fn until_steps(&mut self, model: &str, steps: u32) -> Vec<StepSample> {
+        let samples = Arc::clone(&self.samples);
+        let told = || {
+            let samples = samples.lock().expect("not poisoned");
+            let mine = samples.iter().filter(|(name, _)| name == model);
+            mine.map(|(_, sample)| *sample).collect::<Vec<_>>()
+        };
+        let count = || told().iter().map(|sample| sample.steps).sum::<u32>();
+        self.report(&format!("{steps} steps of {model}"), |_| count() >= steps).await;
+        told()
     }
 
     pub(crate) async fn connection(&mut self) -> Connection {
@@ -226,13 +245,17 @@ impl Cluster for Service {
             let _ = orders.send(Ok(CoordinatorMessage { message: Some(message) })).await;
         }
         self.sessions.lock().expect("not poisoned").push(orders);
-        let (reports, hellos) = (self.reports.clone(), self.hellos.clone());
+        let (reports, hellos, samples) =
+            (self.reports.clone(), self.hellos.clone(), Arc::clone(&self.samples));
         let mut messages = request.into_inner();
         tokio::spawn(async move {
             while let Ok(Some(AgentMessage { message: Some(message) })) = messages.message().await {
                 match message {
                     agent_message::Message::Hello(hello) => drop(hellos.try_send(hello)),
-                    agent_message::Message::Report(report) => drop(reports.send_replace(report)),
+                    agent_message::Message::Report(report) => {
+                        samples.lock().expect("not poisoned").extend(sampled(&report));
+                        reports.send_replace(report);
+                    }
                 }
             }
         });
@@ -250,6 +273,14 @@ impl Cluster for Service {
         let _ = self.cards.send(card).await;
         Ok(Response::new(ModelCardStored {}))
     }
+}
+
+fn sampled(report: &AgentReport) -> impl Iterator<Item = (String, StepSample)> {
+    let samples = |status: &ModelStatus| {
+        let name = status.model.clone();
+        status.samples.clone().into_iter().map(move |sample| (name.clone(), sample))
+    };
+    report.models.iter().flat_map(samples)
 }
 
 /// The gateway's end of one attempt.

@@ -65,7 +65,7 @@ async fn a_broken_frame_kills_that_runtime_and_no_other() {
     broken.send_raw(&[4, 0, 0, 0, 0xc1, 0xc1, 0xc1, 0xc1]).await;
     broken.is_gone().await;
     let last = lost.rest().await.pop().expect("a last frame");
-    assert_eq!((last.finish(), last.code.as_str()), (Finish::Failed, daemon::codes::RUNTIME_LOST));
+    assert_eq!((last.finish(), last.code.as_str()), (Finish::Failed, daemon::codes::RUNTIME_GARBLED));
     let waiting = coordinator.until_state(DEMO, ModelState::Waiting).await;
     let reason = &waiting.models.iter().find(|status| status.model == DEMO).expect("reported").reason;
     assert!(reason.contains("contract of frames"), "{reason}");
@@ -73,6 +73,24 @@ async fn a_broken_frame_kills_that_runtime_and_no_other() {
     sound.step(row, &[1, 2], Some("length")).await;
     assert_eq!(kept.rest().await.last().map(Frame::of), Some(Frame(vec![1, 2], Finish::Length)));
     agent.leave([broken, sound]).await;
+}
+
+/// Takes as long as the silence that counts as a hang.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_falls_silent_ends_its_streams_as_hung() {
+    let stage = Stage::new();
+    let (mut coordinator, agent, mut runtime, connection) = stage.serving().await;
+    let mut asked = ask(&connection, &request(DEMO, 1)).await;
+    let row = runtime.asked().await;
+    runtime.step(row, &[7], None).await;
+    let frames = asked.rest().await;
+    assert_eq!(frames.iter().flat_map(|frame| frame.ids.clone()).collect::<Vec<_>>(), [7]);
+    let last = frames.last().expect("a last frame");
+    assert_eq!((last.finish(), last.code.as_str()), (Finish::Failed, daemon::codes::RUNTIME_HUNG));
+    runtime.is_gone().await;
+    let waiting = coordinator.until_state(DEMO, ModelState::Waiting).await;
+    assert!(waiting.models[0].reason.contains("stopped making progress"), "{waiting:?}");
+    agent.leave([runtime]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,5 +11,7 @@ mod room;
 mod joining;
 mod streaming;
 mod faults;
+mod residency;
+mod measuring;
 mod leaving;
 mod guarding;

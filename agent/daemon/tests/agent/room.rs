@@ -123,14 +123,24 @@ pub(crate) fn start(config: Config) -> Agent {
 }
 
 pub(crate) fn demo() -> WantedModel {
-    WantedModel { model: DEMO.to_owned(), source: Some(ModelSource { source: Some(Source::Demo(true)) }) }
+    wanted(DEMO, Source::Demo(true))
 }
 
 /// A second model, from a folder.
 pub(crate) fn other() -> WantedModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/demo_model/weights");
     let path = folder.canonicalize().expect("the demo model is in the repository").display().to_string();
-    WantedModel { model: OTHER.to_owned(), source: Some(ModelSource { source: Some(Source::Path(path)) }) }
+    wanted(OTHER, Source::Path(path))
+}
+
+/// To be prepared, not to be held.
+pub(crate) fn offered(model: WantedModel) -> WantedModel {
+    WantedModel { offered_only: true, ..model }
+}
+
+fn wanted(model: &str, source: Source) -> WantedModel {
+    let source = Some(ModelSource { source: Some(source) });
+    WantedModel { model: model.to_owned(), source, offered_only: false }
 }
 
 pub(crate) fn request(model: &str, attempt: u32) -> AttemptStart {
@@ -143,6 +153,6 @@ pub(crate) fn request(model: &str, attempt: u32) -> AttemptStart {
         max_tokens: 100,
         sampling: Some(sampling),
         stop_ids: vec![2],
-        top_logprobs: None,
+        ..AttemptStart::default()
     }
 }

@@ -62,8 +62,20 @@ impl Runtime {
     pub(crate) async fn step_with(&mut self, row: u64, ids: &[u32], finish: Option<&str>, extra: Value) {
         let ids = Value::Array(ids.iter().map(|id| (*id).into()).collect());
         let row = Value::Array(vec![row.into(), ids, finish.map_or(Value::Nil, Value::from), extra]);
-        let stats = Value::Array(vec![0.0.into(), 0.into(), 0.02.into(), 1.into(), 100.into()]);
-        self.send(vec!["step".into(), 1.into(), Value::Array(vec![row]), stats]).await;
+        self.stepped(vec![row], (0.0, 0), (0.02, 1, 100)).await;
+    }
+
+    /// One step that produced nothing to tell but its figures: seconds and tokens of prefill; seconds, rows and tokens in the
+    /// KV cache of decode.
+    pub(crate) async fn measured(&mut self, prefill: (f64, u64), decode: (f64, u32, u64)) {
+        self.stepped(Vec::new(), prefill, decode).await;
+    }
+
+    async fn stepped(&mut self, rows: Vec<Value>, prefill: (f64, u64), decode: (f64, u32, u64)) {
+        let ((prefill_s, prefill_tokens), (decode_s, batch, kv_tokens)) = (prefill, decode);
+        let stats =
+            vec![prefill_s.into(), prefill_tokens.into(), decode_s.into(), batch.into(), kv_tokens.into()];
+        self.send(vec!["step".into(), 1.into(), Value::Array(rows), Value::Array(stats)]).await;
     }
 
     pub(crate) async fn send(&mut self, frame: Vec<Value>) {
@@ -94,6 +106,12 @@ impl Runtime {
         self.socket.read_exact(&mut body).await?;
         Ok(rmpv::decode::read_value(&mut body.as_slice()).expect("the agent writes msgpack"))
     }
+}
+
+/// What a map holds under this key.
+pub(crate) fn value<'a>(map: &'a Value, key: &str) -> Option<&'a Value> {
+    let pairs = map.as_map().expect("a map");
+    pairs.iter().find(|(name, _)| name.as_str() == Some(key)).map(|(_, value)| value)
 }
 
 pub(crate) fn map(pairs: Vec<(&str, Value)>) -> Value {

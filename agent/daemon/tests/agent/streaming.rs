@@ -1,10 +1,10 @@
 //! Attempts: order, hanging up, back-pressure, refusals.
 
-use proto::v1::{AttemptUsage, Finish};
+use proto::v1::{AttemptStart, AttemptUsage, Finish};
 
 use crate::coordinator::{ask, ask_raw};
 use crate::room::{DEMO, Stage, request};
-use crate::runtime::map;
+use crate::runtime::{map, value};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_arrive_in_order_with_sequences_from_zero_and_a_true_end() {
@@ -13,9 +13,7 @@ async fn tokens_arrive_in_order_with_sequences_from_zero_and_a_true_end() {
     let mut asked = ask(&connection, &request(DEMO, 5)).await;
     let frame = runtime.heard("generate").await;
     let row = frame[1].as_u64().expect("a row");
-    let body = frame[2].as_map().expect("a map");
-    let ids = body.iter().find(|(key, _)| key.as_str() == Some("ids")).map(|(_, ids)| ids.to_string());
-    assert_eq!(ids.as_deref(), Some("[10, 11, 12]"));
+    assert_eq!(value(&frame[2], "ids").map(ToString::to_string).as_deref(), Some("[10, 11, 12]"));
     let mut got = Vec::new();
     for id in 100..110 {
         runtime.step(row, &[id], None).await;
@@ -37,6 +35,36 @@ async fn tokens_arrive_in_order_with_sequences_from_zero_and_a_true_end() {
     let usage = AttemptUsage { prompt_tokens: 3, cached_tokens: 1, generated_tokens: 11, prefill_ms: 250 };
     assert_eq!(last.usage, Some(usage));
     assert_eq!(asked.next().await.expect("no reset"), None);
+    agent.leave([runtime]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_salt_and_a_chunk_reach_the_runtime_and_their_absence_too() {
+    let stage = Stage::new();
+    let (_coordinator, agent, mut runtime, connection) = stage.serving().await;
+    let start = AttemptStart { cache_salt: "tenant".to_owned(), prefill_chunk: 2_048, ..request(DEMO, 1) };
+    let mut salted = ask(&connection, &start).await;
+    let frame = runtime.heard("generate").await;
+    assert_eq!(value(&frame[2], "cache_salt").and_then(|salt| salt.as_str()), Some("tenant"));
+    assert_eq!(value(&frame[2], "prefill_chunk").and_then(|chunk| chunk.as_u64()), Some(2_048));
+    let row = frame[1].as_u64().expect("a row");
+    // A prompt that is read at 100 tokens a second.
+    runtime.measured((10.0, 1_000), (0.0, 0, 0)).await;
+    runtime.step(row, &[1], Some("stop")).await;
+    salted.rest().await;
+
+    let _slow = ask(&connection, &start).await;
+    let frame = runtime.heard("generate").await;
+    assert_eq!(
+        value(&frame[2], "prefill_chunk").and_then(|chunk| chunk.as_u64()),
+        Some(300),
+        "three seconds"
+    );
+    let _bare = ask(&connection, &request(DEMO, 1)).await;
+    let frame = runtime.heard("generate").await;
+    assert_eq!((value(&frame[2], "cache_salt"), value(&frame[2], "prefill_chunk")), (None, None));
+    connection.close(0u32.into(), b"done");
+    runtime.heard("cancel").await;
     agent.leave([runtime]).await;
 }
 

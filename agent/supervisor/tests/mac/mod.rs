@@ -149,6 +149,9 @@ impl Mac {
         match effect {
             Effect::Start { incarnation, model } => self.start(*incarnation, *model),
             Effect::Load { incarnation, .. } => self.load(*incarnation),
+            Effect::Drain { incarnation } => self.drain(*incarnation),
+            // Its answers finish all the same, and nobody asks for the news of it any more.
+            Effect::Resume { incarnation } => assert!(self.alive.contains_key(incarnation)),
             Effect::Stop { incarnation } => {
                 let conduct = self.alive.get(incarnation).map(|alive| alive.conduct);
                 match conduct.unwrap_or_else(|| panic!("{incarnation} is stopped and is not there")) {
@@ -210,6 +213,23 @@ impl Mac {
             | Conduct::IgnoresStop
             | Conduct::WontDie(_) => {
                 self.plan(Span::from_secs(2), incarnation, Command::Hello { incarnation })
+            }
+        }
+    }
+
+    /// Answers finish in their time, unless their runtime is not one to finish anything.
+    fn drain(&mut self, incarnation: Incarnation) {
+        match self.alive[&incarnation].conduct {
+            Conduct::Hangs | Conduct::IgnoresStop | Conduct::WontDie(_) => {}
+            Conduct::Good
+            | Conduct::CannotStart
+            | Conduct::NeverConnects
+            | Conduct::DiesStarting
+            | Conduct::DiesLoading
+            | Conduct::LoadFails
+            | Conduct::StallsLoading
+            | Conduct::DiesReady(_) => {
+                self.plan(Span::from_secs(2), incarnation, Command::Drained { incarnation })
             }
         }
     }

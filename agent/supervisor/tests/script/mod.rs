@@ -50,6 +50,7 @@ fn command_of(text: &str) -> Command {
             let expected_step = Span(if more.is_empty() { 0 } else { micros(more) });
             Command::Progress { incarnation: incarnation(), expected_step }
         }
+        "drained" => Command::Drained { incarnation: incarnation() },
         "exited" => {
             let (how, last_words) = more.split_once(' ').unwrap_or((more, ""));
             Command::Exited {
@@ -81,6 +82,8 @@ fn effect_words(effect: &Effect) -> String {
     match effect {
         Effect::Start { incarnation, model } => format!("start {incarnation} {}", name(*model)),
         Effect::Load { incarnation, model } => format!("load {incarnation} {}", name(*model)),
+        Effect::Drain { incarnation } => format!("drain {incarnation}"),
+        Effect::Resume { incarnation } => format!("resume {incarnation}"),
         Effect::Stop { incarnation } => format!("stop {incarnation}"),
         Effect::Kill { incarnation, reason } => {
             let alarm = if reason.is_alarm() { " ALARM" } else { "" };
