@@ -26,6 +26,20 @@ Examples:
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 not found, 6 coordinator unreachable, 8 refused, 130 interrupted.";
 
+const QUEUE_EXAMPLES: &str = "\
+Examples:
+  mlx-serving queue                                       the line of each model, the next one first
+  mlx-serving queue --output json                         the same for a script";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  curl -si .../v1/chat/completions ... | grep x-request-id
+  mlx-serving explain request req_5b0c...                 why it went there, or what it waits for
+  mlx-serving explain model mlx-community/Qwen3-4B-4bit   who holds it, who waits for it
+  mlx-serving explain node mini-07                        what runs there, and why nothing else does
+
+Exit codes: 0 ok, 4 not known (with the closest name), 6 coordinator unreachable.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start everything on this machine: coordinator, agent and runtime, on loopback only.
@@ -40,6 +54,12 @@ pub(crate) enum Command {
     Chat(Chat),
     /// Show nodes, models and the queue.
     Status(Status),
+    /// Show who waits, for what, and how long still.
+    #[command(after_help = QUEUE_EXAMPLES)]
+    Queue(Queue),
+    /// Tell why a request, a model or a node is where it is, with the numbers that decided it.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(Explain),
     /// Holds one runtime and ends it with its agent. Not for people.
     #[command(hide = true)]
     Guard(Guard),
@@ -142,6 +162,36 @@ pub(crate) struct Status {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Queue {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// What kind of thing it is
+    pub(crate) subject: Subject,
+    /// A request: the `x-request-id` or `x-mlx-request` of its response. A model: its name. A node: its name or number
+    pub(crate) id: String,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+/// What can be explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Subject {
+    Request,
+    Model,
+    Node,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Guard {
     /// Program and arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -182,6 +232,28 @@ mod tests {
     fn up_needs_no_argument() {
         let cli = Cli::try_parse_from(["mlx-serving", "up"]).expect("parses");
         assert!(matches!(cli.command, Command::Up(Up { model: None, port: 7440, cluster_port: 7443, .. })));
+    }
+
+    #[test]
+    fn explain_takes_a_kind_and_a_name() {
+        let parse = |arguments: [&str; 2]| {
+            Cli::try_parse_from(["mlx-serving", "explain"].into_iter().chain(arguments))
+        };
+        let cli = parse(["model", "org/demo"]).expect("parses");
+        let Command::Explain(explain) = cli.command else { panic!("another command") };
+        assert_eq!((explain.subject, explain.id.as_str()), (Subject::Model, "org/demo"));
+        let error = parse(["modle", "org/demo"]).expect_err("refused").to_string();
+        assert!(error.contains("'model'"), "{error}");
+    }
+
+    #[test]
+    fn each_page_of_help_teaches_with_an_example() {
+        for name in ["queue", "explain"] {
+            let mut cli = Cli::command();
+            let command = cli.find_subcommand_mut(name).expect("a command");
+            let help = command.render_help().to_string();
+            assert!(help.contains(&format!("  mlx-serving {name} ")), "{help}");
+        }
     }
 
     #[test]

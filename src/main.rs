@@ -15,6 +15,9 @@ mod model_argument;
 mod api;
 mod chat;
 mod status;
+mod queue;
+mod explain;
+mod table;
 mod progress;
 mod stopping;
 
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
         Command::Token(options) => token::run(&options),
         Command::Chat(options) => chat::run(&options),
         Command::Status(options) => status::run(&options),
+        Command::Queue(options) => queue::run(&options),
+        Command::Explain(options) => explain::run(&options),
         Command::Guard(options) => return daemon::guard(&options.command),
     };
     match done {

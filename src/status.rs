@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::cli::{Output, Status};
 use crate::exit::{Exit, failure};
+use crate::table::{aligned, array, number, row, text};
 
 pub(crate) fn run(options: &Status) -> anyhow::Result<()> {
     let status = Api::new(&options.api.url).get("/api/v1/status")?;
@@ -26,7 +27,6 @@ pub(crate) fn run(options: &Status) -> anyhow::Result<()> {
 
 fn table(status: &Value) -> String {
     let mut out = String::new();
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     // Writing into a String cannot fail.
     let _ = writeln!(out, "cluster {}  version {}", text(&status["cluster"]), text(&status["version"]));
     let mut models = vec![row(["MODEL", "NODES", "STATE", "PARAMETERS", "CONTEXT", "RUNNING", "WAITING"])];
@@ -70,18 +70,6 @@ fn degraded(status: &Value) -> Option<String> {
     Some(format!("model {name} is not ready: {why}"))
 }
 
-fn array(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
-}
-
-fn number(value: &Value) -> String {
-    value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string())
-}
-
 fn bytes(value: &Value) -> String {
     human(value.as_f64().unwrap_or(0.0), 1_024.0, ["B", "KiB", "MiB", "GiB", "TiB"])
 }
@@ -104,18 +92,6 @@ fn human(mut value: f64, step: f64, units: [&str; 5]) -> String {
     } else {
         format!("{value:.1}{space}{unit}")
     }
-}
-
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width =
-        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -145,11 +121,5 @@ mod tests {
     fn a_model_without_a_node_is_degraded_and_says_why() {
         assert_eq!(degraded(&sample(1)), None);
         assert_eq!(degraded(&sample(0)), Some("model demo is not ready: loading".to_owned()));
-    }
-
-    #[test]
-    fn columns_line_up() {
-        let rows = [row(["A", "B"]), row(["long", "x"])];
-        assert_eq!(aligned(&rows), "A     B\nlong  x\n");
     }
 }

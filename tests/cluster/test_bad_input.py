@@ -137,10 +137,9 @@ def test_garbage_on_the_agents_port_disturbs_nothing(served: Room) -> None:
 
 
 def test_a_hint_that_is_not_used_is_named(served: Room) -> None:
-    response = ask(served.url, chat(DEMO, max_tokens=3, user="someone", metadata={"a": "b"}))
+    response = ask(served.url, chat(DEMO, max_tokens=3, store=True, user="someone", metadata={"a": "b"}))
     assert response.status_code == 200
-    ignored = response.headers["x-mlx-ignored-params"]
-    assert "user" in ignored and "metadata" in ignored
+    assert response.headers["x-mlx-ignored-params"] == "metadata, store", "a user names a session: that is used"
 
 
 def test_a_promise_we_do_not_keep_is_named(served: Room) -> None:

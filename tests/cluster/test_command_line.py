@@ -68,9 +68,29 @@ def test_status_is_a_table_for_people_and_json_for_scripts(up: Room) -> None:
     assert node["memory_bytes"] > 1 << 30 and node["gpu_budget_bytes"] > 1 << 20 and node["chip"], node
 
 
-@pytest.mark.parametrize("command", ["status", "chat"])
-def test_nobody_there_is_code_6_and_says_how_to_start(command: str) -> None:
-    done = run(command, "--url", f"http://127.0.0.1:{free_port()}", *(["x"] if command == "chat" else []))
+def test_explain_tells_of_a_model_and_a_node_in_words_and_for_scripts(up: Room) -> None:
+    words = run("explain", "model", DEMO, "--url", up.url)
+    assert words.returncode == 0 and words.stdout.startswith(DEMO), words.stderr
+    document = json.loads(run("explain", "node", "1", "--url", up.url, "--output", "json").stdout)
+    assert document["schema"] == "mlx-serving.explain.v1" and DEMO in document["models"], document
+
+
+@pytest.mark.parametrize(("subject", "name"), [("model", DEMO[:-1]), ("node", "nobody"), ("request", "req_nobody")])
+def test_explain_of_a_stranger_is_code_4(up: Room, subject: str, name: str) -> None:
+    done = run("explain", subject, name, "--url", up.url)
+    assert done.returncode == 4 and name in done.stderr and not done.stdout
+    assert subject != "model" or DEMO in done.stderr, "the close name is told"
+
+
+def test_an_idle_queue_is_told_in_words_and_for_scripts(up: Room) -> None:
+    assert run("queue", "--url", up.url).stdout.startswith("nothing waits")
+    document = json.loads(run("queue", "--url", up.url, "--output", "json").stdout)
+    assert document["schema"] == "mlx-serving.queue.v1" and document["waiting"] == []
+
+
+@pytest.mark.parametrize("command", [["status"], ["chat", "x"], ["queue"], ["explain", "node", "x"]])
+def test_nobody_there_is_code_6_and_says_how_to_start(command: list[str]) -> None:
+    done = run(*command, "--url", f"http://127.0.0.1:{free_port()}")
     assert done.returncode == 6
     assert "mlx-serving up" in done.stderr
 

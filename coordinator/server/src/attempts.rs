@@ -33,16 +33,10 @@ impl StartGeneration for Cluster {
     fn start(&self, wish: Wish) -> Generation {
         let (events, receiver) = mpsc::channel(limits::EVENTS_PER_REQUEST);
         let cancel = CancellationToken::new();
-        let life = Life {
-            request: self.leader.next_request(),
-            cluster: self.clone(),
-            wish,
-            events,
-            running: None,
-            began: false,
-        };
+        let request = self.leader.next_request();
+        let life = Life { request, cluster: self.clone(), wish, events, running: None, began: false };
         tokio::spawn(life.run(cancel.clone()));
-        Generation { events: receiver, _cancel: cancel.drop_guard() }
+        Generation { request: request.0, events: receiver, _cancel: cancel.drop_guard() }
     }
 }
 
@@ -102,7 +96,7 @@ impl Life {
         match order {
             Order::Wait { ahead, eta } => {
                 self.running = None;
-                self.emit(Event::Queued { ahead, eta }).await
+                self.emit(Event::Queued { ahead, eta, loading: false }).await
             }
             Order::Run { attempt, node } => self.open(attempt, node).await,
             Order::Refused(refusal) => self.fail(failure_of(refusal)).await,
@@ -118,7 +112,7 @@ impl Life {
         match opened {
             Ok(stream) => {
                 self.running = Some(Running { attempt, node, stream });
-                self.emit(Event::Dispatched { node, attempt }).await
+                self.emit(Event::Dispatched { node, attempt, affinity: None }).await
             }
             Err(error) => self.report(attempt, node, Outcome::Failed, 0, &error.to_string()).await,
         }

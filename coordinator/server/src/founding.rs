@@ -21,20 +21,28 @@ use crate::limits;
 /// The number in a lone coordinator's certificate.
 const COORDINATOR_NODE: u64 = 1;
 
+/// Tells this use of the CA's key, which is the cluster's one secret, from any other.
+const HASH_KEY_CONTEXT: &str = "mlx-serving 2026 numbers of tenants, sessions and prompts";
+
 /// What a running coordinator has in hand.
 pub(crate) struct Founded {
     pub(crate) cluster: String,
     pub(crate) authority: Arc<Authority>,
     pub(crate) credentials: Credentials,
     pub(crate) join_token: JoinToken,
+    /// Behind every number made of a client's words; the same for every coordinator of the cluster, after every restart.
+    pub(crate) hash_key: [u8; 32],
 }
 
 pub(crate) async fn found(consensus: &Consensus, data_folder: &Path) -> anyhow::Result<Founded> {
     let authority = Arc::new(authority_of(consensus).await?);
-    let cluster = consensus.local().cluster().context("the registry has no cluster")?.id.to_string();
+    let registry = consensus.local();
+    let facts = registry.cluster().context("the registry has no cluster")?;
+    let cluster = facts.id.to_string();
+    let hash_key = blake3::derive_key(HASH_KEY_CONTEXT, facts.ca_key_pem.as_bytes());
     let credentials = authority.credentials(Identity { role: Role::Coordinator, node: COORDINATOR_NODE })?;
     let join_token = join_token(consensus, &authority, &data_folder.join("join-token")).await?;
-    Ok(Founded { cluster, authority, credentials, join_token })
+    Ok(Founded { cluster, authority, credentials, join_token, hash_key })
 }
 
 async fn authority_of(consensus: &Consensus) -> anyhow::Result<Authority> {

@@ -3,9 +3,11 @@
 //! Owns the vocabulary between the API side, which knows text, and the cluster side, which knows token ids, nodes and
 //! attempts. Refuses to know HTTP or tokenizers: everything here is ids, numbers and reasons.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::v1;
+use scheduler::Class;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -27,20 +29,42 @@ pub(crate) struct Wish {
     pub(crate) top_logprobs: Option<u32>,
     /// After this moment nobody waits for the answer any more.
     pub(crate) deadline: Instant,
+    #[cfg_attr(not(test), expect(dead_code, reason = "the leader loop reads them when its scheduler does"))]
+    pub(crate) traits: Traits,
+}
+
+/// What the scheduler may know of a wish beyond its size: numbers only, keyed so that nobody outside can compute them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Traits {
+    /// Whose token came with it; 0 when none did.
+    pub(crate) tenant: u64,
+    pub(crate) class: Class,
+    /// What the client says belongs together.
+    pub(crate) session: Option<u64>,
+    /// One hash for each whole block of the prompt and all before it; empty when nothing may be taken from a cache.
+    pub(crate) blocks: Arc<[u64]>,
+    /// Equal for the same request sent again.
+    pub(crate) fingerprint: u64,
+    /// Rows of a runtime's prefix cache are shared under one salt only. Empty: neither looked up nor kept.
+    pub(crate) cache_salt: String,
 }
 
 /// What happens to a wish, in order; `Finished` or `Failed` is the last.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Event {
-    /// It waits: so many requests are ahead of it.
+    /// It waits: so many requests are ahead of it. Again whenever that changes.
     Queued {
         ahead: u32,
         eta: Option<Duration>,
+        /// What it waits for is its model, which is on the way into a node's memory.
+        loading: bool,
     },
     /// A node has it; again when a node failed before the first token.
     Dispatched {
         node: u64,
         attempt: u32,
+        /// What drew it there: `prefix`, `session`, `resident` or `cold`.
+        affinity: Option<&'static str>,
     },
     /// New tokens; `logprobs` is empty or has one entry for each id.
     Tokens {
@@ -68,6 +92,20 @@ pub(crate) enum Failure {
     QueueFull {
         retry_after: Duration,
     },
+    /// Batch work that makes room for people.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the scheduler does not shed yet"))]
+    Overloaded {
+        retry_after: Duration,
+    },
+    /// Nothing here can hold the model; `words` say why. `None`: coming back does not help.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the scheduler does not load yet"))]
+    NoCapacity {
+        words: String,
+        retry_after: Option<Duration>,
+    },
+    /// It brought down a runtime twice, and is not given a third.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the scheduler has no quarantine yet"))]
+    Quarantined,
     /// It could not be done in the time the client gives it.
     DeadlineUnreachable {
         needed: Duration,
@@ -88,6 +126,8 @@ pub(crate) enum Failure {
 
 /// A running generation. Dropping it cancels: the slot is free again before the next decode step.
 pub(crate) struct Generation {
+    /// The scheduler's number for it.
+    pub(crate) request: u64,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) _cancel: tokio_util::sync::DropGuard,
 }

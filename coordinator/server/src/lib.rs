@@ -21,6 +21,7 @@ mod joining;
 mod fleet;
 mod wire;
 mod status;
+mod views;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use crate::leader::Leader;
 use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::{Link, Streams};
+use crate::views::Inside;
 
 /// A coordinator that serves.
 #[derive(Clone, Debug)]
@@ -93,6 +95,7 @@ pub async fn run(
 /// The running inside of a coordinator.
 struct Parts {
     sources: Sources,
+    hash_key: [u8; 32],
     cluster: Cluster,
     cluster_address: SocketAddr,
 }
@@ -139,7 +142,8 @@ impl Parts {
             fleet,
             leader: leader.clone(),
         };
-        Ok(Self { sources, cluster: Cluster { leader, streams }, cluster_address })
+        let cluster = Cluster { leader, streams };
+        Ok(Self { sources, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
     fn gateway_state(&self, api: SocketAddr) -> gateway::GatewayState {
@@ -153,6 +157,8 @@ impl Parts {
                 let sources = sources.clone();
                 Box::pin(async move { serde_json::to_value(sources.status().await).unwrap_or_default() })
             }),
+            views: Arc::new(Inside { sources: self.sources.clone() }),
+            hash_key: self.hash_key,
             api,
         }
     }

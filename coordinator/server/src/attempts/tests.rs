@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use proto::v1::{AttemptFrame, AttemptUsage, Finish, Sampling};
 use quinn::{Connection, VarInt};
-use scheduler::Rates;
+use scheduler::{Class, Rates};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
 use crate::clock::Clock;
-use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration as _, Wish};
+use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration as _, Traits, Wish};
 use crate::leader::{Leader, Resident};
 use crate::streams::Link;
 use crate::streams::tests::{Lab, answer, frame, take};
@@ -50,6 +50,14 @@ impl Stage {
             stop_ids: Vec::new(),
             top_logprobs: None,
             deadline: Instant::now() + patience,
+            traits: Traits {
+                tenant: 0,
+                class: Class::Interactive,
+                session: None,
+                blocks: [].into(),
+                fingerprint: 1,
+                cache_salt: String::new(),
+            },
         })
     }
 
@@ -84,7 +92,10 @@ async fn tokens_flow_to_the_end_and_the_slot_is_free_again() {
     let mut generation = stage.wish(PATIENT);
     let mut taken = take(&agent).await;
     assert_eq!(taken.start.prompt, [1, 2, 3]);
-    assert_eq!(generation.events.recv().await, Some(Event::Dispatched { node: 7, attempt: 1 }));
+    assert_eq!(
+        generation.events.recv().await,
+        Some(Event::Dispatched { node: 7, attempt: 1, affinity: None })
+    );
     answer(&mut taken.send, frame(1, 0, &[10])).await;
     answer(&mut taken.send, frame(1, 1, &[11])).await;
     answer(&mut taken.send, last(1, 2, Finish::Stop)).await;
@@ -111,7 +122,10 @@ async fn a_node_that_fails_before_the_first_token_costs_the_client_nothing() {
     let mut taken = take(&other).await;
     assert_eq!(taken.start.attempt, 2);
     answer(&mut taken.send, frame(2, 0, &[5])).await;
-    assert_eq!(generation.events.recv().await, Some(Event::Dispatched { node: 3 - node, attempt: 2 }));
+    assert_eq!(
+        generation.events.recv().await,
+        Some(Event::Dispatched { node: 3 - node, attempt: 2, affinity: None })
+    );
     assert_eq!(generation.events.recv().await, Some(tokens(&[5])));
 }
 
@@ -175,7 +189,10 @@ async fn a_wish_for_a_model_that_nobody_holds_waits_and_runs_when_a_node_comes()
     assert!(matches!(generation.events.recv().await, Some(Event::Queued { ahead: 0, .. })));
     let agent = stage.node(1, 1).await;
     let _taken = take(&agent).await;
-    assert_eq!(generation.events.recv().await, Some(Event::Dispatched { node: 1, attempt: 1 }));
+    assert_eq!(
+        generation.events.recv().await,
+        Some(Event::Dispatched { node: 1, attempt: 1, affinity: None })
+    );
 }
 
 #[tokio::test]
@@ -192,7 +209,10 @@ async fn a_lost_node_gives_back_what_had_not_begun() {
     let first = stage.node(1, 1).await;
     let mut generation = stage.wish(PATIENT);
     let _taken = take(&first).await;
-    assert_eq!(generation.events.recv().await, Some(Event::Dispatched { node: 1, attempt: 1 }));
+    assert_eq!(
+        generation.events.recv().await,
+        Some(Event::Dispatched { node: 1, attempt: 1, affinity: None })
+    );
     first.close(VarInt::from_u32(0), b"gone");
     assert_eq!(stage.lab.links.recv().await, Some(Link::Down { node: 1 }));
     stage.cluster.leader.node_lost(1).await;

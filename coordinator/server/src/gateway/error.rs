@@ -54,6 +54,12 @@ impl ApiError {
         Self { status, code, message: message.into(), param: None, retry: Retry::Never }
     }
 
+    /// Too much is asked for at once.
+    fn queue_full(message: impl Into<String>, after: Duration) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self { status, code: "queue_full", message: message.into(), param: None, retry: Retry::After(after) }
+    }
+
     /// Not now; perhaps after a while.
     pub(crate) fn unavailable(code: &'static str, message: impl Into<String>, after: Duration) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -82,6 +88,9 @@ impl ApiError {
             Failure::NodeLost { .. } | Failure::ShuttingDown => lost,
             Failure::Rejected { .. }
             | Failure::QueueFull { .. }
+            | Failure::Overloaded { .. }
+            | Failure::NoCapacity { .. }
+            | Failure::Quarantined
             | Failure::DeadlineUnreachable { .. }
             | Failure::DeadlineExceeded => Self::from(failure),
         }
@@ -127,13 +136,25 @@ struct Fields<'a> {
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::QueueFull { retry_after } => Self {
-                status: StatusCode::TOO_MANY_REQUESTS,
-                code: "queue_full",
-                message: "The queue is full. Retry-After says when there will be room.".to_owned(),
-                param: None,
-                retry: Retry::After(retry_after),
-            },
+            Failure::QueueFull { retry_after } => {
+                Self::queue_full("The queue is full. Retry-After says when there will be room.", retry_after)
+            }
+            Failure::Overloaded { retry_after } => Self::queue_full(
+                "There is more to do than can be done soon, and batch work makes room first. Retry-After says when to send it \
+                 again.",
+                retry_after,
+            ),
+            Failure::NoCapacity { words, retry_after } => {
+                let retry = retry_after.map_or(Retry::Never, Retry::After);
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self { retry, ..Self::refused(status, "no_capacity", words) }
+            }
+            Failure::Quarantined => Self::refused(
+                StatusCode::BAD_REQUEST,
+                "request_quarantined",
+                "This request has brought down two runtimes and will not be run as it is. Change it (the prompt, 'max_tokens' or \
+                 the sampling) and send it again.",
+            ),
             Failure::DeadlineUnreachable { needed } => Self::deadline(format!(
                 "The answer would take about {} s, which is longer than the client waits. Allow more time or ask for fewer tokens.",
                 needed.as_secs().saturating_add(1)

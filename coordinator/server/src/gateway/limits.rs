@@ -100,3 +100,20 @@ pub(crate) const QUOTED_CHARS_MAX: usize = 120;
 
 /// Finished answers between two clean-ups of the histograms' raw samples, for when nobody scrapes `/metrics`.
 pub(crate) const ANSWERS_PER_UPKEEP: u64 = 64;
+
+/// Tokens of one link in a prompt's chain of hashes, as the scheduler counts them. A runtime keeps rows of a few hundred tokens
+/// at the least; smaller blocks would cost more to hash and to index and find the same rows.
+pub(crate) const PREFIX_BLOCK_TOKENS: usize = 256;
+
+/// Links of one prompt: a million tokens, the longest contexts in use. What lies beyond does not choose a node any more.
+pub(crate) const PREFIX_BLOCKS_MAX: usize = 4_096;
+
+/// The name of a session, in bytes: clients send UUIDs and short paths. A longer one is no name.
+pub(crate) const SESSION_BYTES_MAX: usize = 256;
+
+/// `cache_salt`, in bytes: 256 bits in hexadecimal; nobody can guess more.
+pub(crate) const CACHE_SALT_BYTES_MAX: usize = 64;
+
+/// Requests that can be explained by their `x-request-id`: the most that wait, and the last minutes of a busy room. At some
+/// 200 bytes each, 3 MB.
+pub(crate) const NAMED_REQUESTS_MAX: usize = 16_384;

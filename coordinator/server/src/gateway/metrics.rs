@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -106,6 +106,9 @@ impl ModelMetrics {
 pub(crate) struct Timeline {
     metrics: ModelMetrics,
     asked: Instant,
+    /// Since when its model is being loaded for it, as long as it is.
+    loading: Option<Instant>,
+    loaded: Duration,
     dispatched: Option<Instant>,
     first: Option<Instant>,
     last: Instant,
@@ -116,16 +119,30 @@ pub(crate) struct Timeline {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Spent {
     pub(crate) queue_s: f64,
+    /// The part of the queue in which the model was being loaded.
+    pub(crate) load_s: f64,
     pub(crate) prefill_s: f64,
     pub(crate) decode_s: f64,
 }
 
 impl Timeline {
     pub(crate) fn new(metrics: ModelMetrics, asked: Instant) -> Self {
-        Self { metrics, asked, dispatched: None, first: None, last: asked, ended: false }
+        let (loaded, ended) = (Duration::ZERO, false);
+        Self { metrics, asked, loading: None, loaded, dispatched: None, first: None, last: asked, ended }
+    }
+
+    pub(crate) fn queued(&mut self, loading: bool) {
+        // After the first node, waiting belongs to what that node cost.
+        if self.dispatched.is_some() || loading == self.loading.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        let before = std::mem::replace(&mut self.loading, loading.then_some(now));
+        self.loaded += before.map_or(Duration::ZERO, |since| now.duration_since(since));
     }
 
     pub(crate) fn dispatched(&mut self) {
+        self.queued(false);
         self.dispatched.get_or_insert_with(Instant::now);
     }
 
@@ -181,6 +198,7 @@ impl Timeline {
         let first = self.first.unwrap_or(self.last);
         Spent {
             queue_s: dispatched.duration_since(self.asked).as_secs_f64(),
+            load_s: self.loaded.as_secs_f64(),
             prefill_s: first.duration_since(dispatched).as_secs_f64(),
             decode_s: self.last.duration_since(first).as_secs_f64(),
         }
@@ -210,8 +228,6 @@ impl Drop for Timeline {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// A timeline that began, was dispatched, and had its first and last token so many milliseconds ago.

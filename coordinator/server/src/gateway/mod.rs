@@ -9,6 +9,10 @@ mod request_id;
 mod error;
 mod body;
 mod deadline;
+mod hash_keys;
+mod caller;
+mod prefix;
+mod request_numbers;
 mod long_texts;
 mod names;
 mod limits;
@@ -16,6 +20,7 @@ mod openai;
 pub(crate) mod text;
 mod models;
 mod probes;
+mod views;
 mod metrics;
 
 #[cfg(test)]
@@ -30,9 +35,13 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::catalogue::Catalogue;
+use crate::gateway::hash_keys::HashKeys;
 use crate::gateway::host::Hosts;
 use crate::gateway::long_texts::LongTexts;
+use crate::gateway::request_numbers::RequestNumbers;
 use crate::generation::StartGeneration;
+
+pub(crate) use crate::gateway::views::{Document, Views};
 
 /// The control plane as a probe sees it.
 #[derive(Clone, Debug)]
@@ -53,6 +62,9 @@ pub(crate) struct GatewayState {
     pub(crate) generations: Arc<dyn StartGeneration>,
     pub(crate) readiness: Arc<dyn Fn() -> Ready + Send + Sync>,
     pub(crate) status: Arc<StatusBody>,
+    pub(crate) views: Arc<dyn Views>,
+    /// The cluster's secret behind every number that is made of a client's words.
+    pub(crate) hash_key: [u8; 32],
     /// Where clients reach this API.
     pub(crate) api: SocketAddr,
 }
@@ -61,6 +73,8 @@ pub(crate) struct GatewayState {
 #[derive(Clone)]
 struct Gateway {
     state: GatewayState,
+    hash_keys: Arc<HashKeys>,
+    request_numbers: RequestNumbers,
     long_texts: LongTexts,
 }
 
@@ -76,7 +90,13 @@ impl std::ops::Deref for Gateway {
 pub(crate) fn router(state: GatewayState) -> Router {
     metrics::install();
     let hosts = Hosts { api: state.api };
-    let gateway = Gateway { state, long_texts: LongTexts::new() };
+    let hash_keys = Arc::new(HashKeys::new(state.hash_key));
+    let gateway = Gateway {
+        state,
+        hash_keys,
+        request_numbers: RequestNumbers::default(),
+        long_texts: LongTexts::new(),
+    };
     Router::new()
         .route("/v1/chat/completions", post(openai::handlers::chat))
         .route("/v1/completions", post(openai::handlers::completions))
@@ -88,6 +108,10 @@ pub(crate) fn router(state: GatewayState) -> Router {
         .route("/routablez", get(probes::routable))
         .route("/metrics", get(probes::scrape))
         .route("/api/v1/status", get(probes::status))
+        .route("/api/v1/queue", get(views::queue))
+        .route("/api/v1/explain/request/{*id}", get(views::explain_request))
+        .route("/api/v1/explain/model/{*name}", get(views::explain_model))
+        .route("/api/v1/explain/node/{node}", get(views::explain_node))
         .fallback(probes::no_such_path)
         .method_not_allowed_fallback(probes::no_such_method)
         .layer(from_fn_with_state(hosts, host::check))

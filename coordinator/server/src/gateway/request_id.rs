@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -27,11 +27,19 @@ pub(crate) fn fresh(prefix: &str) -> String {
     format!("{prefix}{:016x}{:016x}", KEYS.0.hash_one(count), KEYS.1.hash_one(count))
 }
 
+/// What a request is called; behind the outermost layer each has a name.
+pub(crate) fn of(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(X_REQUEST_ID)
+}
+
 /// The outermost layer.
-pub(crate) async fn name(request: Request, next: Next) -> Response {
+pub(crate) async fn name(mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let given = request.headers().get(X_REQUEST_ID).filter(|id| is_valid(id)).cloned();
+    let given = of(request.headers()).filter(|id| is_valid(id)).cloned();
     let id = given.or_else(|| HeaderValue::from_str(&fresh("req_")).ok());
+    if let Some(id) = &id {
+        request.headers_mut().insert(X_REQUEST_ID, id.clone());
+    }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     if let Some(id) = id {

@@ -112,6 +112,19 @@ impl Answer {
         nodes
     }
 
+    /// What drew it to its nodes, each once.
+    pub(crate) fn affinities(&self) -> Vec<&'static str> {
+        let mut affinities: Vec<_> = self.choices.iter().filter_map(|choice| choice.affinity).collect();
+        affinities.sort_unstable();
+        affinities.dedup();
+        affinities
+    }
+
+    /// The scheduler's numbers, one for each choice.
+    pub(crate) fn requests(&self) -> Vec<u64> {
+        self.choices.iter().map(|choice| choice.request).collect()
+    }
+
     /// Every choice was heard of, and one of them waits in the queue or has something to show.
     fn is_settled(&self) -> bool {
         let heard = self.choices.iter().all(|choice| choice.stage != Stage::Unheard);

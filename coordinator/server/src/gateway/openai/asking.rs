@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::options::Options;
 use super::sampling::SamplingWish;
+use super::traits::{Origin, Work};
 use crate::catalogue::{Catalogue, Model};
 use crate::gateway::error::ApiError;
 use crate::gateway::text::card::Card;
@@ -64,15 +65,20 @@ impl Served {
         let mut wishes = Vec::with_capacity(prompts.len());
         for prompt in prompts {
             let max_tokens = self.max_tokens(prompt.len(), ask.options.max_tokens, field)?;
+            let prefix = ask.origin.prefix(&self.model.name, &prompt);
             let n = usize::try_from(ask.options.n).unwrap_or(1);
             for (nth, prompt) in (0..).zip(std::iter::repeat_n(prompt, n)) {
+                let sampling = ask.sampling.complete(&self.card.defaults, nth);
+                let top_logprobs = ask.top_logprobs;
+                let work = Work { max_tokens, sampling: &sampling, stop_ids: &stop_ids, top_logprobs };
                 wishes.push(Wish {
                     model: self.model.name.clone(),
                     prompt,
                     max_tokens,
-                    sampling: ask.sampling.complete(&self.card.defaults, nth),
+                    traits: ask.origin.traits(&prefix, &work),
+                    sampling,
                     stop_ids: stop_ids.clone(),
-                    top_logprobs: ask.top_logprobs,
+                    top_logprobs,
                     deadline: ask.deadline,
                 });
             }
@@ -132,6 +138,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) sampling: &'a SamplingWish,
     pub(crate) top_logprobs: Option<u32>,
     pub(crate) deadline: Instant,
+    pub(crate) origin: &'a Origin,
 }
 
 impl PromptField {

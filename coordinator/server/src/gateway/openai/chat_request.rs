@@ -11,6 +11,7 @@ use super::hints;
 use super::messages::Message;
 use super::options::Options;
 use super::sampling::SamplingWish;
+use super::traits::Said;
 use crate::gateway::error::ApiError;
 use crate::gateway::limits;
 use crate::gateway::text::card::{Card, CardError};
@@ -34,6 +35,7 @@ pub(crate) struct ChatRequest {
     pub(crate) sampling: SamplingWish,
     /// As in a wish: the alternatives for each token.
     pub(crate) top_logprobs: Option<u32>,
+    pub(crate) said: Said,
     pub(crate) ignored: Vec<String>,
     pub(crate) talk: Talk,
 }
@@ -54,6 +56,7 @@ impl ChatRequest {
         let messages = Message::take_all(&mut body, &mut ignored)?;
         let sampling = SamplingWish::take(&mut body)?;
         let top_logprobs = logprobs(&mut body)?;
+        let said = Said::take(&mut body)?;
         tools(&mut body, &mut ignored)?;
         response_format(&mut body)?;
         modalities(&mut body)?;
@@ -61,7 +64,7 @@ impl ChatRequest {
         let reasoning_effort = body.string("reasoning_effort")?;
         ignored.extend(hints::ignored(body)?);
         let talk = Talk { messages, variables, reasoning_effort };
-        Ok(Self { options, sampling, top_logprobs, ignored, talk })
+        Ok(Self { options, sampling, top_logprobs, said, ignored, talk })
     }
 }
 

@@ -36,11 +36,27 @@ impl Fresh {
     }
 }
 
-/// A place in the waiting line.
+/// A place in the waiting line, as finely as it is told: a place that only looks the same is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) ahead: u32,
-    pub(crate) eta: Option<Duration>,
+    pub(crate) eta: Option<About>,
+    pub(crate) loading: bool,
+}
+
+/// An estimate, never finer than it is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    Seconds(u64),
+    Minutes(u64),
+}
+
+impl About {
+    /// Rounded up, so that waiting shorter is the surprise.
+    pub(crate) fn of(estimate: Duration) -> Self {
+        let seconds = estimate.as_secs().saturating_add(u64::from(estimate.subsec_nanos() > 0)).max(1);
+        if seconds <= 90 { Self::Seconds(seconds) } else { Self::Minutes(seconds.div_ceil(60)) }
+    }
 }
 
 /// How far an answer is, as far as the client's response depends on it.
@@ -67,7 +83,10 @@ pub(crate) struct Choice {
     released_bytes: usize,
     pub(crate) fresh: Fresh,
     pub(crate) stage: Stage,
+    /// The scheduler's number.
+    pub(crate) request: u64,
     pub(crate) node: Option<u64>,
+    pub(crate) affinity: Option<&'static str>,
     pub(crate) prompt_tokens: u32,
     pub(crate) cached_tokens: u32,
     /// Tokens sampled for this answer, as far as is known.
@@ -105,6 +124,7 @@ impl Choice {
     ) -> Self {
         Self {
             card: making.card.clone(),
+            request: generation.request,
             generation: Some(generation),
             inbox: Vec::new(),
             detokenizer: Detokenizer::new(making.card.clone(), making.start, &prompt.tail),
@@ -115,6 +135,7 @@ impl Choice {
             fresh: Fresh::default(),
             stage: Stage::Unheard,
             node: None,
+            affinity: None,
             prompt_tokens: prompt.tokens,
             cached_tokens: 0,
             completion_tokens: 0,
@@ -153,9 +174,13 @@ impl Choice {
             return;
         }
         match event {
-            Event::Queued { ahead, eta } => self.stage = Stage::Queued(Place { ahead, eta }),
-            Event::Dispatched { node, .. } => {
+            Event::Queued { ahead, eta, loading } => {
+                self.timeline.queued(loading);
+                self.stage = Stage::Queued(Place { ahead, eta: eta.map(About::of), loading });
+            }
+            Event::Dispatched { node, affinity, .. } => {
                 self.node = Some(node);
+                self.affinity = affinity;
                 self.timeline.dispatched();
                 if self.completion_tokens == 0 {
                     self.stage = Stage::Dispatched;

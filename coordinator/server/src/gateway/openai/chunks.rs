@@ -30,6 +30,9 @@ pub(crate) struct Head {
     pub(crate) created: u64,
     pub(crate) model: String,
     pub(crate) system_fingerprint: Option<String>,
+    /// Only where the client asked for a tier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) service_tier: Option<&'static str>,
 }
 
 /// A chunk without its choice.

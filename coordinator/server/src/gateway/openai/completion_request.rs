@@ -10,6 +10,7 @@ use super::fields::{Fields, token_ids, wrong_type};
 use super::hints;
 use super::options::Options;
 use super::sampling::SamplingWish;
+use super::traits::Said;
 use crate::gateway::error::ApiError;
 use crate::gateway::limits;
 use crate::gateway::text::card::Card;
@@ -20,6 +21,7 @@ pub(crate) struct CompletionRequest {
     pub(crate) options: Options,
     pub(crate) sampling: SamplingWish,
     pub(crate) top_logprobs: Option<u32>,
+    pub(crate) said: Said,
     pub(crate) ignored: Vec<String>,
     pub(crate) prompts: Prompts,
 }
@@ -54,6 +56,7 @@ impl CompletionRequest {
         let options = Options::take(&mut body, &mut ignored)?;
         let all = prompts(&mut body, options.n)?;
         let sampling = SamplingWish::take(&mut body)?;
+        let said = Said::take(&mut body)?;
         let top_logprobs = body.integer("logprobs", 0..=limits::COMPLETION_LOGPROBS_MAX)?;
         let echo = body.boolean("echo")?.unwrap_or(false);
         if echo && top_logprobs.is_some() {
@@ -69,7 +72,7 @@ impl CompletionRequest {
         }
         ignored.extend(hints::ignored(body)?);
         let top_logprobs = top_logprobs.and_then(|top| u32::try_from(top).ok());
-        Ok(Self { options, sampling, top_logprobs, ignored, prompts: Prompts { all, echo } })
+        Ok(Self { options, sampling, top_logprobs, said, ignored, prompts: Prompts { all, echo } })
     }
 }
 

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response};
+use axum::response::IntoResponse as _;
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -21,12 +22,16 @@ use super::options::Delivery;
 use super::preparing::{self, Prepared};
 use super::sse::EventStream;
 use super::whole::Whole;
+use crate::gateway::caller::Caller;
 use crate::gateway::deadline::Patience;
 use crate::gateway::error::ApiError;
+use crate::gateway::metrics::Spent;
 use crate::gateway::text::detokenizer::Start;
 use crate::gateway::{Gateway, body, request_id};
 
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-mlx-ignored-params");
+const REQUEST: HeaderName = HeaderName::from_static("x-mlx-request");
+const AFFINITY: HeaderName = HeaderName::from_static("x-mlx-affinity");
 const NODE: HeaderName = HeaderName::from_static("x-mlx-node");
 const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-mlx-cached-tokens");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -40,25 +45,25 @@ pub(crate) async fn chat(
     let asked = Instant::now();
     let bytes = body::read(&headers, body).await?;
     let (catalogue, patience) = (gateway.catalogue.clone(), Patience::of(&headers));
-    let prepare = move |bytes: &[u8]| preparing::chat(bytes, &catalogue, patience, unix_s());
+    let caller = Caller::of(&headers, &gateway.hash_keys)?;
+    let prepare = move |bytes: &[u8]| preparing::chat(bytes, &catalogue, caller, patience, unix_s());
     let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
     prepared.ignored.extend(hints::in_headers(&headers));
 
     let answer = answer(&gateway, &mut prepared, Start::Fresh, asked);
+    let told = Told::of(&gateway, &headers, &answer, &prepared);
     let logprobs = prepared.logprobs;
-    let mut response = match prepared.options.delivery {
+    let answered = match prepared.options.delivery {
         Delivery::Whole => {
             let head = head(&prepared, "chatcmpl-", "chat.completion");
-            whole(answer, |answer| json(&Whole::chat(&head, &answer.choices, logprobs, answer.usage())))
-                .await?
+            whole(answer, |answer| json(&Whole::chat(&head, &answer.choices, logprobs, answer.usage()))).await
         }
         Delivery::Stream { include_usage } => {
             let head = head(&prepared, "chatcmpl-", "chat.completion.chunk");
-            stream(answer, ChatChunks { envelope: Envelope::new(&head, include_usage), logprobs }).await?
+            stream(answer, ChatChunks { envelope: Envelope::new(&head, include_usage), logprobs }).await
         }
     };
-    name_ignored(&mut response, &prepared.ignored);
-    Ok(response)
+    Ok(told.tell(answered))
 }
 
 pub(crate) async fn completions(
@@ -69,27 +74,28 @@ pub(crate) async fn completions(
     let asked = Instant::now();
     let bytes = body::read(&headers, body).await?;
     let (catalogue, patience) = (gateway.catalogue.clone(), Patience::of(&headers));
-    let prepare = move |bytes: &[u8]| preparing::completion(bytes, &catalogue, patience);
+    let caller = Caller::of(&headers, &gateway.hash_keys)?;
+    let prepare = move |bytes: &[u8]| preparing::completion(bytes, &catalogue, caller, patience);
     let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
     prepared.ignored.extend(hints::in_headers(&headers));
 
     let answer = answer(&gateway, &mut prepared, Start::Continuing, asked);
+    let told = Told::of(&gateway, &headers, &answer, &prepared);
     let head = head(&prepared, "cmpl-", "text_completion");
     let (logprobs, echoes) = (prepared.logprobs, std::mem::take(&mut prepared.echoes));
-    let mut response = match prepared.options.delivery {
+    let answered = match prepared.options.delivery {
         Delivery::Whole => {
             let body = |answer: &Answer| {
                 json(&Whole::completion(&head, &answer.choices, &echoes, logprobs, answer.usage()))
             };
-            whole(answer, body).await?
+            whole(answer, body).await
         }
         Delivery::Stream { include_usage } => {
             let envelope = Envelope::new(&head, include_usage);
-            stream(answer, CompletionChunks { envelope, logprobs, echoes }).await?
+            stream(answer, CompletionChunks { envelope, logprobs, echoes }).await
         }
     };
-    name_ignored(&mut response, &prepared.ignored);
-    Ok(response)
+    Ok(told.tell(answered))
 }
 
 fn answer(gateway: &Gateway, prepared: &mut Prepared, start: Start, asked: Instant) -> Answer {
@@ -109,15 +115,9 @@ async fn whole(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHED_TOKENS, HeaderValue::from(answer.usage().cached_tokens()));
     if let Some(spent) = answer.choices.first().map(|choice| choice.timeline.spent()) {
-        let timing = format!(
-            "queue;dur={:.1}, prefill;dur={:.1}, decode;dur={:.1}",
-            spent.queue_s * 1e3,
-            spent.prefill_s * 1e3,
-            spent.decode_s * 1e3
-        );
-        insert(headers, SERVER_TIMING, &timing);
+        insert(headers, SERVER_TIMING, &timing(spent));
     }
-    name_nodes(&mut response, &answer);
+    name_places(&mut response, &answer);
     Ok(response)
 }
 
@@ -128,7 +128,7 @@ async fn stream<C: Chunks>(mut answer: Answer, chunks: C) -> Result<Response<Bod
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     headers.insert(NO_BUFFERING, HeaderValue::from_static("no"));
-    name_nodes(&mut response, &answer);
+    name_places(&mut response, &answer);
     *response.body_mut() = Body::from_stream(EventStream::new(answer, chunks));
     Ok(response)
 }
@@ -142,6 +142,7 @@ fn head(prepared: &Prepared, prefix: &str, object: &'static str) -> Head {
         created: unix_s(),
         model: prepared.served.model.name.clone(),
         system_fingerprint: revision.map(|revision| format!("fp_{revision}_{}", env!("CARGO_PKG_VERSION"))),
+        service_tier: prepared.service_tier,
     }
 }
 
@@ -149,22 +150,57 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(value).map_err(|_| ApiError::internal("The answer could not be written."))
 }
 
-fn name_ignored(response: &mut Response<Body>, ignored: &[String]) {
-    if !ignored.is_empty() {
-        insert(response.headers_mut(), IGNORED_PARAMS, &ignored.join(", "));
+/// What each response says of its request, an error too.
+struct Told {
+    requests: String,
+    ignored: String,
+}
+
+impl Told {
+    /// From here on the request can be explained by its name.
+    fn of(gateway: &Gateway, headers: &HeaderMap, answer: &Answer, prepared: &Prepared) -> Self {
+        let requests = answer.requests();
+        if let (Some(name), Some(first)) = (request_id::of(headers), requests.first()) {
+            gateway.request_numbers.remember(name.clone(), *first);
+        }
+        Self { requests: list(&requests), ignored: prepared.ignored.join(", ") }
+    }
+
+    fn tell(self, answered: Result<Response<Body>, ApiError>) -> Response<Body> {
+        let mut response = answered.into_response();
+        insert(response.headers_mut(), REQUEST, &self.requests);
+        insert(response.headers_mut(), IGNORED_PARAMS, &self.ignored);
+        response
     }
 }
 
-fn name_nodes(response: &mut Response<Body>, answer: &Answer) {
-    let nodes: Vec<_> = answer.nodes().iter().map(u64::to_string).collect();
-    if !nodes.is_empty() {
-        insert(response.headers_mut(), NODE, &nodes.join(", "));
-    }
+fn name_places(response: &mut Response<Body>, answer: &Answer) {
+    insert(response.headers_mut(), NODE, &list(&answer.nodes()));
+    insert(response.headers_mut(), AFFINITY, &answer.affinities().join(", "));
 }
 
-/// These values are ours and plain ASCII.
+fn list(numbers: &[u64]) -> String {
+    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn timing(spent: Spent) -> String {
+    let load = match spent.load_s {
+        0.0 => String::new(),
+        load_s => format!("load;dur={:.1}, ", load_s * 1e3),
+    };
+    format!(
+        "queue;dur={:.1}, {load}prefill;dur={:.1}, decode;dur={:.1}",
+        (spent.queue_s - spent.load_s) * 1e3,
+        spent.prefill_s * 1e3,
+        spent.decode_s * 1e3
+    )
+}
+
+/// These values are ours and plain ASCII; nothing is said of what is not there.
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
+    if !value.is_empty()
+        && let Ok(value) = HeaderValue::from_str(value)
+    {
         headers.insert(name, value);
     }
 }

@@ -10,14 +10,11 @@ use super::fields::Fields;
 use crate::gateway::error::ApiError;
 use crate::gateway::names;
 
-/// Accepted and not used: they concern billing, storage, caching or display, never the text of the answer.
-const HINTS: [&str; 10] = [
-    "user",
+/// Accepted and not used: they concern billing, storage or display, never the text of the answer.
+const HINTS: [&str; 7] = [
     "metadata",
     "store",
-    "service_tier",
     "safety_identifier",
-    "prompt_cache_key",
     "prompt_cache_retention",
     "parallel_tool_calls",
     "prediction",
@@ -65,7 +62,8 @@ const OTHER_NAMES: [(&str, &str); 6] = [
 ];
 
 /// Every parameter that some reader takes, for the "did you mean".
-const HONOURED: [&str; 27] = [
+const HONOURED: [&str; 31] = [
+    "cache_salt",
     "chat_template_kwargs",
     "echo",
     "frequency_penalty",
@@ -79,10 +77,12 @@ const HONOURED: [&str; 27] = [
     "n",
     "presence_penalty",
     "prompt",
+    "prompt_cache_key",
     "reasoning_effort",
     "repetition_penalty",
     "response_format",
     "seed",
+    "service_tier",
     "stop",
     "stop_token_ids",
     "stream",
@@ -93,6 +93,7 @@ const HONOURED: [&str; 27] = [
     "top_k",
     "top_logprobs",
     "top_p",
+    "user",
 ];
 
 /// The request's headers that are not honoured.
@@ -136,8 +137,8 @@ mod tests {
 
     #[test]
     fn hints_are_listed_in_order_and_nulls_are_not_there() {
-        let body = r#"{"user":"u","metadata":{"a":"b"},"store":true,"audio":null,"anything":null}"#;
-        assert_eq!(judged(body), Ok(vec!["metadata".to_owned(), "store".to_owned(), "user".to_owned()]));
+        let body = r#"{"store":true,"metadata":{"a":"b"},"provider":{},"audio":null,"anything":null}"#;
+        assert_eq!(judged(body), Ok(vec!["metadata".to_owned(), "provider".to_owned(), "store".to_owned()]));
     }
 
     #[test]

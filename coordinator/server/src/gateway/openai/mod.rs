@@ -7,6 +7,7 @@ pub(crate) mod fields;
 pub(crate) mod hints;
 pub(crate) mod sampling;
 pub(crate) mod options;
+pub(crate) mod traits;
 pub(crate) mod messages;
 pub(crate) mod chat_request;
 pub(crate) mod completion_request;

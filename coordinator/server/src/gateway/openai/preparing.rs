@@ -7,7 +7,9 @@ use super::asking::{Ask, PromptField, Served};
 use super::chat_request::ChatRequest;
 use super::completion_request::CompletionRequest;
 use super::options::Options;
+use super::traits::Origin;
 use crate::catalogue::Catalogue;
+use crate::gateway::caller::Caller;
 use crate::gateway::deadline::Patience;
 use crate::gateway::error::ApiError;
 use crate::generation::Wish;
@@ -17,6 +19,8 @@ pub(crate) struct Prepared {
     pub(crate) served: Served,
     pub(crate) options: Options,
     pub(crate) logprobs: bool,
+    /// The tier that serves it, where the client asked for one.
+    pub(crate) service_tier: Option<&'static str>,
     pub(crate) ignored: Vec<String>,
     /// `n` for each prompt, in order.
     pub(crate) wishes: Vec<Wish>,
@@ -27,24 +31,28 @@ pub(crate) struct Prepared {
 pub(crate) fn chat(
     body: &[u8],
     catalogue: &Catalogue,
+    caller: Caller,
     patience: Patience,
     now_unix_s: u64,
 ) -> Result<Prepared, ApiError> {
-    let ChatRequest { options, sampling, top_logprobs, ignored, talk } = ChatRequest::parse(body)?;
+    let ChatRequest { options, sampling, top_logprobs, said, mut ignored, talk } = ChatRequest::parse(body)?;
     let served = Served::find(catalogue, &options.model)?;
     let prompt = talk.prompt(&served.card, now_unix_s)?;
     let deadline = patience.deadline(options.delivery);
-    let ask = Ask { options: &options, sampling: &sampling, top_logprobs, deadline };
+    let origin = Origin::new(caller, said, &mut ignored);
+    let ask = Ask { options: &options, sampling: &sampling, top_logprobs, deadline, origin: &origin };
     let wishes = served.wishes(vec![prompt], ask, PromptField::Messages)?;
-    Ok(Prepared { served, options, logprobs: top_logprobs.is_some(), ignored, wishes, echoes: Vec::new() })
+    let (service_tier, logprobs) = (origin.service_tier, top_logprobs.is_some());
+    Ok(Prepared { served, options, logprobs, service_tier, ignored, wishes, echoes: Vec::new() })
 }
 
 pub(crate) fn completion(
     body: &[u8],
     catalogue: &Catalogue,
+    caller: Caller,
     patience: Patience,
 ) -> Result<Prepared, ApiError> {
-    let CompletionRequest { options, sampling, top_logprobs, ignored, prompts } =
+    let CompletionRequest { options, sampling, top_logprobs, said, mut ignored, prompts } =
         CompletionRequest::parse(body)?;
     let served = Served::find(catalogue, &options.model)?;
     let tokenised = prompts.tokenise(&served.card, served.vocabulary)?;
@@ -53,7 +61,9 @@ pub(crate) fn completion(
     let n = usize::try_from(options.n).unwrap_or(1);
     let echoes = echoes.into_iter().flat_map(|echo| std::iter::repeat_n(echo, n)).collect();
     let deadline = patience.deadline(options.delivery);
-    let ask = Ask { options: &options, sampling: &sampling, top_logprobs, deadline };
+    let origin = Origin::new(caller, said, &mut ignored);
+    let ask = Ask { options: &options, sampling: &sampling, top_logprobs, deadline, origin: &origin };
     let wishes = served.wishes(prompts, ask, PromptField::Prompt)?;
-    Ok(Prepared { served, options, logprobs: top_logprobs.is_some(), ignored, wishes, echoes })
+    let (service_tier, logprobs) = (origin.service_tier, top_logprobs.is_some());
+    Ok(Prepared { served, options, logprobs, service_tier, ignored, wishes, echoes })
 }

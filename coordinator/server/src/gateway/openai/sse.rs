@@ -14,7 +14,7 @@ use futures_util::Stream;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::answer::Answer;
-use super::choice::{Place, Stage};
+use super::choice::{About, Place, Stage};
 use super::chunks::Chunks;
 use crate::gateway::error::ApiError;
 use crate::gateway::limits;
@@ -167,12 +167,16 @@ impl<C: Chunks> Stream for EventStream<C> {
     }
 }
 
-/// `: queued position=3 eta_s=1.5`
+/// `: position 3, about 12 s`, with `loading the model` before it where that is what takes the time.
 fn write_place(place: &Place, out: &mut BytesMut) {
     let mut out = out.writer();
-    let _ = write!(out, ": queued position={}", u64::from(place.ahead) + 1);
-    if let Some(eta) = place.eta {
-        let _ = write!(out, " eta_s={:.1}", eta.as_secs_f64());
-    }
+    let loading = if place.loading { "loading the model, " } else { "" };
+    // Writing to memory cannot fail.
+    let _ = write!(out, ": {loading}position {}", u64::from(place.ahead) + 1);
+    let _ = match place.eta {
+        None => Ok(()),
+        Some(About::Seconds(seconds)) => write!(out, ", about {seconds} s"),
+        Some(About::Minutes(minutes)) => write!(out, ", about {minutes} min"),
+    };
     let _ = out.write_all(b"\n\n");
 }

@@ -40,7 +40,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 36] = [
     "model",
     "messages",
     "prompt",
@@ -70,6 +70,9 @@ const KEYS: [&str; 33] = [
     "suffix",
     "best_of",
     "user",
+    "service_tier",
+    "prompt_cache_key",
+    "cache_salt",
     "metadata",
     "reasoning_effort",
     "modalities",

@@ -38,6 +38,9 @@ async fn every_failure_after_the_headers_cuts_the_stream() {
         (Failure::ShuttingDown, "stream_lost"),
         (Failure::DeadlineExceeded, "deadline_exceeded"),
         (rejected, "internal_error"),
+        (Failure::Quarantined, "request_quarantined"),
+        (Failure::Overloaded { retry_after: Duration::from_secs(1) }, "queue_full"),
+        (Failure::NoCapacity { words: "No room.".to_owned(), retry_after: None }, "no_capacity"),
     ];
     for (failure, code) in cases {
         let stage = Stage::playing(move |_, _| {

@@ -86,6 +86,11 @@ async fn each_failure_has_its_status_code_and_retry() {
     let rejected = |code: &str| Failure::Rejected { code: code.to_owned(), text: "why".to_owned() };
     let full = |ms| Failure::QueueFull { retry_after: Duration::from_millis(ms) };
     let slow = Failure::DeadlineUnreachable { needed: Duration::from_secs(90) };
+    let shed = Failure::Overloaded { retry_after: Duration::from_secs(30) };
+    let nowhere = |seconds: Option<u64>| Failure::NoCapacity {
+        words: "No Mac here has the memory for it.".to_owned(),
+        retry_after: seconds.map(Duration::from_secs),
+    };
     let cases = [
         (full(1_500), "429 queue_full rate_limit_error", "retry-after 2, 1500 ms"),
         (full(9_999_000), "429 queue_full rate_limit_error", "retry-after 120, 120000 ms"),
@@ -93,6 +98,10 @@ async fn each_failure_has_its_status_code_and_retry() {
         (Failure::DeadlineExceeded, "504 deadline_exceeded timeout_error", ""),
         (Failure::NodeLost { began: false }, "503 node_lost server_error", "retry-after 1, 1000 ms"),
         (Failure::ShuttingDown, "503 no_capacity server_error", "retry-after 1, 1000 ms"),
+        (shed, "429 queue_full rate_limit_error", "retry-after 30, 30000 ms"),
+        (nowhere(Some(7)), "503 no_capacity server_error", "retry-after 7, 7000 ms"),
+        (nowhere(None), "503 no_capacity server_error", "never"),
+        (Failure::Quarantined, "400 request_quarantined invalid_request_error", "never"),
         (rejected("invalid_request"), "400 invalid_request invalid_request_error", "never"),
         (rejected("context_length_exceeded"), "400 context_length_exceeded invalid_request_error", "never"),
         (rejected("unsupported_model"), "400 unsupported_model invalid_request_error", "never"),
@@ -107,6 +116,24 @@ async fn each_failure_has_its_status_code_and_retry() {
             assert_eq!((told.as_str(), retry_told(&reply).as_str()), (what, retry), "{failure:?}");
             assert_eq!(reply.header("content-type"), Some("application/json"));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_to_do() {
+    let retry_after = Duration::from_secs(1);
+    let words = "No Mac here has the memory for 'big': it needs 40 GiB.".to_owned();
+    let cases = [
+        (Failure::NoCapacity { words: words.clone(), retry_after: None }, words.as_str()),
+        (Failure::Overloaded { retry_after }, "batch work makes room first"),
+        (Failure::QueueFull { retry_after }, "The queue is full."),
+        (Failure::Quarantined, "has brought down two runtimes"),
+        (Failure::Quarantined, "Change it"),
+    ];
+    for (failure, part) in cases {
+        let reply = Stage::failing(failure).chat(json!({})).await;
+        let message = reply.json()["error"]["message"].as_str().expect("a message").to_owned();
+        assert!(message.contains(part), "{message}");
     }
 }
 

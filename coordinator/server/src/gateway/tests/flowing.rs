@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::cards;
-use super::stage::{Act, Stage, chat_body, dispatched, finished, ids, model, request, tokens};
+use super::stage::{Stage, chat_body, dispatched, finished, ids, model, queued, request, tokens};
+use super::viewing::Scripted;
 use crate::catalogue::Catalogue;
 use crate::gateway::long_texts::LongTexts;
 use crate::gateway::{GatewayState, Ready, limits, router};
@@ -45,12 +46,12 @@ impl StartGeneration for Counting {
         let (sender, events) = mpsc::channel(4);
         let taken = self.taken.clone();
         tokio::spawn(async move {
-            let _ = sender.send(Event::Dispatched { node: 1, attempt: 1 }).await;
+            let _ = sender.send(Event::Dispatched { node: 1, attempt: 1, affinity: None }).await;
             while sender.send(Event::Tokens { ids: vec![104], logprobs: Vec::new() }).await.is_ok() {
                 taken.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Generation { events, _cancel: CancellationToken::new().drop_guard() }
+        Generation { request: 1, events, _cancel: CancellationToken::new().drop_guard() }
     }
 }
 
@@ -65,6 +66,8 @@ async fn a_client_that_does_not_read_stops_the_flow() {
         generations: Arc::new(Counting { taken: taken.clone() }),
         readiness: Arc::new(|| Ready { leader: true, why: String::new() }),
         status: Arc::new(|| Box::pin(async { json!({}) })),
+        views: Arc::new(Scripted),
+        hash_key: [7; 32],
         api: "127.0.0.1:7440".parse().unwrap(),
     };
     let body = chat_body(json!({"stream": true})).to_string();
@@ -168,10 +171,10 @@ async fn an_answer_that_was_moved_to_another_node_goes_on_in_the_same_stream() {
     let stage = Stage::playing(|_, _| {
         vec![
             dispatched(1),
-            Act::Event(Event::Queued { ahead: 0, eta: None }),
-            Act::Event(Event::Dispatched { node: 2, attempt: 2 }),
+            queued(0, None),
+            dispatched(2),
             tokens(&ids("hello")),
-            Act::Event(Event::Dispatched { node: 3, attempt: 3 }),
+            dispatched(3),
             tokens(&ids(" world")),
             finished(FinishReason::Stop, 3),
         ]

@@ -30,7 +30,7 @@ struct Told {
 fn told(ids: &[u32], stops: &[String], cuts: &[usize], poll_each: bool) -> Told {
     let (sender, events) = mpsc::channel(1_024);
     let cancel = CancellationToken::new();
-    let generation = Generation { events, _cancel: cancel.clone().drop_guard() };
+    let generation = Generation { request: 1, events, _cancel: cancel.clone().drop_guard() };
     let card = cards::chatting();
     let making = Making { card: &card, stops, logprobs: true, start: Start::Fresh };
     let timeline = Timeline::new(ModelMetrics::of("framing"), Instant::now());

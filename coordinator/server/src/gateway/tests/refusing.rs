@@ -55,6 +55,10 @@ async fn wrong_types_name_their_parameter() {
         (json!({"chat_template_kwargs": 1}), "chat_template_kwargs"),
         (json!({"stop_token_ids": "5"}), "stop_token_ids"),
         (json!({"response_format": "json"}), "response_format"),
+        (json!({"service_tier": 1}), "service_tier"),
+        (json!({"prompt_cache_key": ["k"]}), "prompt_cache_key"),
+        (json!({"user": 7}), "user"),
+        (json!({"cache_salt": 7}), "cache_salt"),
         (json!({"stream": true, "stream_options": true}), "stream_options"),
         (json!({"stream": true, "stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
     ];
@@ -89,6 +93,9 @@ async fn values_out_of_range_name_their_parameter() {
         (json!({"stop_token_ids": [320]}), "stop_token_ids"),
         (json!({"stop_token_ids": [-1]}), "stop_token_ids[0]"),
         (json!({"stream_options": {"include_usage": true}}), "stream_options"),
+        (json!({"service_tier": "cheap"}), "service_tier"),
+        (json!({"cache_salt": ""}), "cache_salt"),
+        (json!({"cache_salt": "x".repeat(65)}), "cache_salt"),
         (json!({"messages": []}), "messages"),
         (json!({"messages": [{"role": "wizard", "content": ""}]}), "messages[0].role"),
     ];
@@ -180,13 +187,12 @@ async fn hints_are_accepted_and_named() {
     let tools = json!([{"type": "function", "function": {"name": "f"}}]);
     let reply = stage
         .chat(json!({
-            "user": "u", "metadata": {"a": "b"}, "store": false, "service_tier": "auto", "parallel_tool_calls": true, "tools": tools,
+            "metadata": {"a": "b"}, "store": false, "parallel_tool_calls": true, "tools": tools,
             "tool_choice": "none", "stream": true, "stream_options": {"include_obfuscation": false}, "audio": null
         }))
         .await;
     assert_eq!(reply.status, 200);
-    let ignored =
-        "stream_options.include_obfuscation, tools, metadata, parallel_tool_calls, service_tier, store, user";
+    let ignored = "stream_options.include_obfuscation, tools, metadata, parallel_tool_calls, store";
     assert_eq!(reply.header("x-mlx-ignored-params"), Some(ignored));
     let plain = stage
         .chat(json!({"tool_choice": "auto", "response_format": {"type": "text"}, "modalities": ["text"]}))

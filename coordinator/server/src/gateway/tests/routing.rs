@@ -85,7 +85,7 @@ async fn what_is_not_there_is_refused_in_the_one_shape() {
 #[tokio::test]
 async fn a_foreign_host_name_is_refused_on_every_path() {
     let stage = two_models();
-    for path in ["/", "/v1/models", "/livez", "/metrics", "/api/v1/status", "/nothing"] {
+    for path in ["/", "/v1/models", "/livez", "/metrics", "/api/v1/status", "/api/v1/queue", "/nothing"] {
         let foreign = axum::http::Request::builder()
             .uri(path)
             .header("host", "evil.example")

@@ -18,11 +18,15 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::cards;
+use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
 use crate::gateway::{GatewayState, Ready, router};
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration, Wish};
 
 pub(super) const CONTEXT: u64 = 512;
+
+/// The number of a stage's first wish; the next one is one higher.
+pub(super) const FIRST_REQUEST: u64 = 41;
 
 /// One step of a script.
 #[derive(Clone, Debug)]
@@ -47,10 +51,11 @@ impl StartGeneration for Cluster {
         let cancel = CancellationToken::new();
         let mut seen = self.seen.lock().unwrap();
         let acts = (self.script)(seen.len(), &wish);
+        let request = FIRST_REQUEST + seen.len() as u64;
         seen.push((wish, cancel.clone()));
         let (sender, events) = mpsc::channel(1_024);
         tokio::spawn(play(acts, sender));
-        Generation { events, _cancel: cancel.drop_guard() }
+        Generation { request, events, _cancel: cancel.drop_guard() }
     }
 }
 
@@ -111,6 +116,8 @@ impl Stage {
             generations: cluster.clone(),
             readiness: Arc::new(|| Ready { leader: false, why: "no leader is elected yet".to_owned() }),
             status: Arc::new(|| Box::pin(async { json!({"schema": "test/1"}) })),
+            views: Arc::new(Scripted),
+            hash_key: [7; 32],
             api: "127.0.0.1:7440".parse().unwrap(),
         };
         Self { router: router(state), cluster, catalogue }
@@ -118,6 +125,13 @@ impl Stage {
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Reply {
         self.send(request("POST", path).body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    /// A chat whose request has these headers.
+    pub(super) async fn chat_with(&self, headers: &[(&str, &str)], more: Value) -> Reply {
+        let chat = request("POST", "/v1/chat/completions");
+        let chat = headers.iter().fold(chat, |chat, (name, value)| chat.header(*name, *value));
+        self.send(chat.body(Body::from(chat_body(more).to_string())).unwrap()).await
     }
 
     pub(super) async fn chat(&self, more: Value) -> Reply {
@@ -249,11 +263,19 @@ pub(super) fn scored(id: u32, logprob: f32, top: &[(u32, f32)]) -> Act {
 }
 
 pub(super) fn dispatched(node: u64) -> Act {
-    Act::Event(Event::Dispatched { node, attempt: 1 })
+    drawn(node, None)
 }
 
 pub(super) fn queued(ahead: u32, eta_ms: Option<u64>) -> Act {
-    Act::Event(Event::Queued { ahead, eta: eta_ms.map(Duration::from_millis) })
+    waiting(ahead, eta_ms, false)
+}
+
+pub(super) fn drawn(node: u64, affinity: Option<&'static str>) -> Act {
+    Act::Event(Event::Dispatched { node, attempt: 1, affinity })
+}
+
+pub(super) fn waiting(ahead: u32, eta_ms: Option<u64>, loading: bool) -> Act {
+    Act::Event(Event::Queued { ahead, eta: eta_ms.map(Duration::from_millis), loading })
 }
 
 pub(super) fn finished(reason: FinishReason, generated: u32) -> Act {

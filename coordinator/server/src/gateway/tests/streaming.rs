@@ -135,7 +135,7 @@ async fn those_who_wait_are_told_their_place() {
         [vec![queued(2, Some(1_540)), pause.clone(), queued(0, None), pause], said("hi")].concat()
     });
     let reply = slow.chat(json!({"stream": true})).await;
-    assert_eq!(reply.comments(), [": queued position=3 eta_s=1.5", ": queued position=1"]);
+    assert_eq!(reply.comments(), [": position 3, about 2 s", ": position 1"]);
     assert_eq!(reply.content(0), "hi");
 }
 
@@ -152,7 +152,7 @@ async fn a_silent_stream_shows_that_it_lives_every_ten_seconds() {
     });
     let reply = stage.chat(json!({"stream": true})).await;
     let comments = reply.comments();
-    let place = ": queued position=5";
+    let place = ": position 5";
     assert_eq!(comments, [place, place, place, ": keep-alive", ": keep-alive"]);
     assert_eq!(reply.content(0), "hi");
 }

@@ -44,7 +44,7 @@ async fn a_streamed_chat() {
     });
     let reply = stage.chat(json!({"stream": true})).await;
     let expected = [
-        ": queued position=2 eta_s=2.0",
+        ": position 2, about 2 s",
         &format!(
             r#"{CHAT}"delta":{{"role":"assistant","content":"","refusal":null}},"logprobs":null,"finish_reason":null}}]}}"#
         ),
@@ -129,7 +129,7 @@ async fn a_broken_stream() {
     });
     let reply = stage.chat(json!({"stream": true})).await;
     let error = r#"data: {"error":{"message":"The answer was cut before its end. What has arrived is incomplete; send the request again.","type":"server_error","param":null,"code":"stream_lost"}}"#;
-    assert_eq!((reply.text.as_str(), reply.broke), (lines(&[": queued position=1", error]).as_str(), true));
+    assert_eq!((reply.text.as_str(), reply.broke), (lines(&[": position 1", error]).as_str(), true));
 }
 
 #[tokio::test]
