@@ -4,8 +4,8 @@ It owns the hash chain, the search for the longest held prefix, and the bound in
 refuses to know tensors, rows and what is worth holding.
 
 A sequence is cut into blocks, and the digest of a block covers the salt, every token before the block and the block
-itself. So equal digests mean equal prefixes under one salt, and no question about one salt can be answered by, or
-take a time that depends on, what another salt holds. The digests are long enough that nobody makes two collide.
+itself. So equal digests mean equal prefixes under one salt, and what is held under one salt is never found under
+another: all that salts share is the room. The digests are long enough that nobody makes two collide.
 
 An entry serves any of its prefixes if the cache of the model can be cut; otherwise only a sequence that begins with all
 of it. Entries go whole, least recently used first.
@@ -29,7 +29,8 @@ class Chain:
 
     def __init__(self, salt: str, ids: Sequence[int] = ()) -> None:
         self.blocks: list[bytes] = []
-        self._before = hashlib.blake2b(salt.encode(), digest_size=_DIGEST_BYTES, person=b"salt").digest()
+        named = salt.encode(errors="surrogatepass")
+        self._before = hashlib.blake2b(named, digest_size=_DIGEST_BYTES, person=b"salt").digest()
         self._rest: list[int] = []
         self.extend(ids)
 

@@ -222,7 +222,7 @@ def _generate(row: int, body: dict[object, object]) -> Generate | Refused:
 def _salt(value: object) -> str | None:
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value.encode(errors="replace")) > limits.CACHE_SALT_BYTES_MAX:
+    if not isinstance(value, str) or len(value.encode(errors="surrogatepass")) > limits.CACHE_SALT_BYTES_MAX:
         raise _Unusable(f"cache_salt is nil or a string of at most {limits.CACHE_SALT_BYTES_MAX} bytes")
     return value
 

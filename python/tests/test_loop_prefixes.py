@@ -88,6 +88,17 @@ def test_a_row_cached_to_its_end_decodes_in_its_first_step() -> None:
     assert frame[3] == [0.0, 0, 0.0, 1, 258]
 
 
+def test_a_long_prompt_that_is_cached_does_not_wait_behind_long_ones_that_are_not() -> None:
+    stage = stage_of(prefill_chunk=64)
+    run(stage, ask(1))
+    cold = [ask(row, tuple(range(row, 2000 + row))) for row in range(2, 8)]
+    stage.turn(*cold, ask(8))
+    (reply,) = [frame for frame in stage.turn(ListRows(9)) if frame[0] == "reply"]
+    states = {row[0]: row[1] for row in reply[2]["rows"]}
+    assert [row for row, state in states.items() if state == "queued"] == [6, 7]
+    assert states[8] == "prefill"
+
+
 def test_the_sequence_of_a_row_is_kept_at_its_end_before_the_backend_forgets_it() -> None:
     stage = stage_of()
     run(stage, ask(1, LONG, 150), turns=160)

@@ -113,7 +113,10 @@ def test_warm_cold_and_unsalted_rows_of_a_ragged_batch_all_give_their_own_answer
         rows = [running.start(ids, 24, cache_salt=salt) for ids, salt in zip(prompts, salts, strict=True)]
         answers = [running.finish(row) for row in rows]
         assert [answer.ids for answer in answers] == expected
-    assert [answer.last["cached_tokens"] for answer in answers][:3] == [384 if WINDOW in recipe.arch else 448, 384, 0]
+    cached = [answer.last["cached_tokens"] for answer in answers]
+    # Which rows met in a step decides whose last block was new enough to keep; the shared beginning always was.
+    assert cached[0] in {384, 448}
+    assert cached[1:3] == [384, 0]
     late = running.start(prompts[0], 200, cache_salt="ragged")
     running.tokens_of(late, 30)
     assert running.run(prompts[6], 24, cache_salt="ragged").ids == expected[6]
@@ -257,6 +260,8 @@ def test_a_copy_takes_as_many_bytes_as_it_says_and_pins_nothing_else(recipe: Rec
     small, large = backend.keep(1, 64, 1 << 30), backend.keep(2, 340, 1 << 30)
     assert (small is None) == (WINDOW in recipe.arch)
     assert large is not None
+    # Of a layer with a window of 32, no more than the window, though one long chunk left more.
+    assert large.size == 256 * (340 + 32 if WINDOW in recipe.arch else 340 + 340)
     backend.promote([0, 1, 2, 3])
     for _ in range(5):
         backend.decode()

@@ -5,5 +5,6 @@ model folder's facts, so that both agree on what a client can see: error codes, 
 
 The tokens are a pure function of the prompt ids and the position in the answer: `choices[blake2b(ids as u64 LE, then
 the position as u64 LE) mod len(choices)]`, where `choices` are the ids of the folder's tokenizer that stand for plain
-printable ASCII, in ascending order. Sampling parameters and seeds do not change them.
+printable ASCII, in ascending order. Sampling parameters, seeds and the prefix cache do not change them; only a runtime
+told to lie tells others.
 """
