@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use proto::v1::{AttemptFrame, AttemptStart, Finish};
-use scheduler::{AbortReason, Outcome, Refusal, RequestId};
+use proto::v1::{AttemptFrame, AttemptStart, AttemptUsage, Finish};
+use scheduler::{AbortReason, Outcome, Refusal, RequestId, Span, Usage};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +19,6 @@ use crate::streams::{AttemptStream, StreamError, Streams};
 /// Codes of a runtime (runtime-frames.md) that blame the request itself: another node would say the same.
 const CODES_OF_THE_REQUEST: [&str; 4] =
     ["invalid_request", "context_length_exceeded", "unsupported_model", "duplicate_row"];
-/// Codes that mean "not now": nothing failed, the node is full or does not hold the model any more.
-const CODES_OF_OVERLOAD: [&str; 2] = ["busy", "not_loaded"];
 
 /// Starts generations on the cluster.
 #[derive(Clone)]
@@ -34,7 +32,7 @@ impl StartGeneration for Cluster {
         let (events, receiver) = mpsc::channel(limits::EVENTS_PER_REQUEST);
         let cancel = CancellationToken::new();
         let request = self.leader.next_request();
-        let life = Life { request, cluster: self.clone(), wish, events, running: None, began: false };
+        let life = Life { request, cluster: self.clone(), wish, events, running: None, received: 0 };
         tokio::spawn(life.run(cancel.clone()));
         Generation { request: request.0, events: receiver, _cancel: cancel.drop_guard() }
     }
@@ -46,8 +44,8 @@ struct Life {
     wish: Wish,
     events: mpsc::Sender<Event>,
     running: Option<Running>,
-    /// The client has tokens: from here on another attempt would repeat them.
-    began: bool,
+    /// Tokens that the client has: from the first on another attempt would repeat them.
+    received: u32,
 }
 
 struct Running {
@@ -82,7 +80,7 @@ impl Life {
                 },
                 frame = next_frame(&mut self.running) => match frame {
                     Ok(frame) => self.take(frame).await,
-                    Err(error) => self.attempt_failed(Outcome::Failed, &error.to_string()).await,
+                    Err(error) => self.attempt_failed(outcome_of(&error), &error.to_string()).await,
                 },
             };
             match then {
@@ -94,36 +92,41 @@ impl Life {
 
     async fn obey(&mut self, order: Order) -> Then {
         match order {
-            Order::Wait { ahead, eta } => {
+            Order::Wait { ahead, eta, loading } => {
                 self.running = None;
-                self.emit(Event::Queued { ahead, eta, loading: false }).await
+                self.emit(Event::Queued { ahead, eta, loading }).await
             }
-            Order::Run { attempt, node } => self.open(attempt, node).await,
-            Order::Refused(refusal) => self.fail(failure_of(refusal)).await,
+            Order::Run { attempt, node, affinity, prefill_chunk } => {
+                self.open(attempt, node, affinity, prefill_chunk).await
+            }
+            Order::Refused { refusal, words } => self.fail(failure_of(refusal, words)).await,
             Order::Stop(AbortReason::DeadlineExceeded) => self.fail(Failure::DeadlineExceeded).await,
-            Order::Stop(AbortReason::NodeLost) => self.fail(Failure::NodeLost { began: self.began }).await,
+            Order::Stop(AbortReason::NodeLost) => {
+                self.fail(Failure::NodeLost { began: self.received > 0 }).await
+            }
         }
     }
 
-    async fn open(&mut self, attempt: u32, node: u64) -> Then {
+    async fn open(&mut self, attempt: u32, node: u64, affinity: &'static str, prefill_chunk: u32) -> Then {
         // Frames of the old attempt end here, with its stream.
         self.running = None;
-        let opened = self.cluster.streams.open(node, &self.start(attempt)).await;
+        let opened = self.cluster.streams.open(node, &self.start(attempt, prefill_chunk)).await;
         match opened {
             Ok(stream) => {
                 self.running = Some(Running { attempt, node, stream });
-                self.emit(Event::Dispatched { node, attempt, affinity: None }).await
+                self.emit(Event::Dispatched { node, attempt, affinity: Some(affinity) }).await
             }
-            Err(error) => self.report(attempt, node, Outcome::Failed, 0, &error.to_string()).await,
+            Err(error) => self.report(attempt, node, outcome_of(&error), &error.to_string()).await,
         }
     }
 
     async fn take(&mut self, frame: AttemptFrame) -> Then {
         if !frame.ids.is_empty() {
-            if !self.began {
-                self.began = true;
+            if self.received == 0 {
                 self.cluster.leader.began(self.request, frame.attempt).await;
             }
+            let ids = u32::try_from(frame.ids.len()).unwrap_or(u32::MAX);
+            self.received = self.received.saturating_add(ids);
             if let Then::End = self.emit(Event::Tokens { ids: frame.ids, logprobs: frame.logprobs }).await {
                 return Then::End;
             }
@@ -135,10 +138,8 @@ impl Life {
             Ok(Finish::Failed) | Err(_) => return self.failed_by_runtime(frame.code, frame.text).await,
         };
         let usage = frame.usage.unwrap_or_default();
-        self.cluster
-            .leader
-            .finished(self.request, frame.attempt, Outcome::Completed, usage.generated_tokens)
-            .await;
+        let took = taken(&usage);
+        self.cluster.leader.finished(self.request, frame.attempt, Outcome::Completed, took).await;
         let _ = self.emit(Event::Finished { reason, usage }).await;
         Then::End
     }
@@ -146,24 +147,24 @@ impl Life {
     async fn failed_by_runtime(&mut self, code: String, text: String) -> Then {
         if CODES_OF_THE_REQUEST.contains(&code.as_str()) {
             let attempt = self.running.as_ref().map_or(0, |running| running.attempt);
-            self.cluster.leader.finished(self.request, attempt, Outcome::Rejected, 0).await;
+            let nothing = Usage::default();
+            self.cluster.leader.finished(self.request, attempt, Outcome::Rejected, nothing).await;
             return self.fail(Failure::Rejected { code, text }).await;
         }
-        let outcome =
-            if CODES_OF_OVERLOAD.contains(&code.as_str()) { Outcome::Busy } else { Outcome::Failed };
-        self.attempt_failed(outcome, &code).await
+        self.attempt_failed(outcome_of_code(&code), &code).await
     }
 
     async fn attempt_failed(&mut self, outcome: Outcome, why: &str) -> Then {
         let Some(running) = self.running.take() else { return Then::GoOn };
-        self.report(running.attempt, running.node, outcome, 0, why).await
+        self.report(running.attempt, running.node, outcome, why).await
     }
 
     /// Tells the scheduler, and the client if it already has tokens; else the next order decides.
-    async fn report(&mut self, attempt: u32, node: u64, outcome: Outcome, generated: u32, why: &str) -> Then {
+    async fn report(&mut self, attempt: u32, node: u64, outcome: Outcome, why: &str) -> Then {
         tracing::warn!(request = self.request.0, attempt, node, ?outcome, why, "an attempt ended early");
-        self.cluster.leader.finished(self.request, attempt, outcome, generated).await;
-        if self.began { self.fail(Failure::NodeLost { began: true }).await } else { Then::GoOn }
+        let usage = Usage { generated: self.received, ..Usage::default() };
+        self.cluster.leader.finished(self.request, attempt, outcome, usage).await;
+        if self.received > 0 { self.fail(Failure::NodeLost { began: true }).await } else { Then::GoOn }
     }
 
     async fn fail(&mut self, failure: Failure) -> Then {
@@ -187,10 +188,11 @@ impl Life {
             prompt_tokens: u32::try_from(self.wish.prompt.len()).unwrap_or(u32::MAX),
             max_tokens: self.wish.max_tokens,
             deadline: self.wish.deadline,
+            traits: self.wish.traits.clone(),
         }
     }
 
-    fn start(&self, attempt: u32) -> AttemptStart {
+    fn start(&self, attempt: u32, prefill_chunk: u32) -> AttemptStart {
         AttemptStart {
             request: self.request.0,
             attempt,
@@ -200,6 +202,8 @@ impl Life {
             sampling: Some(self.wish.sampling.clone()),
             stop_ids: self.wish.stop_ids.clone(),
             top_logprobs: self.wish.top_logprobs,
+            cache_salt: self.wish.traits.cache_salt.clone(),
+            prefill_chunk,
         }
     }
 }
@@ -211,9 +215,43 @@ async fn next_frame(running: &mut Option<Running>) -> Result<AttemptFrame, Strea
     }
 }
 
-fn failure_of(refusal: Refusal) -> Failure {
-    let duration = |span: scheduler::Span| Duration::from_micros(span.0);
+/// What the end of an attempt says of the node, by the runtime's or the agent's code.
+fn outcome_of_code(code: &str) -> Outcome {
+    match code {
+        // Nothing failed: the node is full or does not hold the model any more.
+        "busy" | "not_loaded" => Outcome::Busy,
+        "runtime_lost" => Outcome::Failed(scheduler::Failure::RuntimeExit),
+        "runtime_hung" => Outcome::Failed(scheduler::Failure::Hang),
+        "runtime_garbled" => Outcome::Failed(scheduler::Failure::Corrupt),
+        _ => Outcome::Failed(scheduler::Failure::Internal),
+    }
+}
+
+fn outcome_of(error: &StreamError) -> Outcome {
+    Outcome::Failed(match error {
+        StreamError::NotConnected | StreamError::Timeout | StreamError::Broken(_) => {
+            scheduler::Failure::Reset
+        }
+        StreamError::Garbled(_) => scheduler::Failure::Corrupt,
+    })
+}
+
+fn taken(usage: &AttemptUsage) -> Usage {
+    Usage {
+        generated: usage.generated_tokens,
+        cached_tokens: usage.cached_tokens,
+        prefill: Span::from_ms(usage.prefill_ms.into()),
+    }
+}
+
+/// `words` say why there is no capacity.
+fn failure_of(refusal: Refusal, words: String) -> Failure {
+    let duration = |span: Span| Duration::from_micros(span.0);
     match refusal {
+        Refusal::Shed { retry_after } => Failure::Overloaded { retry_after: duration(retry_after) },
+        Refusal::Quarantined => Failure::Quarantined,
+        // Only an operator can change it.
+        Refusal::NoCapacity(_) => Failure::NoCapacity { words, retry_after: None },
         Refusal::QueueFull { retry_after } => Failure::QueueFull { retry_after: duration(retry_after) },
         Refusal::DeadlineUnreachable { needed } => Failure::DeadlineUnreachable { needed: duration(needed) },
         Refusal::Expired => Failure::DeadlineExceeded,

@@ -4,21 +4,21 @@
 //! live stream connection and a ready model) and the catalogue the gateway answers from. Refuses to guess: a node that is
 //! not fully connected offers nothing, and two nodes that hold different tokenizers under one name are not mixed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proto::v1::{
     AgentHello, AgentReport, CardWanted, CoordinatorMessage, ModelState, ModelStatus, coordinator_message,
 };
-use registry::Registry;
-use scheduler::Rates;
+use registry::{ModelName, Registry};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
 use crate::cards::Cards;
 use crate::catalogue::{Catalogue, Model};
 use crate::clock::unix_ms;
-use crate::leader::{Leader, Resident};
+use crate::leader::{Leader, NodeNews};
+use crate::news;
 use crate::streams::Streams;
 
 /// One agent.
@@ -30,6 +30,12 @@ pub(crate) struct Node {
     /// `None` while no session is open.
     orders: Option<mpsc::Sender<CoordinatorMessage>>,
     session: u64,
+    /// It has reported in this session.
+    reported: bool,
+    /// What it was started with and is to be loaded if there is room.
+    pub(crate) unplaced: BTreeSet<ModelName>,
+    /// The process of each model whose load time the leader knows.
+    pub(crate) loads_told: BTreeMap<String, u32>,
 }
 
 /// Shared by the sessions and the stream endpoint. One lock, held across the hand-over to the leader, keeps a node's
@@ -63,12 +69,21 @@ impl Fleet {
         node: u64,
         hello: AgentHello,
         orders: mpsc::Sender<CoordinatorMessage>,
+        unplaced: BTreeSet<ModelName>,
     ) -> u64 {
         let mut state = self.state.lock().await;
         state.sessions += 1;
         let session = state.sessions;
-        let report = AgentReport::default();
-        let entry = Node { hello, report, last_seen: Instant::now(), orders: Some(orders), session };
+        let entry = Node {
+            hello,
+            report: AgentReport::default(),
+            last_seen: Instant::now(),
+            orders: Some(orders),
+            session,
+            reported: false,
+            unplaced,
+            loads_told: BTreeMap::new(),
+        };
         state.nodes.insert(node, entry);
         session
     }
@@ -78,6 +93,7 @@ impl Fleet {
         let mut state = self.state.lock().await;
         let Some(entry) = state.nodes.get_mut(&node).filter(|entry| entry.session == session) else { return };
         entry.report = report;
+        entry.reported = true;
         entry.last_seen = Instant::now();
         self.publish(&mut state, node).await;
     }
@@ -92,19 +108,22 @@ impl Fleet {
     /// The stream connection of a node came or went.
     pub(crate) async fn link_changed(&self, node: u64, up: bool) {
         let mut state = self.state.lock().await;
-        if !up {
+        if up {
+            self.publish(&mut state, node).await;
+        } else {
             self.leader.node_lost(node).await;
+            self.rebuild_catalogue(&mut state);
         }
-        self.publish(&mut state, node).await;
     }
 
     /// The registry changed: other models may be wanted, and a revoked node loses its streams at once.
-    pub(crate) async fn registry_changed(&self, registry: &Registry) {
+    pub(crate) async fn registry_changed(&self, registry: &Arc<Registry>) {
         let revoked = registry.nodes().filter(|(_, node)| node.revoked).map(|(id, _)| id.0);
         revoked.for_each(|node| self.streams.disconnect(node));
         let mut state = self.state.lock().await;
         state.wanted = registry.wanted_models().map(ToString::to_string).collect();
         self.rebuild_catalogue(&mut state);
+        self.leader.registry(registry.clone()).await;
     }
 
     /// A card arrived: nodes that waited for it become usable.
@@ -123,27 +142,19 @@ impl Fleet {
 
     async fn publish(&self, state: &mut State, node: u64) {
         self.rebuild_catalogue(state);
-        let Some(entry) = state.nodes.get(&node) else { return };
-        let resident = if self.usable(node, entry) { self.resident(&entry.report) } else { Vec::new() };
-        self.leader.resident(node, resident).await;
+        let Some(entry) = state.nodes.get_mut(&node) else { return };
+        if self.usable(node, entry) {
+            self.leader.reported(node, news::of(entry, &self.catalogue)).await;
+        } else if entry.orders.is_none() && self.streams.connected(node) {
+            // Nothing new is sent to a node that says nothing more; what runs there may end.
+            let name = entry.hello.name.clone();
+            self.leader.reported(node, NodeNews { name, ..NodeNews::default() }).await;
+        }
         self.ask_for_cards(entry);
     }
 
     fn usable(&self, id: u64, node: &Node) -> bool {
-        node.orders.is_some() && self.streams.connected(id)
-    }
-
-    fn resident(&self, report: &AgentReport) -> Vec<Resident> {
-        let ready = report.models.iter().filter(|model| self.ready(model));
-        ready
-            .map(|model| Resident { model: model.model.clone(), slots: model.slots, rates: rates_of(model) })
-            .collect()
-    }
-
-    /// Ready to run, and described by the card the catalogue speaks with.
-    fn ready(&self, status: &ModelStatus) -> bool {
-        let card_known = self.catalogue.get(&status.model).and_then(|model| model.card_digest.clone());
-        status.state() == ModelState::Ready && card_known.as_deref() == Some(status.card_digest.as_str())
+        node.reported && node.orders.is_some() && self.streams.connected(id)
     }
 
     fn ask_for_cards(&self, node: &Node) {
@@ -209,15 +220,7 @@ fn status_words(status: &ModelStatus, usable: bool, other_card: bool) -> String 
         ModelState::Ready => "waiting for its tokenizer",
         ModelState::Stopping => "stopping",
         ModelState::Failed => "failed",
+        ModelState::Offered => "loaded when it is asked for",
     };
     if status.reason.is_empty() { state.to_owned() } else { format!("{state}: {}", status.reason) }
-}
-
-fn rates_of(status: &ModelStatus) -> Rates {
-    let rates = status.rates.unwrap_or_default();
-    Rates {
-        prefill_tokens_per_s: rates.prefill_tokens_per_s,
-        step_ms: rates.step_ms,
-        batch_slope: rates.batch_slope,
-    }
 }

@@ -29,7 +29,6 @@ pub(crate) struct Wish {
     pub(crate) top_logprobs: Option<u32>,
     /// After this moment nobody waits for the answer any more.
     pub(crate) deadline: Instant,
-    #[cfg_attr(not(test), expect(dead_code, reason = "the leader loop reads them when its scheduler does"))]
     pub(crate) traits: Traits,
 }
 
@@ -93,18 +92,15 @@ pub(crate) enum Failure {
         retry_after: Duration,
     },
     /// Batch work that makes room for people.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the scheduler does not shed yet"))]
     Overloaded {
         retry_after: Duration,
     },
     /// Nothing here can hold the model; `words` say why. `None`: coming back does not help.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the scheduler does not load yet"))]
     NoCapacity {
         words: String,
         retry_after: Option<Duration>,
     },
     /// It brought down a runtime twice, and is not given a third.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the scheduler has no quarantine yet"))]
     Quarantined,
     /// It could not be done in the time the client gives it.
     DeadlineUnreachable {

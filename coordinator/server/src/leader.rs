@@ -1,32 +1,39 @@
-//! The leader loop: the shell around the scheduler.
+//! The leader: the shell around the scheduler, as the rest of the coordinator speaks to it.
 //!
-//! Owns the scheduler, the names behind its numbers, and a line to each generation that waits for its orders. Refuses every
-//! decision: commands go in, effects come out and are carried. One task, no locks, no IO but its channels.
+//! Owns the messages to the loop and the handle that sends them. `mind` is the loop, `names` what its numbers mean, `orders` the
+//! lines to the generations, `facts` what outlives it, `told` what the registry says, `proposals` and `canary` what it has
+//! others do, `gauges` and `view` what it shows. Refuses every decision: commands go in, effects come out and are carried.
 
-use std::collections::BTreeMap;
+mod canary;
+mod facts;
+mod gauges;
+mod mind;
+mod names;
+mod orders;
+mod proposals;
+mod told;
+mod view;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+use registry::{ModelName, Registry};
 use scheduler::{
-    AbortReason, Attempt, Class, Command, Effect, Limits, ModelId, ModelReport, NodeId, NodeReport, Outcome,
-    Rates, Refusal, RequestId, Scheduler, Span, Submission, TenantId,
+    Attempt, Measured, ModelState, Outcome, ProbeNumber, ProbeResult, Rates, RequestId, ReservationId, Usage,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::generation::Traits;
+use crate::leader::mind::Mind;
 use crate::limits;
 
-/// What the scheduler says about one request.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Order {
-    Wait { ahead: u32, eta: Option<Duration> },
-    Run { attempt: u32, node: u64 },
-    Refused(Refusal),
-    Stop(AbortReason),
-}
+pub(crate) use canary::Canaries;
+pub(crate) use orders::Order;
+pub(crate) use proposals::propose;
+pub(crate) use view::{QueueView, Subject, Waiter};
 
 /// A request as the leader needs to know it: numbers, no prompt.
 #[derive(Clone, Debug)]
@@ -36,32 +43,53 @@ pub(crate) struct NewRequest {
     pub(crate) prompt_tokens: u32,
     pub(crate) max_tokens: u32,
     pub(crate) deadline: Instant,
+    pub(crate) traits: Traits,
 }
 
-/// A model that a node can run now.
+/// All that a node offers or holds, with what it measured since the news before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct NodeNews {
+    /// What people call it.
+    pub(crate) name: String,
+    /// Zero: it is not known, and nothing is loaded or evicted there.
+    pub(crate) budget_bytes: u64,
+    pub(crate) models: Vec<ModelNews>,
+    /// Models that are to be loaded there if there is room for them, asked for or not.
+    pub(crate) preload: Vec<(ModelName, u64)>,
+}
+
+/// One model of a node.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Resident {
+pub(crate) struct ModelNews {
     pub(crate) model: String,
+    pub(crate) state: ModelState,
     pub(crate) slots: u32,
+    pub(crate) kv_tokens: u32,
+    pub(crate) prefix_tokens: u32,
+    pub(crate) bytes: u64,
     pub(crate) rates: Rates,
-}
-
-/// The queue as the status page shows it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct QueueView {
-    pub(crate) waiting: BTreeMap<String, usize>,
-    pub(crate) running: BTreeMap<String, usize>,
-    pub(crate) running_on: BTreeMap<u64, usize>,
+    pub(crate) measured: Measured,
 }
 
 enum Message {
     Submit(NewRequest, mpsc::Sender<Order>),
     Cancel(RequestId),
     Began(RequestId, Attempt),
-    Finished { request: RequestId, attempt: Attempt, outcome: Outcome, generated: u32 },
-    Resident { node: u64, models: Vec<Resident> },
+    Finished { request: RequestId, attempt: Attempt, outcome: Outcome, usage: Usage },
+    Reported { node: u64, news: NodeNews },
     NodeLost(u64),
+    Registry(Arc<Registry>),
+    Reserved { reservation: ReservationId, granted: bool },
+    Home { node: u64, model: ModelName, bytes: u64 },
+    Probed { probe: ProbeNumber, result: ProbeResult },
     View(oneshot::Sender<QueueView>),
+    Explain(Subject, oneshot::Sender<Option<String>>),
+}
+
+/// What the loop has others do, each in its own time.
+pub(crate) struct Errands {
+    pub(crate) proposals: mpsc::Receiver<proposals::Proposal>,
+    pub(crate) probes: mpsc::Receiver<canary::Order>,
 }
 
 /// Speaks to the leader loop; cheap to clone.
@@ -72,17 +100,16 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    /// Starts the loop; it ends with `stop`, and every waiting generation then sees its line closed.
-    pub(crate) fn start(clock: Clock, stop: CancellationToken) -> Self {
+    /// Starts the loop from what an earlier one left in the registry; it ends with `stop`, and every waiting generation then
+    /// sees its line closed.
+    pub(crate) fn start(clock: Clock, registry: &Registry, stop: CancellationToken) -> (Self, Errands) {
         let (inbox, messages) = mpsc::channel(limits::LEADER_INBOX);
-        let state = Loop {
-            scheduler: Scheduler::new(Limits::default()),
-            clock,
-            names: Names::default(),
-            lines: BTreeMap::new(),
-        };
-        tokio::spawn(state.run(messages, stop));
-        Self { inbox, next_request: Arc::new(AtomicU64::new(1)) }
+        let (to_propose, proposals) = mpsc::channel(limits::PROPOSALS);
+        let (to_probe, probes) = mpsc::channel(limits::PROBES);
+        let mind = Mind::new(clock, registry, to_propose, to_probe);
+        tokio::spawn(mind.run(messages, stop));
+        let leader = Self { inbox, next_request: Arc::new(AtomicU64::new(1)) };
+        (leader, Errands { proposals, probes })
     }
 
     pub(crate) fn next_request(&self) -> RequestId {
@@ -104,17 +131,22 @@ impl Leader {
         self.send(Message::Began(request, Attempt(attempt))).await;
     }
 
-    pub(crate) async fn finished(&self, request: RequestId, attempt: u32, outcome: Outcome, generated: u32) {
-        self.send(Message::Finished { request, attempt: Attempt(attempt), outcome, generated }).await;
+    pub(crate) async fn finished(&self, request: RequestId, attempt: u32, outcome: Outcome, usage: Usage) {
+        self.send(Message::Finished { request, attempt: Attempt(attempt), outcome, usage }).await;
     }
 
-    /// The complete list of what `node` can run now.
-    pub(crate) async fn resident(&self, node: u64, models: Vec<Resident>) {
-        self.send(Message::Resident { node, models }).await;
+    /// The complete truth of `node`.
+    pub(crate) async fn reported(&self, node: u64, news: NodeNews) {
+        self.send(Message::Reported { node, news }).await;
     }
 
     pub(crate) async fn node_lost(&self, node: u64) {
         self.send(Message::NodeLost(node)).await;
+    }
+
+    /// The registry as it is now.
+    pub(crate) async fn registry(&self, registry: Arc<Registry>) {
+        self.send(Message::Registry(registry)).await;
     }
 
     pub(crate) async fn view(&self) -> QueueView {
@@ -123,163 +155,27 @@ impl Leader {
         view.await.unwrap_or_default()
     }
 
+    /// In the scheduler's words; `None` where it knows nothing.
+    pub(crate) async fn explain(&self, subject: Subject) -> Option<String> {
+        let (reply, words) = oneshot::channel();
+        self.send(Message::Explain(subject, reply)).await;
+        words.await.ok().flatten()
+    }
+
+    async fn reserved(&self, reservation: ReservationId, granted: bool) {
+        self.send(Message::Reserved { reservation, granted }).await;
+    }
+
+    async fn home(&self, node: u64, model: ModelName, bytes: u64) {
+        self.send(Message::Home { node, model, bytes }).await;
+    }
+
+    async fn probed(&self, probe: ProbeNumber, result: ProbeResult) {
+        self.send(Message::Probed { probe, result }).await;
+    }
+
     /// A closed inbox means that the coordinator is going down; whoever waits learns it from its own line.
     async fn send(&self, message: Message) {
         let _ = self.inbox.send(message).await;
-    }
-}
-
-struct Loop {
-    scheduler: Scheduler,
-    clock: Clock,
-    names: Names,
-    lines: BTreeMap<RequestId, mpsc::Sender<Order>>,
-}
-
-impl Loop {
-    async fn run(mut self, mut messages: mpsc::Receiver<Message>, stop: CancellationToken) {
-        let mut effects = Vec::new();
-        loop {
-            let wake = self.scheduler.next_deadline().map(|(at, _)| self.clock.instant(at));
-            tokio::select! {
-                () = stop.cancelled() => return,
-                message = messages.recv() => match message {
-                    Some(message) => self.take(message, &mut effects),
-                    None => return,
-                },
-                () = until(wake) => self.apply(Command::Wake, &mut effects),
-            }
-            effects.drain(..).for_each(|effect| self.carry(effect));
-            self.measure();
-        }
-    }
-
-    fn take(&mut self, message: Message, effects: &mut Vec<Effect>) {
-        match message {
-            Message::Submit(request, line) => {
-                self.lines.insert(request.request, line);
-                let submission = self.submission(&request);
-                self.apply(Command::Submit(submission), effects);
-            }
-            Message::Cancel(request) => {
-                self.lines.remove(&request);
-                self.apply(Command::Cancel { request }, effects);
-            }
-            Message::Began(request, attempt) => self.apply(Command::Began { request, attempt }, effects),
-            Message::Finished { request, attempt, outcome, generated } => {
-                self.apply(Command::Finished { request, attempt, outcome, generated }, effects);
-            }
-            Message::Resident { node, models } => {
-                let models = models.into_iter().map(|resident| self.report(resident)).collect();
-                let report = NodeReport { models };
-                self.apply(Command::NodeReported { node: NodeId(node), report }, effects);
-            }
-            Message::NodeLost(node) => self.apply(Command::NodeLost { node: NodeId(node) }, effects),
-            Message::View(reply) => {
-                let _ = reply.send(self.view());
-            }
-        }
-    }
-
-    fn apply(&mut self, command: Command, effects: &mut Vec<Effect>) {
-        self.scheduler.apply(self.clock.now(), command, effects);
-    }
-
-    fn carry(&mut self, effect: Effect) {
-        let (request, order, last) = match effect {
-            Effect::Queued { request, position, eta } => {
-                (request, Order::Wait { ahead: position, eta: eta.map(duration) }, false)
-            }
-            Effect::Dispatch { request, attempt, node } => {
-                (request, Order::Run { attempt: attempt.0, node: node.0 }, false)
-            }
-            Effect::Refuse { request, refusal } => (request, Order::Refused(refusal), true),
-            Effect::Abort { request, reason, .. } => (request, Order::Stop(reason), true),
-        };
-        let line = if last { self.lines.remove(&request) } else { self.lines.get(&request).cloned() };
-        // A line that is full or closed belongs to a generation that is gone; its own cancel is on the way.
-        if let Some(line) = line {
-            let _ = line.try_send(order);
-        }
-    }
-
-    /// The queue as gauges under vLLM's names; a handful of models, and no message here is per token. Every known model is
-    /// set: one that is idle is not in the scheduler's load, and its gauges would keep their last value.
-    fn measure(&self) {
-        let load = self.scheduler.load();
-        for (name, number) in &self.names.numbers {
-            let (waiting, running) =
-                load.models.get(number).map_or((0, 0), |counts| (counts.waiting, counts.running));
-            #[expect(clippy::cast_precision_loss, reason = "counts of requests are far below 2^52")]
-            let (waiting, running) = (waiting as f64, running as f64);
-            metrics::gauge!("vllm:num_requests_waiting", "model_name" => name.clone()).set(waiting);
-            metrics::gauge!("vllm:num_requests_running", "model_name" => name.clone()).set(running);
-        }
-    }
-
-    fn submission(&mut self, request: &NewRequest) -> Submission {
-        Submission {
-            request: request.request,
-            model: self.names.number(&request.model),
-            tenant: TenantId(0),
-            class: Class::Interactive,
-            prompt_tokens: request.prompt_tokens,
-            max_tokens: request.max_tokens,
-            arrived: self.clock.now(),
-            deadline: self.clock.at(request.deadline),
-        }
-    }
-
-    fn report(&mut self, resident: Resident) -> ModelReport {
-        ModelReport {
-            model: self.names.number(&resident.model),
-            slots: resident.slots,
-            rates: resident.rates,
-        }
-    }
-
-    fn view(&self) -> QueueView {
-        let load = self.scheduler.load();
-        let mut view = QueueView::default();
-        for (model, counts) in &load.models {
-            view.waiting.insert(self.names.name(*model), counts.waiting);
-            view.running.insert(self.names.name(*model), counts.running);
-        }
-        view.running_on.extend(load.nodes.iter().map(|(node, running)| (node.0, *running)));
-        view
-    }
-}
-
-/// Model names and the numbers the scheduler knows them by. Bounded by the registry: only models it knows get here.
-#[derive(Default)]
-struct Names {
-    numbers: BTreeMap<String, ModelId>,
-    names: Vec<String>,
-}
-
-impl Names {
-    fn number(&mut self, name: &str) -> ModelId {
-        if let Some(number) = self.numbers.get(name) {
-            return *number;
-        }
-        let number = ModelId(u32::try_from(self.names.len()).unwrap_or(u32::MAX));
-        self.names.push(name.to_owned());
-        self.numbers.insert(name.to_owned(), number);
-        number
-    }
-
-    fn name(&self, number: ModelId) -> String {
-        self.names.get(number.0 as usize).cloned().unwrap_or_default()
-    }
-}
-
-fn duration(span: Span) -> Duration {
-    Duration::from_micros(span.0)
-}
-
-async fn until(wake: Option<Instant>) {
-    match wake {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }

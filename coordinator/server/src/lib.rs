@@ -19,6 +19,7 @@ mod streams;
 mod sessions;
 mod joining;
 mod fleet;
+mod news;
 mod wire;
 mod status;
 mod views;
@@ -45,7 +46,7 @@ use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::founding::Founded;
 use crate::joining::Joining;
-use crate::leader::Leader;
+use crate::leader::{Canaries, Errands, Leader};
 use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::{Link, Streams};
@@ -108,9 +109,16 @@ impl Parts {
         control: TcpListener,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let leader = Leader::start(Clock::start(), stop.clone());
+        let (leader, errands) = Leader::start(Clock::start(), &consensus.local(), stop.clone());
         let streams = Streams::default();
         let catalogue = Catalogue::default();
+        let canaries = Canaries {
+            consensus: consensus.clone(),
+            streams: streams.clone(),
+            catalogue: catalogue.clone(),
+            leader: leader.clone(),
+        };
+        run_errands(errands, canaries, stop);
         let cards = Cards::open(config.data_folder.join("cards"))?;
         let fleet = Fleet::new(leader.clone(), streams.clone(), cards.clone(), catalogue.clone());
 
@@ -162,6 +170,13 @@ impl Parts {
             api,
         }
     }
+}
+
+/// What the leader loop has others do.
+fn run_errands(errands: Errands, canaries: Canaries, stop: &CancellationToken) {
+    let (consensus, leader) = (canaries.consensus.clone(), canaries.leader.clone());
+    tokio::spawn(leader::propose(consensus, leader, errands.proposals, stop.clone()));
+    tokio::spawn(canaries.run(errands.probes, stop.clone()));
 }
 
 fn readiness(consensus: &Consensus) -> gateway::Ready {

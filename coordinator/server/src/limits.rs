@@ -57,3 +57,25 @@ pub(crate) const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
 /// Certificates are valid from a little before now, because the clocks of two Macs differ.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3_600);
+
+/// Facts that may wait for the registry: a thousand breakers that move at once, with room. Beyond, the disk takes nothing.
+pub(crate) const PROPOSALS: usize = 4_096;
+
+/// Canaries that may wait. The scheduler has one at a time.
+pub(crate) const PROBES: usize = 16;
+
+/// The first pause before a fact is proposed again; it doubles ...
+pub(crate) const PROPOSE_AGAIN: Duration = Duration::from_millis(50);
+/// ... up to this.
+pub(crate) const PROPOSE_AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// A canary's time; the scheduler gives it the same.
+pub(crate) const CANARY: Duration = Duration::from_secs(10);
+
+/// How often those who wait hear of their place, if it has changed.
+pub(crate) const REMIND_EVERY: Duration = Duration::from_secs(5);
+/// So many are reminded at once, those in front first: whoever is behind a thousand others needs no news of single places.
+pub(crate) const REMINDED: usize = 1_000;
+
+/// Requests on the page of the queue: more is read by nobody, and the page is made for each reader.
+pub(crate) const WAITING_SHOWN: usize = 1_000;

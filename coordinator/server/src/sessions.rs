@@ -3,6 +3,7 @@
 //! Owns one session per agent: its hello, its reports, the orders it gets. Refuses callers without a certificate of this
 //! cluster (but for joining), with another role than `agent`, or revoked in the registry.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 
 use consensus::Consensus;
@@ -12,7 +13,7 @@ use proto::v1::{
     AgentHello, AgentMessage, CoordinatorMessage, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored,
     WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
 };
-use registry::{NodeId, Registry};
+use registry::{Command, ModelName, NodeId, Registry};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -50,10 +51,10 @@ impl cluster_server::Cluster for Sessions {
         let node = self.agent(&request).await?;
         let mut messages = request.into_inner();
         let hello = first_hello(&mut messages).await?;
-        self.adopt_offers(node, &hello).await?;
+        let unplaced = self.adopt_offers(node, &hello).await?;
         let (orders, outgoing) = mpsc::channel(limits::ORDERS_PER_AGENT);
         self.greet(node, &orders).await?;
-        let session = self.fleet.opened(node, hello, orders.clone()).await;
+        let session = self.fleet.opened(node, hello, orders.clone(), unplaced).await;
         tracing::info!(node, session, "agent session opened");
         let running = self.clone();
         tokio::spawn(async move {
@@ -110,17 +111,22 @@ impl Sessions {
     }
 
     /// What an agent was started with replaces what it was started with before; an agent started without models keeps them.
-    async fn adopt_offers(&self, node: u64, hello: &AgentHello) -> Result<(), Status> {
+    /// Returns the models that it offers and that are not placed there.
+    async fn adopt_offers(&self, node: u64, hello: &AgentHello) -> Result<BTreeSet<ModelName>, Status> {
         let offers =
             wire::offers(&hello.offers).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if offers.is_empty() {
-            return Ok(());
+        let mut commands = Vec::new();
+        if !offers.is_empty() {
+            commands = wire::adoption(&self.consensus.local(), NodeId(node), &offers);
         }
-        let registry = self.consensus.local();
-        for command in wire::adoption(&registry, NodeId(node), &offers) {
+        let budget_bytes = hello.hardware.as_ref().map_or(0, |hardware| hardware.gpu_budget_bytes);
+        commands.push(Command::SetBudget { node: NodeId(node), bytes: budget_bytes });
+        for command in commands {
             self.consensus.propose(command).await.map_err(|error| Status::unavailable(error.to_string()))?;
         }
-        Ok(())
+        let registry = self.consensus.local();
+        let offered = registry.wanted_on(NodeId(node)).map(|(model, _)| model);
+        Ok(offered.filter(|model| !registry.is_placed(NodeId(node), model)).cloned().collect())
     }
 
     async fn greet(&self, node: u64, orders: &mpsc::Sender<CoordinatorMessage>) -> Result<(), Status> {

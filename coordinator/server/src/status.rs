@@ -158,6 +158,7 @@ fn runtime_view(status: &ModelStatus) -> RuntimeView {
             ModelState::Ready => "ready",
             ModelState::Stopping => "stopping",
             ModelState::Failed => "failed",
+            ModelState::Offered => "offered",
         },
         reason: status.reason.clone(),
         progress: f64::from(status.progress_permille) / 1_000.0,

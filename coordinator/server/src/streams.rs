@@ -41,6 +41,8 @@ pub(crate) enum StreamError {
     Timeout,
     #[error("the stream broke off: {0}")]
     Broken(String),
+    #[error("what arrived makes no sense: {0}")]
+    Garbled(String),
 }
 
 /// The connections of all agents.
@@ -115,7 +117,7 @@ impl AttemptStream {
     pub(crate) async fn next(&mut self) -> Result<AttemptFrame, StreamError> {
         loop {
             let decoded = self.decoder.next_message::<AttemptFrame>();
-            if let Some(frame) = decoded.map_err(|error| StreamError::Broken(error.to_string()))? {
+            if let Some(frame) = decoded.map_err(|error| StreamError::Garbled(error.to_string()))? {
                 return self.in_order(frame);
             }
             let chunk = self.recv.read_chunk(READ_BYTES, true).await;
@@ -128,7 +130,7 @@ impl AttemptStream {
 
     fn in_order(&mut self, frame: AttemptFrame) -> Result<AttemptFrame, StreamError> {
         if frame.attempt != self.attempt || frame.sequence != self.sequence {
-            return Err(StreamError::Broken(format!(
+            return Err(StreamError::Garbled(format!(
                 "expected frame {} of attempt {}, got {} of {}",
                 self.sequence, self.attempt, frame.sequence, frame.attempt
             )));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::catalogue::Model;
 use crate::fleet::Node;
 use crate::gateway::{Document, Views};
-use crate::leader::QueueView;
+use crate::leader::{QueueView, Subject, Waiter};
 use crate::status::Sources;
 
 /// Looks inside the running coordinator.
@@ -25,14 +25,18 @@ impl Views for Inside {
         Box::pin(async { queue(&self.sources.leader.view().await) })
     }
 
-    fn explain_request(&self, _request: u64) -> BoxFuture<'_, Option<Document>> {
-        Box::pin(async { None })
+    fn explain_request(&self, request: u64) -> BoxFuture<'_, Option<Document>> {
+        Box::pin(async move {
+            let words = self.sources.leader.explain(Subject::Request(request)).await?;
+            Some(keys(json!({"words": words, "request": request})))
+        })
     }
 
     fn explain_model<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Option<Document>> {
         Box::pin(async {
             let model = self.sources.catalogue.get(model)?;
-            Some(explain_model(&model, &self.sources.leader.view().await))
+            let words = self.sources.leader.explain(Subject::Model(model.name.clone())).await?;
+            Some(explain_model(&model, &self.sources.leader.view().await, &words))
         })
     }
 
@@ -40,7 +44,8 @@ impl Views for Inside {
         Box::pin(async move {
             let (known, connected) = self.sources.fleet.nodes().await.remove(&node)?;
             let running = self.sources.leader.view().await.running_on.get(&node).copied().unwrap_or(0);
-            Some(explain_node(node, &known, connected, running))
+            let words = self.sources.leader.explain(Subject::Node(node)).await?;
+            Some(explain_node(node, &known, connected, running, &words))
         })
     }
 
@@ -55,29 +60,40 @@ impl Views for Inside {
 fn queue(view: &QueueView) -> Document {
     let models = view.waiting.keys().chain(view.running.keys());
     let by_model: Document = models.map(|model| (model.clone(), counts(view, model))).collect();
-    keys(json!({"waiting": [], "by_model": by_model, "seconds_of_work": null}))
+    let waiting: Vec<Value> = view.line.iter().map(waiter).collect();
+    keys(json!({"waiting": waiting, "by_model": by_model, "seconds_of_work": view.seconds_of_work}))
 }
 
-fn explain_model(model: &Model, view: &QueueView) -> Document {
+fn waiter(waiter: &Waiter) -> Value {
+    json!({
+        "request": waiter.request, "model": waiter.model, "tenant": waiter.tenant, "class": waiter.class,
+        "waited_s": waiter.waited_s, "position": waiter.position, "eta_s": waiter.eta_s, "loading": waiter.loading
+    })
+}
+
+/// `told` is what the scheduler says of it.
+fn explain_model(model: &Model, view: &QueueView, told: &str) -> Document {
     let nodes = match model.nodes_ready {
         0 => format!("no node can run it: {}", model.status),
         1 => "1 node can run it".to_owned(),
         several => format!("{several} nodes can run it"),
     };
     let mut document = keys(counts(view, &model.name));
-    let words =
-        format!("{}: {nodes}; {} running, {} waiting.", model.name, document["running"], document["waiting"]);
+    let words = format!(
+        "{}: {nodes}; {} running, {} waiting.\n{told}",
+        model.name, document["running"], document["waiting"]
+    );
     document.extend(keys(json!({"words": words, "model": model.name, "nodes_ready": model.nodes_ready})));
     document
 }
 
-fn explain_node(number: u64, node: &Node, connected: bool, running: usize) -> Document {
+fn explain_node(number: u64, node: &Node, connected: bool, running: usize, told: &str) -> Document {
     let state = if connected { "connected" } else { "not connected" };
     let held = node.report.models.iter().filter(|model| model.state() == ModelState::Ready);
     let models: Vec<_> = held.map(|model| model.model.clone()).collect();
     let holds = if models.is_empty() { "no model".to_owned() } else { models.join(", ") };
     let name = &node.hello.name;
-    let words = format!("{name} (node {number}) is {state} and holds {holds}; {running} running.");
+    let words = format!("{name} (node {number}) is {state} and holds {holds}; {running} running.\n{told}");
     keys(json!({
         "words": words, "node": number, "name": name, "connected": connected, "running": running, "models": models
     }))
@@ -105,7 +121,7 @@ mod tests {
         QueueView {
             waiting: [("demo".to_owned(), 2)].into(),
             running: [("demo".to_owned(), 1), ("other".to_owned(), 4)].into(),
-            running_on: BTreeMap::new(),
+            ..QueueView::default()
         }
     }
 
@@ -119,11 +135,11 @@ mod tests {
     fn a_model_is_explained_by_its_nodes_and_its_line() {
         let words = |nodes_ready| {
             let model = Model { nodes_ready, ..Model::unseen("demo") };
-            explain_model(&model, &view())["words"].clone()
+            explain_model(&model, &view(), "told")["words"].clone()
         };
-        assert_eq!(words(1), "demo: 1 node can run it; 1 running, 2 waiting.");
-        assert_eq!(words(3), "demo: 3 nodes can run it; 1 running, 2 waiting.");
-        let none = "demo: no node can run it: no connected node holds it yet; 1 running, 2 waiting.";
+        assert_eq!(words(1), "demo: 1 node can run it; 1 running, 2 waiting.\ntold");
+        assert_eq!(words(3), "demo: 3 nodes can run it; 1 running, 2 waiting.\ntold");
+        let none = "demo: no node can run it: no connected node holds it yet; 1 running, 2 waiting.\ntold";
         assert_eq!(words(0), none);
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn adoption(
     unwant.chain(want).collect()
 }
 
-/// What the registry wants on this node, as the agent is told.
+/// What the registry knows this node to offer, as the agent is told: held where memory is reserved for it, else prepared.
 pub(crate) fn wanted(registry: &Registry, node: NodeId) -> Vec<WantedModel> {
     let wanted = registry.wanted_on(node);
     wanted
@@ -59,17 +59,19 @@ pub(crate) fn wanted(registry: &Registry, node: NodeId) -> Vec<WantedModel> {
                 ModelSource::Hub(id) => Source::Hub(id.clone()),
                 ModelSource::Demo => Source::Demo(true),
             };
-            WantedModel { model: name.to_string(), source: Some(WireSource { source: Some(source) }) }
+            let offered_only = !registry.is_placed(node, name);
+            let source = Some(WireSource { source: Some(source) });
+            WantedModel { model: name.to_string(), source, offered_only }
         })
         .collect()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use registry::{Reply, Role, TokenId};
 
-    fn founded() -> (Registry, NodeId) {
+    pub(crate) fn founded() -> (Registry, NodeId) {
         let mut registry = Registry::default();
         let found = Command::FoundCluster {
             cluster: registry::ClusterId("c".to_owned()),
@@ -102,6 +104,7 @@ mod tests {
         WantedModel {
             model: name.to_owned(),
             source: source.map(|source| WireSource { source: Some(source) }),
+            offered_only: true,
         }
     }
 
@@ -122,6 +125,22 @@ mod tests {
         }
         assert_eq!(wanted(&registry, node), [offered("a", Some(Source::Path("/m/a".to_owned())))]);
         assert_eq!(adoption(&registry, node, &second), [], "nothing is proposed when nothing changes");
+    }
+
+    #[test]
+    fn a_model_is_held_once_memory_is_reserved_for_it() {
+        let (mut registry, node) = founded();
+        let offers = offers(&[offered("a", Some(Source::Demo(true)))]).expect("fine");
+        let mut commands = adoption(&registry, node, &offers);
+        let model = ModelName::new("a").expect("a name");
+        commands.push(Command::SetBudget { node, bytes: 10 });
+        commands.push(Command::PlaceModel { node, model: model.clone(), bytes: 10 });
+        for command in commands {
+            assert_eq!(registry.apply(&command), Reply::Done);
+        }
+        assert!(!wanted(&registry, node)[0].offered_only);
+        registry.apply(&Command::UnplaceModel { node, model });
+        assert!(wanted(&registry, node)[0].offered_only);
     }
 
     #[test]

@@ -116,6 +116,7 @@ fn hello(offers: &[&str]) -> AgentMessage {
     let offer = |name: &&str| WantedModel {
         model: (*name).to_owned(),
         source: Some(ModelSource { source: Some(Source::Hub((*name).to_owned())) }),
+        offered_only: false,
     };
     let hello = AgentHello {
         name: "mini-07".to_owned(),

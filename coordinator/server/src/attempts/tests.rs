@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use proto::v1::{AttemptFrame, AttemptUsage, Finish, Sampling};
 use quinn::{Connection, VarInt};
-use scheduler::{Class, Rates};
+use registry::Registry;
+use scheduler::{Class, Measured, ModelState, Rates};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
 use crate::clock::Clock;
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration as _, Traits, Wish};
-use crate::leader::{Leader, Resident};
+use crate::leader::{Leader, ModelNews, NodeNews};
 use crate::streams::Link;
 use crate::streams::tests::{Lab, answer, frame, take};
 
@@ -24,7 +25,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let (lab, stop) = (Lab::new(), CancellationToken::new());
-        let leader = Leader::start(Clock::start(), stop.clone());
+        let (leader, _) = Leader::start(Clock::start(), &Registry::default(), stop.clone());
         let cluster = Cluster { leader, streams: lab.streams.clone() };
         Self { lab, cluster, _stop: stop.drop_guard() }
     }
@@ -37,8 +38,18 @@ impl Stage {
 
     async fn holds(&self, node: u64, slots: u32) {
         let rates = Rates { prefill_tokens_per_s: 1_000.0, step_ms: 10.0, batch_slope: 0.1 };
-        let resident = Resident { model: "m".to_owned(), slots, rates };
-        self.cluster.leader.resident(node, vec![resident]).await;
+        let model = ModelNews {
+            model: "m".to_owned(),
+            state: ModelState::Ready,
+            slots,
+            kv_tokens: 0,
+            prefix_tokens: 0,
+            bytes: 0,
+            rates,
+            measured: Measured::default(),
+        };
+        let news = NodeNews { models: vec![model], ..NodeNews::default() };
+        self.cluster.leader.reported(node, news).await;
     }
 
     fn wish(&self, patience: Duration) -> Generation {
@@ -94,7 +105,7 @@ async fn tokens_flow_to_the_end_and_the_slot_is_free_again() {
     assert_eq!(taken.start.prompt, [1, 2, 3]);
     assert_eq!(
         generation.events.recv().await,
-        Some(Event::Dispatched { node: 7, attempt: 1, affinity: None })
+        Some(Event::Dispatched { node: 7, attempt: 1, affinity: Some("resident") })
     );
     answer(&mut taken.send, frame(1, 0, &[10])).await;
     answer(&mut taken.send, frame(1, 1, &[11])).await;
@@ -124,7 +135,7 @@ async fn a_node_that_fails_before_the_first_token_costs_the_client_nothing() {
     answer(&mut taken.send, frame(2, 0, &[5])).await;
     assert_eq!(
         generation.events.recv().await,
-        Some(Event::Dispatched { node: 3 - node, attempt: 2, affinity: None })
+        Some(Event::Dispatched { node: 3 - node, attempt: 2, affinity: Some("resident") })
     );
     assert_eq!(generation.events.recv().await, Some(tokens(&[5])));
 }
@@ -191,7 +202,7 @@ async fn a_wish_for_a_model_that_nobody_holds_waits_and_runs_when_a_node_comes()
     let _taken = take(&agent).await;
     assert_eq!(
         generation.events.recv().await,
-        Some(Event::Dispatched { node: 1, attempt: 1, affinity: None })
+        Some(Event::Dispatched { node: 1, attempt: 1, affinity: Some("resident") })
     );
 }
 
@@ -211,7 +222,7 @@ async fn a_lost_node_gives_back_what_had_not_begun() {
     let _taken = take(&first).await;
     assert_eq!(
         generation.events.recv().await,
-        Some(Event::Dispatched { node: 1, attempt: 1, affinity: None })
+        Some(Event::Dispatched { node: 1, attempt: 1, affinity: Some("resident") })
     );
     first.close(VarInt::from_u32(0), b"gone");
     assert_eq!(stage.lab.links.recv().await, Some(Link::Down { node: 1 }));

@@ -117,11 +117,11 @@ mod tests {
     }
 
     fn tenant(headers: &[(&'static str, &str)]) -> u64 {
-        caller(headers).ok().expect("fine").tenant
+        caller(headers).unwrap_or_else(|error| panic!("{error}")).tenant
     }
 
     fn session(headers: &[(&'static str, &str)]) -> Option<u64> {
-        caller(headers).ok().expect("fine").session
+        caller(headers).unwrap_or_else(|error| panic!("{error}")).session
     }
 
     #[test]
@@ -168,7 +168,8 @@ mod tests {
     fn a_session_name_that_is_too_long_is_named_and_the_next_one_counts() {
         let (fits, long) = ("x".repeat(limits::SESSION_BYTES_MAX), "x".repeat(limits::SESSION_BYTES_MAX + 1));
         assert!(session(&[("x-session-id", &fits)]).is_some());
-        let judged = caller(&[("x-session-id", &long), ("thread-id", "t")]).ok().expect("fine");
+        let judged =
+            caller(&[("x-session-id", &long), ("thread-id", "t")]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(judged.session, session(&[("thread-id", "t")]));
         assert_eq!(judged.ignored, ["x-session-id"]);
     }
@@ -176,7 +177,7 @@ mod tests {
     #[test]
     fn class_and_cache_are_what_the_headers_say_and_nothing_is_guessed() {
         let said = |headers: &[(&'static str, &str)]| {
-            let caller = caller(headers).ok().expect("fine");
+            let caller = caller(headers).unwrap_or_else(|error| panic!("{error}"));
             (caller.class, caller.cache)
         };
         assert_eq!(said(&[]), (None, true));

@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::limits;
@@ -82,6 +84,16 @@ fn describe() {
     describe_histogram!(QUEUE_TIME, Unit::Seconds, "From the request until a node has it.");
     describe_histogram!(PREFILL_TIME, Unit::Seconds, "From the node to the first token.");
     describe_histogram!(DECODE_TIME, Unit::Seconds, "From the first token to the last.");
+    describe_gauge!(
+        "mlx_queue_seconds",
+        Unit::Seconds,
+        "How long a model's nodes need for all that wait for it."
+    );
+    describe_gauge!(
+        "mlx_breaker_state",
+        "0 closed, 1 degraded, 2 slow start, 3 probing, 4 open; without a model: of the node."
+    );
+    describe_counter!("mlx_route_decisions_total", "Dispatches by what drew them to their node.");
 }
 
 /// Handles of one model's metrics: looked up once for a request, not for each token.
