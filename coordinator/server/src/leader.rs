@@ -102,7 +102,7 @@ pub(crate) struct Leader {
 impl Leader {
     /// Starts the loop from what an earlier one left in the registry; it ends with `stop`, and every waiting generation then
     /// sees its line closed.
-    pub(crate) fn start(clock: Clock, registry: &Registry, stop: CancellationToken) -> (Self, Errands) {
+    pub(crate) fn start(clock: Clock, registry: &Arc<Registry>, stop: CancellationToken) -> (Self, Errands) {
         let (inbox, messages) = mpsc::channel(limits::LEADER_INBOX);
         let (to_propose, proposals) = mpsc::channel(limits::PROPOSALS);
         let (to_probe, probes) = mpsc::channel(limits::PROBES);

@@ -1,5 +1,6 @@
 //! Whole lives of generations: the real scheduler, real QUIC, an agent played by the test.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::v1::{AttemptFrame, AttemptUsage, Finish, Sampling};
@@ -25,7 +26,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let (lab, stop) = (Lab::new(), CancellationToken::new());
-        let (leader, _) = Leader::start(Clock::start(), &Registry::default(), stop.clone());
+        let (leader, _) = Leader::start(Clock::start(), &Arc::new(Registry::default()), stop.clone());
         let cluster = Cluster { leader, streams: lab.streams.clone() };
         Self { lab, cluster, _stop: stop.drop_guard() }
     }

@@ -31,15 +31,10 @@ impl Scribe {
         Self { clock, blame_memory_ms: limits.memory.0 / 1_000, moves: BTreeMap::new() }
     }
 
-    /// What an earlier leader wrote down, to be told before anything else.
+    /// What an earlier leader wrote down, to be told before anything else. The memory that is reserved on a node follows with
+    /// its first report ([`homes`]): without a budget there is nothing to reserve.
     pub(super) fn recall(&mut self, registry: &Registry, names: &mut Names, now_unix_ms: u64) -> Vec<Fact> {
         let mut facts = Vec::new();
-        for (node, _) in registry.nodes() {
-            for (model, placement) in registry.placed_on(node) {
-                let (node, model) = (NodeId(node.0), names.number(model.as_str()));
-                facts.push(Fact::Home { node, model, bytes: placement.bytes });
-            }
-        }
         for (node, model, moved) in registry.breakers() {
             let node = NodeId(node.0);
             let breaker = model
@@ -130,6 +125,17 @@ impl Scribe {
         });
         charges.collect::<Vec<_>>().into_iter()
     }
+}
+
+/// The memory that is reserved on a node.
+pub(super) fn homes(registry: &Registry, node: NodeId, names: &mut Names) -> Vec<Fact> {
+    let placed = registry.placed_on(registry::NodeId(node.0));
+    placed
+        .map(|(model, placement)| {
+            let model = names.number(model.as_str());
+            Fact::Home { node, model, bytes: placement.bytes }
+        })
+        .collect()
 }
 
 fn kept_state(state: BreakerState) -> registry::BreakerState {

@@ -139,7 +139,7 @@ fn what_is_placed_is_told_as_a_home() {
     desk.registry.apply(&Command::SetBudget { node, bytes: 100 });
     desk.registry.apply(&Command::PlaceModel { node, model, bytes: 60 });
     let home = Fact::Home { node: desk.node, model: scheduler::ModelId(1), bytes: 60 };
-    assert_eq!(desk.recalled(desk.now()), [home]);
+    assert_eq!(homes(&desk.registry, desk.node, &mut desk.names), [home]);
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! Owns the scheduler and the order in which things are said to it and carried out for it. One task, no locks, no IO but its
 //! channels, none of which it waits for. Refuses every decision.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use registry::{ModelName, Registry};
 use scheduler::{
     Command, Effect, Fact, Limits, ModelId, ModelReport, NodeId, NodeReport, Position, ProbeResult,
@@ -12,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::facts::Scribe;
+use super::facts::{self, Scribe};
 use super::names::{self, Names};
 use super::orders::{Lines, Order};
 use super::proposals::{Answer, Proposal};
@@ -28,6 +31,9 @@ pub(super) struct Mind {
     lines: Lines,
     scribe: Scribe,
     told: Told,
+    registry: Arc<Registry>,
+    /// Nodes whose reservations the scheduler knows.
+    homes_told: BTreeSet<NodeId>,
     proposals: mpsc::Sender<Proposal>,
     probes: mpsc::Sender<canary::Order>,
     effects: Vec<Effect>,
@@ -38,7 +44,7 @@ pub(super) struct Mind {
 impl Mind {
     pub(super) fn new(
         clock: Clock,
-        registry: &Registry,
+        registry: &Arc<Registry>,
         proposals: mpsc::Sender<Proposal>,
         probes: mpsc::Sender<canary::Order>,
     ) -> Self {
@@ -51,6 +57,8 @@ impl Mind {
             lines: Lines::default(),
             scribe,
             told: Told::default(),
+            registry: Arc::clone(registry),
+            homes_told: BTreeSet::new(),
             proposals,
             probes,
             effects: Vec::new(),
@@ -62,7 +70,7 @@ impl Mind {
         for fact in mind.scribe.recall(registry, &mut mind.names, unix_ms()) {
             mind.apply(Command::Recall(fact));
         }
-        mind.follow(registry);
+        mind.follow(Arc::clone(registry));
         mind
     }
 
@@ -106,7 +114,7 @@ impl Mind {
                 self.scene = Some(NodeId(node));
                 self.apply(Command::NodeLost { node: NodeId(node) });
             }
-            Message::Registry(registry) => self.follow(&registry),
+            Message::Registry(registry) => self.follow(registry),
             Message::Reserved { reservation, granted } => {
                 self.apply(Command::Reserved { reservation, granted });
             }
@@ -194,10 +202,11 @@ impl Mind {
         sent.inspect_err(|_| tracing::error!("too many facts wait for the registry; one is lost")).is_ok()
     }
 
-    fn follow(&mut self, registry: &Registry) {
-        for command in self.told.news(registry, &mut self.names) {
+    fn follow(&mut self, registry: Arc<Registry>) {
+        for command in self.told.news(&registry, &mut self.names) {
             self.apply(command);
         }
+        self.registry = registry;
     }
 
     fn reported(&mut self, node: NodeId, news: NodeNews) {
@@ -205,6 +214,11 @@ impl Mind {
         self.names.node_is(node, &name);
         let models = models.into_iter().map(|model| self.model_report(model)).collect();
         self.apply(Command::NodeReported { node, report: NodeReport { budget_bytes, models } });
+        if budget_bytes > 0 && self.homes_told.insert(node) {
+            for home in facts::homes(&self.registry, node, &mut self.names) {
+                self.apply(Command::Recall(home));
+            }
+        }
         for (model, bytes) in preload {
             let command =
                 registry::Command::PlaceModel { node: registry::NodeId(node.0), model: model.clone(), bytes };
