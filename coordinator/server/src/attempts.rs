@@ -99,7 +99,10 @@ impl Life {
             Order::Run { attempt, node, affinity, prefill_chunk } => {
                 self.open(attempt, node, affinity, prefill_chunk).await
             }
-            Order::Refused { refusal, words } => self.fail(failure_of(refusal, words)).await,
+            Order::Refused { refusal, words } => {
+                let failure = failure_of(refusal, &self.wish.model, &words);
+                self.fail(failure).await
+            }
             Order::Stop(AbortReason::DeadlineExceeded) => self.fail(Failure::DeadlineExceeded).await,
             Order::Stop(AbortReason::NodeLost) => {
                 self.fail(Failure::NodeLost { began: self.received > 0 }).await
@@ -245,13 +248,16 @@ fn taken(usage: &AttemptUsage) -> Usage {
 }
 
 /// `words` say why there is no capacity.
-fn failure_of(refusal: Refusal, words: String) -> Failure {
+fn failure_of(refusal: Refusal, model: &str, words: &str) -> Failure {
     let duration = |span: Span| Duration::from_micros(span.0);
     match refusal {
         Refusal::Shed { retry_after } => Failure::Overloaded { retry_after: duration(retry_after) },
         Refusal::Quarantined => Failure::Quarantined,
         // Only an operator can change it.
-        Refusal::NoCapacity(_) => Failure::NoCapacity { words, retry_after: None },
+        Refusal::NoCapacity(_) => {
+            let words = format!("The model '{model}' cannot be loaded: {words}.");
+            Failure::NoCapacity { words, retry_after: None }
+        }
         Refusal::QueueFull { retry_after } => Failure::QueueFull { retry_after: duration(retry_after) },
         Refusal::DeadlineUnreachable { needed } => Failure::DeadlineUnreachable { needed: duration(needed) },
         Refusal::Expired => Failure::DeadlineExceeded,

@@ -4,6 +4,7 @@
 
 use consensus::Consensus;
 use proto::v1::{ModelState, ModelStatus};
+use registry::NodeId;
 use serde::Serialize;
 
 use crate::catalogue::Catalogue;
@@ -53,6 +54,8 @@ struct NodeView {
     memory_bytes: u64,
     gpu_budget_bytes: u64,
     memory_used_bytes: u64,
+    /// Promised to models, loaded or not; never above what the GPU may hold.
+    reserved_bytes: u64,
     running: usize,
     models: Vec<RuntimeView>,
 }
@@ -66,6 +69,8 @@ struct RuntimeView {
     slots: u32,
     pid: u32,
     restarts: u32,
+    /// What it takes, to be reserved before it is loaded; 0 while nobody knows.
+    footprint_bytes: u64,
     /// Sequences on the runtime's own list.
     running: u32,
     prefill_tokens_per_s: f32,
@@ -124,11 +129,17 @@ impl Sources {
     async fn nodes(&self, queue: &QueueView) -> Vec<NodeView> {
         let nodes = self.fleet.nodes().await;
         let running = |id: &u64| queue.running_on.get(id).copied().unwrap_or(0);
-        nodes.iter().map(|(id, (node, connected))| node_view(*id, node, *connected, running(id))).collect()
+        let registry = self.consensus.local();
+        let view = |(id, (node, connected)): (&u64, &(Node, bool))| NodeView {
+            running: running(id),
+            reserved_bytes: registry.reserved_bytes(NodeId(*id)),
+            ..node_view(*id, node, *connected)
+        };
+        nodes.iter().map(view).collect()
     }
 }
 
-fn node_view(id: u64, node: &Node, connected: bool, running: usize) -> NodeView {
+fn node_view(id: u64, node: &Node, connected: bool) -> NodeView {
     let hardware = node.hello.hardware.clone().unwrap_or_default();
     NodeView {
         node: id,
@@ -141,7 +152,8 @@ fn node_view(id: u64, node: &Node, connected: bool, running: usize) -> NodeView 
         memory_bytes: hardware.memory_bytes,
         gpu_budget_bytes: hardware.gpu_budget_bytes,
         memory_used_bytes: node.report.memory_used_bytes,
-        running,
+        reserved_bytes: 0,
+        running: 0,
         models: node.report.models.iter().map(runtime_view).collect(),
     }
 }
@@ -165,6 +177,7 @@ fn runtime_view(status: &ModelStatus) -> RuntimeView {
         slots: status.slots,
         pid: status.pid,
         restarts: status.restarts,
+        footprint_bytes: status.footprint_bytes,
         running: status.running,
         prefill_tokens_per_s: rates.prefill_tokens_per_s,
         step_ms: rates.step_ms,

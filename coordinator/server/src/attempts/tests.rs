@@ -6,16 +6,16 @@ use std::time::Duration;
 use proto::v1::{AttemptFrame, AttemptUsage, Finish, Sampling};
 use quinn::{Connection, VarInt};
 use registry::Registry;
-use scheduler::{Class, Measured, ModelState, Rates};
+use scheduler::{Class, Measured, ModelState, Outcome, Rates, Refusal, Span};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Cluster;
+use super::{Cluster, failure_of, outcome_of, outcome_of_code};
 use crate::clock::Clock;
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration as _, Traits, Wish};
 use crate::leader::{Leader, ModelNews, NodeNews};
-use crate::streams::Link;
 use crate::streams::tests::{Lab, answer, frame, take};
+use crate::streams::{Link, StreamError};
 
 struct Stage {
     lab: Lab,
@@ -246,4 +246,49 @@ async fn a_coordinator_that_goes_down_says_so_to_whoever_waits() {
     assert!(matches!(generation.events.recv().await, Some(Event::Queued { .. })));
     drop(stage._stop);
     assert_eq!(generation.events.recv().await, Some(Event::Failed(Failure::ShuttingDown)));
+}
+
+#[test]
+fn each_end_of_an_attempt_says_of_the_runtime_what_its_code_means() {
+    use scheduler::Failure::{Corrupt, Hang, Internal, Reset, RuntimeExit};
+    for (code, outcome) in [
+        ("busy", Outcome::Busy),
+        ("not_loaded", Outcome::Busy),
+        ("runtime_lost", Outcome::Failed(RuntimeExit)),
+        ("runtime_hung", Outcome::Failed(Hang)),
+        ("runtime_garbled", Outcome::Failed(Corrupt)),
+        ("internal", Outcome::Failed(Internal)),
+        ("of a later version", Outcome::Failed(Internal)),
+    ] {
+        assert_eq!(outcome_of_code(code), outcome, "{code}");
+    }
+    for (error, failure) in [
+        (StreamError::NotConnected, Reset),
+        (StreamError::Timeout, Reset),
+        (StreamError::Broken("b".to_owned()), Reset),
+        (StreamError::Garbled("g".to_owned()), Corrupt),
+    ] {
+        assert_eq!(outcome_of(&error), Outcome::Failed(failure));
+    }
+}
+
+#[test]
+fn each_refusal_of_the_scheduler_is_a_failure_that_the_client_can_act_upon() {
+    let second = Duration::from_secs(1);
+    let span = Span::from_s(1);
+    let no_capacity = Failure::NoCapacity {
+        words: "The model 'm' cannot be loaded: it is too large.".to_owned(),
+        retry_after: None,
+    };
+    for (refusal, failure) in [
+        (Refusal::QueueFull { retry_after: span }, Failure::QueueFull { retry_after: second }),
+        (Refusal::Shed { retry_after: span }, Failure::Overloaded { retry_after: second }),
+        (Refusal::DeadlineUnreachable { needed: span }, Failure::DeadlineUnreachable { needed: second }),
+        (Refusal::Expired, Failure::DeadlineExceeded),
+        (Refusal::NodeLost, Failure::NodeLost { began: false }),
+        (Refusal::Quarantined, Failure::Quarantined),
+        (Refusal::NoCapacity(scheduler::WhyNot::NotOffered), no_capacity),
+    ] {
+        assert_eq!(failure_of(refusal, "m", "it is too large"), failure);
+    }
 }

@@ -119,7 +119,7 @@ async fn a_frame_out_of_sequence_or_of_another_attempt_breaks_the_stream() {
         let (mut opened, mut taken) = attempt(&lab, &agent, 1).await;
         answer(&mut taken.send, wrong).await;
         let next = opened.next().await;
-        assert!(matches!(next, Err(StreamError::Broken(_))), "{next:?}");
+        assert!(matches!(next, Err(StreamError::Garbled(_))), "{next:?}");
     }
 }
 
@@ -138,7 +138,7 @@ async fn garbage_from_an_agent_breaks_that_stream_only() {
     let agent = lab.agent(7).await;
     let (mut opened, mut taken) = attempt(&lab, &agent, 1).await;
     taken.send.write_all(&[0xff; 64]).await.expect("written");
-    assert!(matches!(opened.next().await, Err(StreamError::Broken(_))));
+    assert!(matches!(opened.next().await, Err(StreamError::Garbled(_))));
     let (mut opened, mut taken) = attempt(&lab, &agent, 2).await;
     answer(&mut taken.send, frame(2, 0, &[9])).await;
     assert_eq!(opened.next().await.expect("a frame").ids, [9]);
