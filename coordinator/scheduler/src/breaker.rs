@@ -4,13 +4,18 @@
 //! asks [`Breakers::gate`] first and says so to [`Breakers::dispatched`].
 //!
 //! ```text
-//!               too many late                 too many fail, one hangs; or still too many late
-//!   Closed ───────────────────▶ Degraded ──────────────────────────▶ Open ◀──────────────┐
-//!     ▲ ▲                           │           (Closed too)          │ its time is over  │ any hard
-//!     │ └───── five in time ────────┘                                 ▼ and its turn came │ failure
-//!     │                                                            Probing ──────────────▶│
-//!     │       doubled up to the lane's width                          │ canary, then one  │
-//!     └────────────────────────────────────────── SlowStart ◀─────────┘ real request ────▶┘
+//! Closed     too many are late                       -> Degraded
+//! Closed     too many fail, or one hangs             -> Open
+//! Degraded   five in time in a row                   -> Closed
+//! Degraded   too many are still late                 -> Open, if the model can do without it
+//! Degraded   too many fail, or one hangs             -> Open
+//! Open       its time is over and its turn has come  -> Probing
+//! Open       it was only late, and no other is left  -> Degraded
+//! Probing    a canary, then one real request         -> SlowStart
+//! Probing    anything fails                          -> Open, for twice as long
+//! SlowStart  1, 2, 4 at once, up to the lane's width -> Closed
+//! SlowStart  too many are late                       -> Degraded
+//! SlowStart  anything fails                          -> Open, for twice as long
 //! ```
 //!
 //! 1. Only an attempt that has ended speaks (`health`), and only if it was dispatched in the lane's present life: what began
@@ -217,16 +222,14 @@ impl Breakers {
         }
     }
 
-    /// Whether the model can do without this lane: another replica is usable, and with this one no more than half of its
-    /// replicas would be open for lateness. Those open for failures are not counted as replicas.
+    /// Whether the model can do without this lane. With it, `late + 1` of `replicas + late` would be open for lateness (those
+    /// that fail are not counted as replicas): at most half of them when `replicas >= late + 2`. So another one is usable.
     fn is_dispensable(&self, ending: &Ending) -> bool {
         let model = ending.lane.1;
         let late = self.lanes.iter().filter(|((_, other), watched)| {
             *other == model && watched.resident && watched.circuit.cause() == Some(Cause::Soft)
         });
-        let late = late.count();
-        let replicas = ending.replicas.saturating_add(late);
-        ending.replicas >= 2 && late.saturating_add(1).saturating_mul(2) <= replicas
+        ending.replicas >= late.count().saturating_add(2)
     }
 
     fn lanes_of(&self, node: NodeId) -> impl Iterator<Item = (Lane, &WatchedLane)> {

@@ -1,7 +1,7 @@
-//! What is known of each node for one request.
+//! What is known of each node that holds a model, and how it looks to one request.
 //!
-//! Owns the gathering: it asks every room about every node that holds the model and hands the answers to `placement`. Refuses to
-//! weigh them.
+//! Owns the gathering. A *site* is what every request sees alike, asked of all rooms once; a candidate is a site seen by one request,
+//! with its cached prefix and its own failures, scored by `placement`. Refuses to weigh.
 //!
 //! The gates are tried in this order, and the first that is shut is told:
 //!
@@ -18,41 +18,66 @@ use crate::ids::{Lane, ModelId, NodeId};
 use crate::machine::Scheduler;
 use crate::overload::Rung;
 use crate::placement::{self, Ask, Candidate, Facts, Gate};
+use crate::rates::Speed;
 use crate::requests::{NodeFailure, Record, latest_failure};
 use crate::time::{At, Span};
 
+/// A node that holds a model, as every request sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    pub(crate) node: NodeId,
+    /// What shuts it out for everybody.
+    pub(crate) gate: Option<Gate>,
+    speed: Speed,
+    /// Prompt tokens that the first real request after an open breaker may have.
+    prompt_tokens_max: Option<u32>,
+    backlog: Span,
+    /// Until a slot comes free, as far as can be told.
+    slot: Span,
+    in_flight: u32,
+    in_flight_on_node: u32,
+    kv_tokens: u32,
+    kv_room: u32,
+    /// A step of every other runtime that is at work on the node: they take turns on its one GPU.
+    beside_s: f64,
+    doubt: f64,
+}
+
 impl Scheduler {
-    /// Every node that holds the model, judged for this request, by number.
-    pub(crate) fn candidates(&self, record: &Record) -> Vec<Candidate> {
-        let model = record.submission.model;
-        let ask = self.ask(record);
+    /// Every node that holds the model, by number.
+    pub(crate) fn sites(&self, model: ModelId) -> Vec<Site> {
+        self.fleet.holders(model).map(|node| self.site((node, model))).collect()
+    }
+
+    /// The sites as this request sees them.
+    pub(crate) fn candidates(&self, record: &Record, sites: &[Site]) -> Vec<Candidate> {
+        let (model, ask) = (record.submission.model, self.ask(record));
         let last_resort = !record.failures.is_empty() && !self.has_unfailed_node(model, &record.failures);
         let cached_on = self.cached_tokens(&record.submission);
-        let session_node =
-            record.submission.session.and_then(|session| self.prefixes.session(session, model, self.now));
-        let judge = |node| {
-            let failed = latest_failure(&record.failures, node);
+        let isolation = self.isolation(record);
+        let session = record.submission.session;
+        let session_node = session.and_then(|session| self.prefixes.session(session, model, self.now));
+        let judge = |site: &Site| {
+            let failed = latest_failure(&record.failures, site.node);
             let failed =
-                failed.is_some_and(|report| !(last_resort && self.fleet.reported_since(node, report)));
-            let cached = cached_on.get(&node).copied().unwrap_or(0);
-            let mut facts = self.facts((node, model), record, failed, cached);
+                failed.is_some_and(|report| !(last_resort && self.fleet.reported_since(site.node, report)));
+            let cached = cached_on.get(&site.node).copied().unwrap_or(0);
+            let mut facts = self.facts(site, record, cached);
+            facts.gate = gate(site, record, failed, isolation);
+            facts.wait = wait(site, facts.gate);
             // Of two nodes that are alike, the one that has seen the session before.
-            if session_node == Some(node) && cached == 0 {
+            if session_node == Some(site.node) && cached == 0 {
                 facts.prefill_s *= self.limits.session_share;
             }
             placement::judge(&self.limits, &ask, &facts)
         };
-        self.fleet.holders(model).map(judge).collect()
+        sites.iter().map(judge).collect()
     }
 
     pub(crate) fn ask(&self, record: &Record) -> Ask {
-        let model = record.submission.model;
-        let waiting = self.queue.length(model);
         let since = record.holding_since.unwrap_or(self.now);
         Ask {
             output_tokens: record.output_tokens,
-            behind: waiting.saturating_sub(1),
-            gap: self.gap(model),
             left: record.submission.deadline.since(self.now),
             impatient: self.now.since(since) >= self.limits.hold_max,
         }
@@ -67,96 +92,72 @@ impl Scheduler {
         })
     }
 
-    fn facts(&self, lane: Lane, record: &Record, failed: bool, cached: u32) -> Facts {
-        let uncached = record.submission.prompt_tokens.saturating_sub(cached);
-        let gate = self.gate(lane, record, failed);
-        let running = self.ledger.on_node(lane.0);
-        let beside_s = if running > self.ledger.on_lane(lane) { self.steps_beside(lane) } else { 0.0 };
-        let width = self.ledger.on_lane(lane);
-        let kv_tokens = self.ledger.kv_tokens(lane);
+    fn site(&self, lane: Lane) -> Site {
         let speed = self.rates.speed(lane);
-        let step_now_s = if width == 0 { 0.0 } else { speed.step_s(width, kv_tokens) };
-        let step_with_s = speed.step_s(width.saturating_add(1), kv_tokens.saturating_add(record.kv_tokens));
-        let chunk = f64::from(self.limits.prefill_chunk_assumed.max(1));
-        Facts {
+        let (in_flight, in_flight_on_node) = (self.ledger.on_lane(lane), self.ledger.on_node(lane.0));
+        let beside_s = if in_flight_on_node > in_flight { self.steps_beside(lane) } else { 0.0 };
+        let kv_tokens = self.ledger.kv_tokens(lane);
+        // Whoever is overdue may still go on for some steps.
+        let overdue_s =
+            f64::from(self.limits.overdue_steps) * (speed.step_s(in_flight.max(1), kv_tokens) + beside_s);
+        let next_end = self.ledger.next_end(lane).map_or(Span::ZERO, |ends| ends.since(self.now));
+        let admission = self.breakers.gate(lane, &self.limits.breaker);
+        Site {
             node: lane.0,
-            wait: self.wait(lane, gate, step_with_s),
-            gate,
-            cached_tokens: cached,
-            prefill_s: speed.prefill_s(uncached, cached),
-            chunks: f64::from(uncached) / chunk,
-            step_now_s: step_now_s + beside_s,
-            step_with_s: step_with_s + beside_s,
-            running,
-            doubt: self.doubt(lane),
+            gate: self.gate_for_all(lane),
+            speed,
+            prompt_tokens_max: match admission {
+                Admission::OneProbeRequest { .. } => Some(self.limits.breaker.probe_prompt_tokens_max),
+                Admission::Free
+                | Admission::Penalised { .. }
+                | Admission::Limited { .. }
+                | Admission::Shut { .. } => None,
+            },
+            backlog: self.ledger.prefill_backlog(lane.0, self.now),
+            slot: next_end.max(placement::span(&self.limits, overdue_s)),
+            in_flight,
+            in_flight_on_node,
+            kv_tokens,
+            kv_room: self.fleet.kv_tokens(lane),
+            beside_s,
+            doubt: match admission {
+                Admission::Penalised { factor, .. } => f64::from(factor),
+                Admission::Free
+                | Admission::Limited { .. }
+                | Admission::Shut { .. }
+                | Admission::OneProbeRequest { .. } => 1.0,
+            },
         }
     }
 
-    /// A step of every other runtime that is at work on the node: they take turns on its one GPU.
+    fn facts(&self, site: &Site, record: &Record, cached: u32) -> Facts {
+        let uncached = record.submission.prompt_tokens.saturating_sub(cached);
+        let (width, kv_tokens) = (site.in_flight, site.kv_tokens);
+        let step_now_s = if width == 0 { 0.0 } else { site.speed.step_s(width, kv_tokens) };
+        let with_kv = kv_tokens.saturating_add(record.kv_tokens);
+        let step_with_s = site.speed.step_s(width.saturating_add(1), with_kv);
+        let chunk = f64::from(self.limits.prefill_chunk_assumed.max(1));
+        Facts {
+            node: site.node,
+            gate: site.gate,
+            wait: site.backlog,
+            cached_tokens: cached,
+            prefill_s: site.speed.prefill_s(uncached, cached),
+            chunks: f64::from(uncached) / chunk,
+            step_now_s: step_now_s + site.beside_s,
+            step_with_s: step_with_s + site.beside_s,
+            running: site.in_flight_on_node,
+            doubt: site.doubt,
+        }
+    }
+
     fn steps_beside(&self, lane: Lane) -> f64 {
         let steps = self.ledger.beside(lane);
         steps.map(|(other, width, kv_tokens)| self.rates.speed(other).step_s(width, kv_tokens)).sum()
     }
 
-    /// Until a request could start there.
-    fn wait(&self, lane: Lane, gate: Option<Gate>, step_s: f64) -> Span {
-        let backlog = self.ledger.prefill_backlog(lane.0, self.now);
-        match gate {
-            Some(Gate::Full { .. } | Gate::KvFull { .. }) => {
-                let left = self.ledger.next_end(lane).map_or(Span::ZERO, |ends| ends.since(self.now));
-                // Whoever is overdue may still go on for some steps.
-                let least = placement::span(&self.limits, step_s * f64::from(self.limits.overdue_steps));
-                left.max(least).max(backlog)
-            }
-            Some(Gate::Paused { until }) => until.since(self.now).max(backlog),
-            Some(
-                Gate::Draining
-                | Gate::Leaving
-                | Gate::BreakerOpen { .. }
-                | Gate::FailedThisRequest
-                | Gate::TooLate
-                | Gate::Alone
-                | Gate::Prefilling { .. },
-            )
-            | None => backlog,
-        }
-    }
-
-    fn gate(&self, lane: Lane, record: &Record, failed: bool) -> Option<Gate> {
-        let shut = self.gate_for_all(lane, Some(record.submission.prompt_tokens));
-        let by_order =
-            |gate: &Gate| matches!(gate, Gate::Draining | Gate::Leaving | Gate::BreakerOpen { .. });
-        if let Some(gate) = shut.filter(by_order) {
-            return Some(gate); // 1 to 3
-        }
-        // 4
-        if failed {
-            return Some(Gate::FailedThisRequest);
-        }
-        // 5 and 6
-        if shut.is_some_and(|gate| matches!(gate, Gate::Paused { .. } | Gate::Full { .. })) {
-            return shut;
-        }
-        // 7
-        let room = self.fleet.kv_tokens(lane);
-        let free = room.saturating_sub(self.ledger.kv_tokens(lane));
-        if room > 0 && record.kv_tokens > free && self.ledger.on_lane(lane) > 0 {
-            return Some(Gate::KvFull { needed: record.kv_tokens, free });
-        }
-        // 8
-        let crowded = match self.isolation(record) {
-            Isolation::None => false,
-            Isolation::Lane(_) => self.ledger.on_lane(lane) > 0,
-            Isolation::Node(_) => self.ledger.on_node(lane.0) > 0,
-        };
-        if crowded {
-            return Some(Gate::Alone);
-        }
-        shut // 8 and 9
-    }
-
     /// What shuts the node out for everybody: all gates but 4 and 7, and of 8 the part that is not the request's own.
-    pub(crate) fn gate_for_all(&self, lane: Lane, prompt_tokens: Option<u32>) -> Option<Gate> {
+    pub(crate) fn gate_for_all(&self, lane: Lane) -> Option<Gate> {
         // 1
         if self.fleet.is_draining(lane.0) {
             return Some(Gate::Draining);
@@ -169,23 +170,21 @@ impl Scheduler {
         let in_flight = self.ledger.on_lane(lane);
         let admission = self.breakers.gate(lane, &self.limits.breaker);
         match admission {
-            Admission::Free | Admission::Penalised { .. } | Admission::Limited { .. } => {}
+            Admission::Free
+            | Admission::Penalised { .. }
+            | Admission::Limited { .. }
+            | Admission::OneProbeRequest { taken: false } => {}
+            Admission::OneProbeRequest { taken: true } => return Some(Gate::BreakerOpen { until: None }),
             Admission::Shut { until } => {
                 return Some(Gate::BreakerOpen { until: Some(until).filter(|until| *until > self.now) });
             }
-            Admission::OneProbeRequest { taken } => {
-                let most = self.limits.breaker.probe_prompt_tokens_max;
-                if taken || prompt_tokens.is_some_and(|tokens| tokens > most) {
-                    return Some(Gate::BreakerOpen { until: None });
-                }
-            }
         }
-        let limit = admission.width(self.batcher.limit(lane));
         // 5
         if let Some(until) = self.batcher.paused_until(lane) {
             return Some(Gate::Paused { until });
         }
         // 6
+        let limit = admission.width(self.batcher.limit(lane));
         if in_flight >= limit {
             return Some(Gate::Full { in_flight, limit });
         }
@@ -209,7 +208,7 @@ impl Scheduler {
     }
 
     /// Prompt tokens of the request in the prefix cache of each node that has some of it. One token is always computed.
-    fn cached_tokens(&self, submission: &Submission) -> BTreeMap<NodeId, u32> {
+    pub(crate) fn cached_tokens(&self, submission: &Submission) -> BTreeMap<NodeId, u32> {
         let mut cached = BTreeMap::new();
         if !submission.blocks.is_empty() {
             let most = submission.prompt_tokens.saturating_sub(1);
@@ -239,7 +238,7 @@ impl Scheduler {
     }
 
     pub(crate) fn has_open_node(&self, model: ModelId) -> bool {
-        self.fleet.holders(model).any(|node| self.gate_for_all((node, model), None).is_none())
+        self.fleet.holders(model).any(|node| self.gate_for_all((node, model)).is_none())
     }
 
     /// A node that could serve the model, now or once it has room, and has not failed this request.
@@ -253,5 +252,56 @@ impl Scheduler {
     /// Whether a node has come down to few enough prompts since the latest command.
     pub(crate) fn backlog_is_done(&self, at: At) -> bool {
         self.prompts_done_at.is_some_and(|done| done <= at)
+    }
+}
+
+/// What shuts the site out for this request.
+fn gate(site: &Site, record: &Record, failed: bool, isolation: Isolation) -> Option<Gate> {
+    // 1 to 3
+    let by_order = |gate: &Gate| matches!(gate, Gate::Draining | Gate::Leaving | Gate::BreakerOpen { .. });
+    if let Some(gate) = site.gate.filter(by_order) {
+        return Some(gate);
+    }
+    if site.prompt_tokens_max.is_some_and(|most| record.submission.prompt_tokens > most) {
+        return Some(Gate::BreakerOpen { until: None });
+    }
+    // 4
+    if failed {
+        return Some(Gate::FailedThisRequest);
+    }
+    // 5 and 6
+    if site.gate.is_some_and(|gate| matches!(gate, Gate::Paused { .. } | Gate::Full { .. })) {
+        return site.gate;
+    }
+    // 7
+    let free = site.kv_room.saturating_sub(site.kv_tokens);
+    if site.kv_room > 0 && record.kv_tokens > free && site.in_flight > 0 {
+        return Some(Gate::KvFull { needed: record.kv_tokens, free });
+    }
+    // 8
+    let crowded = match isolation {
+        Isolation::None => false,
+        Isolation::Lane(_) => site.in_flight > 0,
+        Isolation::Node(_) => site.in_flight_on_node > 0,
+    };
+    // 9
+    if crowded { Some(Gate::Alone) } else { site.gate }
+}
+
+/// Until a request could start there.
+fn wait(site: &Site, gate: Option<Gate>) -> Span {
+    match gate {
+        Some(Gate::Full { .. } | Gate::KvFull { .. }) => site.slot.max(site.backlog),
+        Some(
+            Gate::Paused { .. }
+            | Gate::Draining
+            | Gate::Leaving
+            | Gate::BreakerOpen { .. }
+            | Gate::FailedThisRequest
+            | Gate::TooLate
+            | Gate::Alone
+            | Gate::Prefilling { .. },
+        )
+        | None => site.backlog,
     }
 }

@@ -1,30 +1,32 @@
 //! From the line to a node: tries waiting requests against nodes until nothing more can start.
 //!
 //! Owns the walk. Of the models with news the one whose first waits most urgently goes first, anew after each start, so that models
-//! on one Mac share it by the same order as requests do. Within a line the first few are tried: one that holds back for a better
-//! node does not hold up another for which the open one is best. Refuses to judge nodes: `candidates` gathers what is known of
-//! them and `placement` scores it.
+//! on one Mac share it by the same order as requests do. Within a line:
+//!
+//! 1. Those who wish for an open node, because it has their prefix cached, are asked first as long as they overtake nobody by much;
+//!    then the first of the line.
+//! 2. One that would end sooner by waiting for a better node may wait, unless what all behind it win by moving up is more. So a
+//!    short line waits for fast nodes and a long one uses all.
+//! 3. Of those that remain, the one starts whose start costs least: what it loses by not waiting, and its share of the line's
+//!    wait, which is less on a node that suits it (its prefix, or long prompts where prefill is strong). With nobody behind, the
+//!    first in line.
+//!
+//! Refuses to judge nodes: `candidates` gathers what is known of them and `placement` scores it.
 
+use alloc::vec::Vec;
+
+use crate::candidates::Site;
 use crate::effect::{Affinity, Effect, Refusal};
 use crate::ids::{Attempt, Lane, ModelId, RequestId};
 use crate::ledger::Booking;
+use crate::limits::AFFINITY_TURNS;
 use crate::machine::Scheduler;
-use crate::placement::{self, Candidate, Gate};
+use crate::placement::{self, Candidate, Choice, Gate};
 use crate::prefix::Visit;
 use crate::requests::{Record, Run};
-use crate::time::Span;
+use crate::time::{At, Span};
 use crate::turn::Turn;
 use crate::verdict::Standing;
-
-/// What became of a request that was tried.
-enum Tried {
-    Started,
-    Refused,
-    /// It waits for a node that is better than the open ones.
-    Holds,
-    /// No node is open for it.
-    Waits,
-}
 
 impl Scheduler {
     /// Starts what can start; then tells those who entered the queue and still wait.
@@ -71,54 +73,103 @@ impl Scheduler {
         if !self.has_open_node(model) {
             return false;
         }
-        for request in self.queue.window(model, self.limits.window) {
-            match self.try_start(request, turn) {
-                Tried::Started | Tried::Refused => return true,
-                Tried::Holds | Tried::Waits => {}
+        let sites = self.sites(model);
+        let behind = u64::try_from(self.queue.length(model).saturating_sub(1)).unwrap_or(u64::MAX);
+        let saved = self.gap(model).times(behind);
+        let mut best: Option<(Span, RequestId, Candidate)> = None;
+        for request in self.worth_trying(model, &sites) {
+            let Some(record) = self.requests.get(request).filter(|record| self.may_start(record)) else {
+                continue;
+            };
+            let candidates = self.candidates(record, &sites);
+            let (open, later) = match placement::choose(&self.ask(record), &candidates) {
+                Choice::Start(open) => (open, Span::ZERO),
+                Choice::Hold { open, later } => {
+                    self.hold(request, turn);
+                    (open, later)
+                }
+                Choice::Wait if is_too_late(&candidates) => {
+                    let needed = candidates.iter().map(|candidate| candidate.terms.first_token()).min();
+                    let needed = needed.unwrap_or_default();
+                    self.refuse(request, Refusal::DeadlineUnreachable { needed }, turn);
+                    return true;
+                }
+                Choice::Wait => continue,
+            };
+            // 2
+            if later > saved {
+                continue;
             }
+            // 3
+            let cost = later + self.share_of_line(request, &open, saved);
+            best = best.filter(|(least, ..)| *least <= cost).or(Some((cost, request, open)));
         }
-        false
+        let Some((_, request, open)) = best else { return false };
+        let candidates = self.requests.get(request).map(|record| self.candidates(record, &sites));
+        self.start(request, &open, candidates.unwrap_or_default(), turn);
+        true
     }
 
-    fn try_start(&mut self, request: RequestId, turn: &mut Turn<'_>) -> Tried {
-        let Some(record) = self.requests.get(request) else { return Tried::Waits };
-        if !self.may_start(record) {
-            return Tried::Waits;
-        }
-        let candidates = self.candidates(record);
-        let ask = self.ask(record);
-        let Some(best) = placement::choose(&ask, candidates.iter()).copied() else {
-            let late = candidates.iter().filter(|candidate| candidate.gate == Some(Gate::TooLate));
-            let needed = late.clone().map(|candidate| candidate.terms.first_token()).min();
-            if let Some(needed) = needed.filter(|_| late.count() == candidates.len()) {
-                self.refuse(request, Refusal::DeadlineUnreachable { needed }, turn);
-                return Tried::Refused;
-            }
-            let open = candidates.iter().any(|candidate| candidate.gate.is_none());
-            return if open { self.hold(request, turn) } else { Tried::Waits };
+    /// What those behind in line pay for this start: their wait for one place, times what this request takes of the node as a
+    /// share of what requests of its size take of nodes of that speed.
+    fn share_of_line(&self, request: RequestId, open: &Candidate, saved: Span) -> Span {
+        let Some(record) = self.requests.get(request).filter(|_| saved > Span::ZERO) else {
+            return Span::ZERO;
         };
-        let attempt = Attempt(record.attempt.0.saturating_add(1));
-        let standing = Standing::Dispatched { attempt, node: best.node };
-        let verdict = self.verdict_on(&record.submission, candidates, standing);
-        self.decisions.record(verdict, self.limits.decisions_max);
-        self.start(request, attempt, &best, turn);
-        Tried::Started
+        let (model, prompt, output) =
+            (record.submission.model, record.submission.prompt_tokens, record.output_tokens);
+        let speed = self.rates.speed((open.node, model));
+        let pace = self.reference.pace(model);
+        let width = self.limits.usual_width.max(1);
+        let decode_s = speed.step_s(width, 0) / f64::from(width);
+        let slowness = (speed.token_s / pace.prefill_s + decode_s / pace.decode_s) / 2.0;
+        let usual_s = slowness * (f64::from(prompt) * pace.prefill_s + f64::from(output) * pace.decode_s);
+        let own_s = speed.prefill_s(prompt.saturating_sub(open.cached_tokens), open.cached_tokens)
+            + f64::from(output) * decode_s;
+        placement::span(&self.limits, saved.0 as f64 / 1e6 * (own_s / usual_s))
+    }
+
+    /// The requests to try now: those who wish for a node that is open, then the first of the line.
+    fn worth_trying(&self, model: ModelId, sites: &[Site]) -> Vec<RequestId> {
+        let heads = self.queue.window(model, self.limits.window);
+        let first = heads.first().and_then(|request| self.requests.get(*request));
+        let Some(first) = first.filter(|first| first.place().marked.is_none()) else { return heads };
+        let turns = self.fairness.turns(first.submission.tenant);
+        let may_overtake = |(rank, request): &(At, RequestId)| {
+            let record = self.requests.get(*request);
+            let theirs = record.map_or(turns, |record| self.fairness.turns(record.submission.tenant));
+            *rank <= first.rank + self.limits.affinity_overtake
+                && theirs.0 <= turns.0.saturating_add(AFFINITY_TURNS)
+        };
+        let open = sites.iter().filter(|site| site.gate.is_none());
+        let wishes = open.flat_map(|site| self.wishes.of((site.node, model)).take(self.limits.wishes_tried));
+        let mut tried: Vec<RequestId> = wishes.filter(may_overtake).map(|(_, request)| request).collect();
+        tried.extend(heads);
+        tried
     }
 
     /// It could start and does better to wait, but not for ever.
-    fn hold(&mut self, request: RequestId, turn: &Turn<'_>) -> Tried {
+    fn hold(&mut self, request: RequestId, turn: &Turn<'_>) {
         let hold_max = self.limits.hold_max;
         if let Some(record) = self.requests.get_mut(request).filter(|record| record.holding_since.is_none()) {
             record.holding_since = Some(turn.at);
             self.holding.insert((turn.at + hold_max, request));
         }
-        Tried::Holds
     }
 
-    fn start(&mut self, request: RequestId, attempt: Attempt, best: &Candidate, turn: &mut Turn<'_>) {
+    fn start(
+        &mut self,
+        request: RequestId,
+        best: &Candidate,
+        candidates: Vec<Candidate>,
+        turn: &mut Turn<'_>,
+    ) {
         self.unqueue(request);
         let Some(record) = self.requests.get(request) else { return };
         let lane = (best.node, record.submission.model);
+        let attempt = Attempt(record.attempt.0.saturating_add(1));
+        let standing = Standing::Dispatched { attempt, node: best.node };
+        let verdict = self.verdict_on(&record.submission, candidates, standing);
         let affinity = self.affinity(record, best);
         let mut run = self.run(record, best, turn);
         let booking = Booking {
@@ -128,11 +179,13 @@ impl Scheduler {
             ends: turn.at + best.terms.wait + best.terms.prefill + best.terms.decode,
             isolation: self.isolation(record),
         };
-        let submission = record.submission.clone();
+        let (tenant, session, blocks) =
+            (record.submission.tenant, record.submission.session, record.submission.blocks.clone());
+        self.decisions.record(verdict, self.limits.decisions_max);
         self.ledger.start(lane, booking, turn.at);
-        self.fairness.charge(submission.tenant, run.charged);
-        self.reorder(submission.tenant);
-        run.visit = self.prefixes.dispatched(lane, submission.session, &submission.blocks, turn.at);
+        self.fairness.charge(tenant, run.charged);
+        self.reorder(tenant);
+        run.visit = self.prefixes.dispatched(lane, session, &blocks, turn.at);
         self.fleet.used(lane, turn.at);
         self.sent(lane, attempt, turn);
         if let Some(record) = self.requests.get_mut(request) {
@@ -190,4 +243,9 @@ impl Scheduler {
         let tokens = (tokens / 64.0) as u32 * 64;
         tokens.clamp(limits.prefill_chunk_min, limits.prefill_chunk_max)
     }
+}
+
+/// No node can send its first token in time, however long it waits.
+fn is_too_late(candidates: &[Candidate]) -> bool {
+    !candidates.is_empty() && candidates.iter().all(|candidate| candidate.gate == Some(Gate::TooLate))
 }

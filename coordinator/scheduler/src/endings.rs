@@ -98,8 +98,9 @@ impl Scheduler {
         let lane = (run.node, submission.model);
         let (tenant, model, most) = (submission.tenant, submission.model, submission.max_tokens);
         self.answers.completed(tenant, model, most, usage.generated);
+        let uncached = submission.prompt_tokens.saturating_sub(usage.cached_tokens);
+        self.reference.completed(model, uncached, usage.generated);
         if usage.prefill > Span::ZERO {
-            let uncached = submission.prompt_tokens.saturating_sub(usage.cached_tokens);
             let seconds = usage.prefill.0 as f64 / 1e6;
             self.rates.prefill(lane, self.now, uncached, usage.cached_tokens, seconds);
         }
@@ -152,6 +153,8 @@ impl Scheduler {
         if let Some(since) = record.holding_since {
             self.holding.remove(&(since + self.limits.hold_max, request));
         }
+        let (model, rank) = (record.submission.model, record.rank);
+        record.wishes.iter().for_each(|node| self.wishes.remove((*node, model), rank, request));
     }
 
     /// Takes the attempt off its node; the slot is free.

@@ -7,9 +7,7 @@
 use alloc::vec::Vec;
 
 use crate::blame::{BlameFact, Charge, Death, Isolation, Sentence};
-use crate::breaker::{
-    Admission, Breaker, Ending, HardKind, Health, Move, ProbeNumber, ProbeResult, SoftKind,
-};
+use crate::breaker::{Breaker, Ending, HardKind, Health, Move, ProbeNumber, ProbeResult, SoftKind};
 use crate::command::{Failure, Usage};
 use crate::effect::{Effect, Refusal};
 use crate::fact::Fact;
@@ -172,17 +170,6 @@ impl Scheduler {
         if let Some(order) = order {
             let (node, model) = order.lane;
             turn.effects.push(Effect::Probe { probe: order.number, node, model });
-        }
-    }
-
-    /// What multiplies the score of a node in doubt.
-    pub(crate) fn doubt(&self, lane: Lane) -> f64 {
-        match self.breakers.gate(lane, &self.limits.breaker) {
-            Admission::Penalised { factor, .. } => f64::from(factor),
-            Admission::Free
-            | Admission::Limited { .. }
-            | Admission::Shut { .. }
-            | Admission::OneProbeRequest { .. } => 1.0,
         }
     }
 

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use crate::effect::{Effect, Refusal};
 use crate::fact::Fact;
 use crate::ids::{Lane, ModelId, NodeId};
+use crate::limits::BYTES_MAX;
 use crate::machine::Scheduler;
 use crate::placement;
 use crate::report::{ModelReport, ModelState};
@@ -31,7 +32,14 @@ impl Scheduler {
             return;
         }
         let at = turn.at;
-        self.residency.node(at, NodeFacts { node, budget_bytes, usable: !self.fleet.is_draining(node) });
+        self.residency.node(
+            at,
+            NodeFacts {
+                node,
+                budget_bytes: budget_bytes.min(BYTES_MAX),
+                usable: !self.fleet.is_draining(node),
+            },
+        );
         for model in models {
             self.home_reported(at, (node, model.model), model);
         }

@@ -18,7 +18,7 @@
 
 use crate::command::{Class, Submission};
 use crate::effect::{Effect, Refusal};
-use crate::ids::{Attempt, ModelId, RequestId};
+use crate::ids::{Attempt, ModelId, NodeId, RequestId};
 use crate::machine::Scheduler;
 use crate::overload::Rung;
 use crate::requests::{NodeFailure, Record};
@@ -84,6 +84,7 @@ impl Scheduler {
             attempt: Attempt::default(),
             failed: 0,
             failures: alloc::vec::Vec::new(),
+            wishes: alloc::vec::Vec::new(),
             holding_since: None,
             run: None,
             submission,
@@ -100,6 +101,24 @@ impl Scheduler {
         }
         turn.due.insert(model);
         turn.entered.push(request);
+        self.wish(request);
+    }
+
+    /// It is entered in the lists of the nodes that have most of its prefix.
+    fn wish(&mut self, request: RequestId) {
+        let Some(record) = self.requests.get(request).filter(|record| record.failures.is_empty()) else {
+            return;
+        };
+        let (model, rank) = (record.submission.model, record.rank);
+        let mut cached: alloc::vec::Vec<(u32, NodeId)> =
+            self.cached_tokens(&record.submission).into_iter().map(|(node, tokens)| (tokens, node)).collect();
+        cached.sort_unstable_by_key(|(tokens, node)| (core::cmp::Reverse(*tokens), *node));
+        cached.truncate(self.limits.wishes_max);
+        let nodes: alloc::vec::Vec<NodeId> = cached.into_iter().map(|(_, node)| node).collect();
+        nodes.iter().for_each(|node| self.wishes.add((*node, model), rank, request));
+        if let Some(record) = self.requests.get_mut(request) {
+            record.wishes = nodes;
+        }
     }
 
     /// It entered the queue and could not start at once: it is told its place, or refused.

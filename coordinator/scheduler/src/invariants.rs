@@ -6,7 +6,7 @@
 use crate::effect::Effect;
 use crate::ids::{Lane, ModelId, NodeId, RequestId};
 use crate::machine::Scheduler;
-use crate::placement;
+use crate::placement::{self, Choice};
 
 /// A law that does not hold, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,13 +173,12 @@ pub fn no_kv_over_room(scheduler: &Scheduler, effects: &[Effect]) -> Result<(), 
 /// [`Broken::IdleSlot`].
 pub fn work_conservation(scheduler: &Scheduler) -> Result<(), Broken> {
     for (model, _) in scheduler.queue.lengths() {
+        let sites = scheduler.sites(model);
         for request in scheduler.queue.window(model, scheduler.limits.window) {
-            let Some(record) = scheduler.requests.get(request).filter(|record| scheduler.may_start(record))
-            else {
-                continue;
-            };
-            let candidates = scheduler.candidates(record);
-            if let Some(open) = placement::choose(&scheduler.ask(record), candidates.iter()) {
+            let record = scheduler.requests.get(request).filter(|record| scheduler.may_start(record));
+            let Some(record) = record else { continue };
+            let candidates = scheduler.candidates(record, &sites);
+            if let Choice::Start(open) = placement::choose(&scheduler.ask(record), &candidates) {
                 return Err(Broken::IdleSlot { request, node: open.node });
             }
         }
@@ -203,8 +202,13 @@ pub fn trust(scheduler: &Scheduler) -> Result<(), Broken> {
 pub fn wake_ups(scheduler: &Scheduler) -> Result<(), Broken> {
     let waits =
         |request: &RequestId| scheduler.requests.get(*request).is_some_and(|record| record.run.is_none());
-    let all = scheduler.ageing.iter().chain(&scheduler.holding);
-    if all.clone().all(|(_, request)| waits(request)) { Ok(()) } else { Err(Broken::WakeUps) }
+    let mut all = scheduler
+        .ageing
+        .iter()
+        .chain(&scheduler.holding)
+        .map(|(_, request)| *request)
+        .chain(scheduler.wishes.all());
+    if all.all(|request| waits(&request)) { Ok(()) } else { Err(Broken::WakeUps) }
 }
 
 /// The newcomers that wait fit the queue. (A request that was accepted once comes back even when others have taken its room.)

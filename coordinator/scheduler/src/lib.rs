@@ -29,6 +29,7 @@ mod requests;
 mod ranked;
 mod queue;
 mod fairness;
+mod wishes;
 mod overload;
 mod nodes;
 mod fleet;

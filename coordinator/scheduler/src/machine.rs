@@ -33,6 +33,7 @@ use crate::residency::Residency;
 use crate::retry_budget::RetryBudget;
 use crate::time::At;
 use crate::turn::Turn;
+use crate::wishes::Wishes;
 
 /// The scheduler of a whole cluster.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub struct Scheduler {
     pub(crate) requests: Requests,
     pub(crate) queue: Queue,
     pub(crate) fairness: Fairness,
+    pub(crate) wishes: Wishes,
     pub(crate) overload: Overload,
     pub(crate) fleet: Fleet,
     pub(crate) batcher: Batcher,
@@ -79,6 +81,7 @@ impl Scheduler {
             requests: Requests::default(),
             queue: Queue::default(),
             fairness: Fairness::new(limits.turn, limits.tenants_idle_max),
+            wishes: Wishes::default(),
             overload: Overload::default(),
             fleet: Fleet::default(),
             batcher: Batcher::default(),

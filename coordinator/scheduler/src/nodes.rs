@@ -7,6 +7,8 @@ use crate::command::Failure;
 use crate::effect::AbortReason;
 use crate::ids::{Lane, ModelId, NodeId};
 use crate::machine::Scheduler;
+use crate::rates::Speed;
+use crate::reference::Typical;
 use crate::report::{ModelReport, ModelState, NodeReport};
 use crate::turn::Turn;
 
@@ -57,7 +59,13 @@ impl Scheduler {
         // A chip that is slow by itself is not made to serve one at a time.
         let target_s = (limits.inter_token_target.0 as f64 / 1e6).max(2.0 * speed.step_s(1, 0));
         let each = self.ledger.kv_tokens(lane).checked_div(self.ledger.on_lane(lane)).unwrap_or(0);
-        let knee = speed.knee(target_s, each, slots, limits.rates_learning.gain_min);
+        let gain_min = limits.rates_learning.gain_min;
+        let knee = match self.reference.typical(lane.1) {
+            Some(typical) => {
+                width_that_pays(&speed, typical, each, speed.knee(target_s, each, slots, 0.0), gain_min)
+            }
+            None => speed.knee(target_s, each, slots, gain_min),
+        };
         let knee = if self.rates.pays_at_two(lane) == Some(false) { 1 } else { knee };
         self.batcher.bend(lane, if self.rates.is_fresh(lane) { knee.min(limits.fresh_width) } else { knee });
     }
@@ -113,5 +121,68 @@ pub(crate) fn is_death(failure: Failure) -> bool {
     match failure {
         Failure::RuntimeExit | Failure::Hang => true,
         Failure::Reset | Failure::Corrupt | Failure::Internal => false,
+    }
+}
+
+/// The widest batch whose last sequence still shortens the node time of a typical request, prefill and share of its steps
+/// together, by `gain_min`. Where prompts are long and answers short there is little to share.
+fn width_that_pays(
+    speed: &Speed,
+    typical: Typical,
+    kv_tokens_each: u32,
+    width_max: u32,
+    gain_min: f64,
+) -> u32 {
+    // The casts saturate: means of token counts.
+    let (uncached, generated) = (typical.uncached as u32, typical.generated);
+    let prefill_s = speed.prefill_s(uncached, 0);
+    let time_s = |width: u32| {
+        let step_s = speed.step_s(width, kv_tokens_each.saturating_mul(width));
+        prefill_s + generated * step_s / f64::from(width)
+    };
+    let mut width = 1;
+    while width < width_max && time_s(width.saturating_add(1)) <= (1.0 - gain_min) * time_s(width) {
+        width = width.saturating_add(1);
+    }
+    width
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1,000 tokens a second, 20 ms a step, a quarter more for each further sequence.
+    const SPEED: Speed = Speed {
+        overhead_s: 0.0,
+        token_s: 0.001,
+        attention_s: 0.0,
+        t1_s: 0.02,
+        sequence_s: 0.005,
+        kv_token_s: 0.0,
+    };
+
+    fn width(uncached: f64, generated: f64, gain_min: f64) -> u32 {
+        width_that_pays(&SPEED, Typical { uncached, generated }, 0, 16, gain_min)
+    }
+
+    #[test]
+    fn long_answers_pay_for_a_wide_batch_and_long_prompts_do_not() {
+        assert_eq!(width(0.0, 500.0, 0.03), 9);
+        assert_eq!(width(1_000.0, 200.0, 0.03), 6);
+        assert_eq!(width(8_000.0, 50.0, 0.03), 2);
+        assert_eq!(width(100_000.0, 1.0, 0.03), 1);
+    }
+
+    #[test]
+    fn a_batch_is_no_wider_than_it_may_be() {
+        assert_eq!(width(0.0, 500.0, 0.0), 16);
+        assert_eq!(width_that_pays(&SPEED, Typical { uncached: 0.0, generated: 9.0 }, 0, 0, 0.0), 1);
+    }
+
+    #[test]
+    fn only_the_end_of_a_runtime_is_a_death() {
+        let deaths = [Failure::RuntimeExit, Failure::Hang].map(is_death);
+        let others = [Failure::Reset, Failure::Corrupt, Failure::Internal].map(is_death);
+        assert_eq!((deaths, others), ([true; 2], [false; 3]));
     }
 }

@@ -12,12 +12,11 @@
 //! prefill      prefill(u) + chunks * step now, if anything decodes there
 //! decode       E * step with it
 //! others       w * running * (prefill(u) + E * (step with it - step now))
-//! line         for a node that is not free yet: what everybody behind in line loses by waiting too
 //! penalty      a share of prefill and decode, for a node in doubt
 //! ```
 //!
 //! A node that is full is a candidate like any other: its score has the wait in it. When it is the best all the same, the request
-//! holds back although another node is open, since it would end later there. [`choose`] says how long it may.
+//! would end later on the open one; [`choose`] says by how much, and `dispatch` whether that is worth it to those behind.
 
 use crate::ids::NodeId;
 use crate::limits::Limits;
@@ -47,8 +46,6 @@ pub struct Terms {
     pub decode: Span,
     /// What it costs those already there, weighted.
     pub others: Span,
-    /// What holding back costs those behind it in line.
-    pub line: Span,
     /// For doubts about the node.
     pub penalty: Span,
 }
@@ -116,7 +113,7 @@ impl Terms {
     /// The score.
     #[must_use]
     pub fn total(&self) -> Span {
-        self.wait + self.prefill + self.decode + self.others + self.line + self.penalty
+        self.wait + self.prefill + self.decode + self.others + self.penalty
     }
 
     /// Until its first token.
@@ -150,36 +147,37 @@ pub(crate) struct Facts {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask {
     pub(crate) output_tokens: u32,
-    /// Those behind it in its line, and the time between two starts.
-    pub(crate) behind: usize,
-    pub(crate) gap: Span,
     /// Its whole answer is due in so long.
     pub(crate) left: Span,
     /// It has held back long enough: an open node is taken whatever its score.
     pub(crate) impatient: bool,
 }
 
+/// What a request does best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// Start now.
+    Start(Candidate),
+    /// Wait for a node that opens soon; on the best of the open ones it would end this much later.
+    Hold { open: Candidate, later: Span },
+    /// No node is open.
+    Wait,
+}
+
 pub(crate) fn judge(limits: &Limits, ask: &Ask, facts: &Facts) -> Candidate {
-    let mut terms = score(limits, ask, facts);
+    let terms = score(limits, ask, facts);
     let late = facts.gate.is_none_or(Gate::opens_soon) && terms.first_token() > ask.left;
     let gate = if late { Some(Gate::TooLate) } else { facts.gate };
-    if gate.is_none() {
-        terms.line = Span::ZERO;
-    }
     Candidate { node: facts.node, terms, cached_tokens: facts.cached_tokens, gate }
 }
 
-/// The node to start on now. `None` when none is open, or when the request would end sooner on one that opens soon.
-pub(crate) fn choose<'a>(
-    ask: &Ask,
-    candidates: impl Iterator<Item = &'a Candidate> + Clone,
-) -> Option<&'a Candidate> {
-    let open = candidates.clone().filter(|candidate| candidate.gate.is_none());
-    let best = open.min_by_key(|candidate| rank(candidate))?;
-    let soon = candidates.filter(|candidate| candidate.gate.is_some_and(Gate::opens_soon));
-    let better =
-        soon.map(|candidate| candidate.terms.total()).min().is_some_and(|soon| soon < best.terms.total());
-    (ask.impatient || !better).then_some(best)
+pub(crate) fn choose(ask: &Ask, candidates: &[Candidate]) -> Choice {
+    let open = candidates.iter().filter(|candidate| candidate.gate.is_none());
+    let Some(open) = open.min_by_key(|candidate| rank(candidate)).copied() else { return Choice::Wait };
+    let soon = candidates.iter().filter(|candidate| candidate.gate.is_some_and(Gate::opens_soon));
+    let soon = soon.map(|candidate| candidate.terms.total()).min().unwrap_or(open.terms.total());
+    let later = open.terms.total().less(soon);
+    if later > Span::ZERO && !ask.impatient { Choice::Hold { open, later } } else { Choice::Start(open) }
 }
 
 /// The order in which candidates are told: open before shut, then the score, then the number.
@@ -199,7 +197,6 @@ fn score(limits: &Limits, ask: &Ask, facts: &Facts) -> Terms {
         prefill: span(limits, prefill_s),
         decode: span(limits, decode_s),
         others: span(limits, weight * running * (facts.prefill_s + output * slower_s)),
-        line: ask.gap.times(ask.behind as u64).min(limits.estimate_max),
         penalty: span(limits, (facts.doubt - 1.0).max(0.0) * (prefill_s + decode_s)),
     }
 }
@@ -214,8 +211,7 @@ pub(crate) fn span(limits: &Limits, seconds: f64) -> Span {
 mod tests {
     use super::*;
 
-    const ASK: Ask =
-        Ask { output_tokens: 100, behind: 0, gap: Span(0), left: Span::from_s(60), impatient: false };
+    const ASK: Ask = Ask { output_tokens: 100, left: Span::from_s(60), impatient: false };
 
     fn facts(node: u64) -> Facts {
         Facts {
@@ -240,40 +236,39 @@ mod tests {
         }
     }
 
-    fn terms(ask: &Ask, facts: &Facts) -> [u64; 6] {
+    fn terms(ask: &Ask, facts: &Facts) -> [u64; 5] {
         let terms = judge(&Limits::default(), ask, facts).terms;
-        [terms.wait, terms.prefill, terms.decode, terms.others, terms.line, terms.penalty]
-            .map(|span| span.0 / 1_000)
+        [terms.wait, terms.prefill, terms.decode, terms.others, terms.penalty].map(|span| span.0 / 1_000)
+    }
+
+    fn choice(ask: &Ask, nodes: &[Facts]) -> Choice {
+        let candidates: Vec<Candidate> =
+            nodes.iter().map(|facts| judge(&Limits::default(), ask, facts)).collect();
+        choose(ask, &candidates)
     }
 
     fn chosen(ask: &Ask, nodes: &[Facts]) -> Option<u64> {
-        let candidates: Vec<Candidate> =
-            nodes.iter().map(|facts| judge(&Limits::default(), ask, facts)).collect();
-        choose(ask, candidates.iter()).map(|candidate| candidate.node.0)
+        match choice(ask, nodes) {
+            Choice::Start(candidate) => Some(candidate.node.0),
+            Choice::Hold { .. } | Choice::Wait => None,
+        }
     }
 
     #[test]
     fn an_idle_node_costs_prefill_and_decode() {
-        assert_eq!(terms(&ASK, &facts(1)), [0, 1_000, 2_500, 0, 0, 0]);
+        assert_eq!(terms(&ASK, &facts(1)), [0, 1_000, 2_500, 0, 0]);
     }
 
     #[test]
     fn a_busy_node_costs_the_steps_between_chunks_and_the_delay_of_those_there() {
         let busy = Facts { running: 2, wait: Span::from_ms(70), ..facts(1) };
-        assert_eq!(terms(&ASK, &busy), [70, 1_000 + 4 * 20, 2_500, 2 * (1_000 + 500), 0, 0]);
-    }
-
-    #[test]
-    fn waiting_for_a_node_costs_those_behind_in_line() {
-        let crowd = Ask { behind: 5, gap: Span::from_ms(200), ..ASK };
-        assert_eq!(terms(&crowd, &full(1, 300))[4], 1_000);
-        assert_eq!(terms(&crowd, &facts(1))[4], 0, "who starts now leaves the line");
+        assert_eq!(terms(&ASK, &busy), [70, 1_000 + 4 * 20, 2_500, 2 * (1_000 + 500), 0]);
     }
 
     #[test]
     fn a_node_in_doubt_costs_more() {
-        assert_eq!(terms(&ASK, &Facts { doubt: 1.5, ..facts(1) })[5], 1_750);
-        assert_eq!(terms(&ASK, &Facts { doubt: 0.5, ..facts(1) })[5], 0);
+        assert_eq!(terms(&ASK, &Facts { doubt: 1.5, ..facts(1) })[4], 1_750);
+        assert_eq!(terms(&ASK, &Facts { doubt: 0.5, ..facts(1) })[4], 0);
     }
 
     #[test]
@@ -306,8 +301,10 @@ mod tests {
         assert_eq!(chosen(&ASK, &[slow, full(2, 5_000)]), None);
         assert_eq!(chosen(&ASK, &[slow, full(2, 40_000)]), Some(1), "the wait is longer than the way round");
         assert_eq!(chosen(&Ask { impatient: true, ..ASK }, &[slow, full(2, 5_000)]), Some(1));
-        let crowd = Ask { behind: 30, gap: Span::from_s(1), ..ASK };
-        assert_eq!(chosen(&crowd, &[slow, full(2, 5_000)]), Some(1), "thirty behind it would wait too");
+        let Choice::Hold { open, later } = choice(&ASK, &[slow, full(2, 5_000)]) else {
+            panic!("it holds back")
+        };
+        assert_eq!((open.node, later), (NodeId(1), Span::from_s(30 - 1 - 5)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 
 use crate::ids::ModelId;
+use crate::limits::TYPICAL_SHARE;
 use crate::time::Span;
 
 /// Node time of a model's work.
@@ -19,9 +20,18 @@ pub(crate) struct Pace {
     pub(crate) nodes: u32,
 }
 
+/// What a model's requests are like, as a running mean.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Typical {
+    /// Prompt tokens that had to be computed.
+    pub(crate) uncached: f64,
+    pub(crate) generated: f64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Reference {
     paces: BTreeMap<ModelId, Pace>,
+    typical: BTreeMap<ModelId, Typical>,
     /// Of a model that no node holds.
     assumed: Pace,
     models_max: usize,
@@ -30,7 +40,7 @@ pub(crate) struct Reference {
 impl Reference {
     pub(crate) fn new(assumed_prefill_s: f64, assumed_decode_s: f64, models_max: usize) -> Self {
         let assumed = Pace { prefill_s: assumed_prefill_s, decode_s: assumed_decode_s, nodes: 0 };
-        Self { paces: BTreeMap::new(), assumed, models_max }
+        Self { paces: BTreeMap::new(), typical: BTreeMap::new(), assumed, models_max }
     }
 
     /// The nodes that hold the model, each with its seconds for a prompt token and for an answer token.
@@ -50,6 +60,22 @@ impl Reference {
             _ => Pace { prefill_s: prefill_s / share, decode_s: decode_s / share, nodes: count },
         };
         self.paces.insert(model, pace);
+    }
+
+    /// A request was answered.
+    pub(crate) fn completed(&mut self, model: ModelId, uncached: u32, generated: u32) {
+        if self.typical.len() >= self.models_max && !self.typical.contains_key(&model) {
+            return;
+        }
+        let (uncached, generated) = (f64::from(uncached), f64::from(generated));
+        let typical = self.typical.entry(model).or_insert(Typical { uncached, generated });
+        typical.uncached += (uncached - typical.uncached) * TYPICAL_SHARE;
+        typical.generated += (generated - typical.generated) * TYPICAL_SHARE;
+    }
+
+    /// `None` before the first answer.
+    pub(crate) fn typical(&self, model: ModelId) -> Option<Typical> {
+        self.typical.get(&model).copied()
     }
 
     pub(crate) fn pace(&self, model: ModelId) -> Pace {
@@ -100,6 +126,22 @@ mod tests {
         reference.measured(MODEL, [(0.001, 0.01)].into_iter());
         reference.measured(MODEL, core::iter::empty());
         assert_eq!(reference.pace(MODEL), Pace { prefill_s: 0.001, decode_s: 0.01, nodes: 0 });
+    }
+
+    #[test]
+    fn what_is_typical_follows_what_is_seen() {
+        let mut reference = reference();
+        assert_eq!(reference.typical(MODEL), None);
+        reference.completed(MODEL, 1_000, 100);
+        assert_eq!(reference.typical(MODEL), Some(Typical { uncached: 1_000.0, generated: 100.0 }));
+        (0..400).for_each(|_| reference.completed(MODEL, 200, 300));
+        let typical = reference.typical(MODEL).expect("seen");
+        assert!(
+            (typical.uncached - 200.0).abs() < 2.0 && (typical.generated - 300.0).abs() < 1.0,
+            "{typical:?}"
+        );
+        reference.completed(ModelId(2), 1, 1);
+        assert_eq!(reference.typical(ModelId(2)), None, "models are bounded");
     }
 
     #[test]

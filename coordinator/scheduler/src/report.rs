@@ -7,6 +7,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::ids::ModelId;
+use crate::limits::BYTES_MAX;
 use crate::time::Span;
 
 /// All the models a node offers or holds.
@@ -105,6 +106,7 @@ impl NodeReport {
         self.models.truncate(models_max);
         for model in &mut self.models {
             model.slots = model.slots.min(slots_max);
+            model.bytes = model.bytes.min(BYTES_MAX);
             model.measured.steps.truncate(samples_max);
         }
         self.models

@@ -30,6 +30,8 @@ pub(crate) struct Record {
     /// Dispatches that failed before their first token.
     pub(crate) failed: u32,
     pub(crate) failures: Vec<NodeFailure>,
+    /// Nodes that have its prefix cached, for which it wishes while it waits.
+    pub(crate) wishes: Vec<NodeId>,
     /// It holds back from an open node since then.
     pub(crate) holding_since: Option<At>,
     /// `None` while it waits.
@@ -166,6 +168,7 @@ pub(crate) mod tests {
             attempt: Attempt::default(),
             failed: 0,
             failures: Vec::new(),
+            wishes: Vec::new(),
             holding_since: None,
             run: None,
             submission,

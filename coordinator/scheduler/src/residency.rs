@@ -12,9 +12,9 @@
 //!    evictions and the load they make room for are one decision, and nothing else takes that room.
 //! 3. What is wanted is placed, in the order of `wants`, each where it costs least (`choose`), at the cost of whom `evict` says.
 //!
-//! The rooms: `facts` (what is told), `offers` (what nodes could hold), `memory` (what they hold, `replica` by replica), `policy` and `pins` (what
-//! operators want), `demand` (what clients want), `survey` (all of it, `appraise`d for one plan), `refusal` and `eta` (what is said
-//! to those who wait), `laws` (what is true after every plan).
+//! The rooms: `facts` (what is told), `offers` (what nodes could hold), `memory` (what they hold, `replica` by replica), `policy`
+//! and `pins` (what operators want), `demand` (what clients want), `survey` (all of it, `appraise`d for one plan), `refusal` and
+//! `eta` (what is said to those who wait), `laws` (what is true after every plan).
 
 mod facts;
 mod action;
@@ -34,16 +34,6 @@ mod evict;
 mod eta;
 mod refusal;
 pub(crate) mod laws;
-#[cfg(test)]
-mod stage_tests;
-#[cfg(test)]
-mod plan_tests;
-#[cfg(test)]
-mod world_tests;
-#[cfg(test)]
-mod collation_tests;
-#[cfg(test)]
-mod history_tests;
 
 use alloc::vec::Vec;
 
@@ -64,6 +54,8 @@ use memory::Memory;
 use offers::Offers;
 use policy::Policies;
 use replica::{Phase, Replica};
+#[cfg(debug_assertions)]
+use survey::Room;
 use survey::Survey;
 
 /// The planner of a whole cluster.
@@ -150,7 +142,11 @@ impl Residency {
         let patient = self.queue.is_empty();
         self.next_plan = at + if patient { self.limits.plan_every } else { self.limits.plan_every_waiting };
         #[cfg(debug_assertions)]
-        debug_assert_eq!(laws::check(self, view, out.get(before..).unwrap_or_default()), Ok(()));
+        {
+            let agrees = |room: &Room| room.committed == self.memory.committed(room.node);
+            debug_assert!(survey.rooms.iter().all(agrees), "the survey is what the memory has become");
+            debug_assert_eq!(laws::check(self, view, out.get(before..).unwrap_or_default()), Ok(()));
+        }
     }
 
     /// Repeats what is outstanding, for a shell or an agent that lost it.
@@ -248,3 +244,14 @@ impl Residency {
         self.next_plan = self.next_plan.min(at);
     }
 }
+
+#[cfg(test)]
+mod stage_tests;
+#[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
+mod world_tests;
+#[cfg(test)]
+mod collation_tests;
+#[cfg(test)]
+mod history_tests;

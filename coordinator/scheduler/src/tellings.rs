@@ -62,7 +62,7 @@ impl Scheduler {
 
     fn lane_words(&self, lane: Lane) -> String {
         let learned = self.rates.learned(lane);
-        let gate = self.gate_for_all(lane, None).filter(|gate| !matches!(gate, Gate::BreakerOpen { .. }));
+        let gate = self.gate_for_all(lane).filter(|gate| !matches!(gate, Gate::BreakerOpen { .. }));
         let mut words = format!(
             "{} of {} in flight, prefill {} tokens/s, step {} ms, {} % more for each further sequence, {}",
             self.ledger.on_lane(lane),

@@ -128,12 +128,7 @@ fn candidate_words(candidate: &Candidate) -> String {
         words.push_str(&format!(" ({} tokens cached)", candidate.cached_tokens));
     }
     words.push_str(&format!(" + decode {}", seconds(terms.decode)));
-    let others = [
-        ("wait", terms.wait),
-        ("delay of others", terms.others),
-        ("delay of the line", terms.line),
-        ("doubt", terms.penalty),
-    ];
+    let others = [("wait", terms.wait), ("delay of others", terms.others), ("doubt", terms.penalty)];
     for (name, term) in others.into_iter().filter(|(_, term)| *term > Span::ZERO) {
         words.push_str(&format!(" + {name} {}", seconds(term)));
     }
@@ -209,7 +204,6 @@ mod tests {
             prefill: Span::from_ms(20),
             decode: Span::from_ms(300),
             others: Span::from_ms(4_000),
-            line: Span::ZERO,
             penalty: Span::ZERO,
         };
         candidate_words(&Candidate { node: NodeId(3), terms, cached_tokens: 256, gate })

@@ -110,7 +110,7 @@ impl Scheduler {
         match self.requests.get(request) {
             Some(record) if record.run.is_none() => {
                 let Position { ahead, eta, .. } = self.position_of(record);
-                let candidates = self.candidates(record);
+                let candidates = self.candidates(record, &self.sites(record.submission.model));
                 Some(self.verdict_on(&record.submission, candidates, Standing::Waiting { ahead, eta }))
             }
             Some(_) | None => self.decisions.latest(request).cloned(),
@@ -204,7 +204,7 @@ impl Scheduler {
     ) -> Verdict {
         let mut record = self.assessed(submission.clone());
         record.failures.extend_from_slice(failures);
-        let candidates = self.candidates(&record);
+        let candidates = self.candidates(&record, &self.sites(submission.model));
         self.verdict_on(submission, candidates, standing)
     }
 

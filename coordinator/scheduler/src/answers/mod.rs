@@ -151,6 +151,44 @@ mod tests {
         assert_eq!(book.remaining(ANN, QWEN, 400, 4_000), 1);
     }
 
+    /// The bimodal lengths of a public chat trace: half about 100 tokens, half about 400.
+    #[test]
+    fn how_long_an_answer_has_run_says_more_of_the_rest_than_the_mean() {
+        let mut book = taught(&[]);
+        let lengths: Vec<u32> = (0..400)
+            .map(|number| if number % 2 == 0 { 80 + number / 10 } else { 360 + number / 5 })
+            .collect();
+        lengths.iter().for_each(|generated| book.completed(ANN, QWEN, 4_096, *generated));
+        let after = 150;
+        let (mut by_age, mut by_mean) = (0, 0);
+        for length in lengths.iter().filter(|length| **length > after) {
+            let rest = length - after;
+            by_age += book.remaining(ANN, QWEN, 4_096, after).abs_diff(rest);
+            by_mean += book.mean(ANN, QWEN, 4_096).saturating_sub(after).abs_diff(rest);
+        }
+        assert!(by_age * 4 < by_mean, "{by_age} {by_mean}");
+        let quantiles = [250, 750].map(|permille| book.quantile(ANN, QWEN, 4_096, permille));
+        assert!(quantiles[0].abs_diff(100) < 20 && quantiles[1].abs_diff(400) < 60, "{quantiles:?}");
+    }
+
+    #[test]
+    fn models_do_not_learn_from_one_another() {
+        let mut book = taught(&[(ANN, 4_096, 100, 100)]);
+        (0..100).for_each(|_| book.completed(ANN, LLAMA, 4_096, 2_000));
+        let means = [QWEN, LLAMA].map(|model| book.mean(ANN, model, 4_096));
+        assert!(means[0] < 120 && means[1] > 1_800, "{means:?}");
+    }
+
+    #[test]
+    fn a_book_without_room_keeps_to_the_assumption() {
+        let mut limits = Limits { output_tokens: 77, ..Limits::default() };
+        limits.answers.scopes_max = 0;
+        let mut book = AnswerBook::new(&limits);
+        (0..100).for_each(|_| book.completed(ANN, QWEN, 4_096, 2_000));
+        assert_eq!(book.mean(ANN, QWEN, 4_096), 77);
+        assert_eq!(book.mean(ANN, QWEN, 0), 1);
+    }
+
     #[test]
     fn old_habits_are_forgotten() {
         let book = taught(&[(ANN, 4_096, 1_000, 5_000), (ANN, 4_096, 100, 2_500)]);

@@ -101,6 +101,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_longest_openings_are_spread_too_but_only_below_three_hundred_seconds() {
+        let limits = BreakerLimits::default();
+        let lengths: Vec<u64> = (0..1_000).map(|node| s(open_for(lane(node, 1), 40, 7, &limits))).collect();
+        assert!(lengths.iter().all(|s| (240..=300).contains(s)));
+        let below = lengths.iter().filter(|s| **s < 300).count();
+        assert!((400..600).contains(&below), "{below} of a thousand below the cap");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

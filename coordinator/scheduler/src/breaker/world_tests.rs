@@ -223,6 +223,7 @@ impl World {
         for told in self.told.values_mut() {
             if [BreakerState::Probing, BreakerState::SlowStart].contains(&told.state) {
                 told.state = BreakerState::Open;
+                told.cause = told.cause.or(Some(Cause::Hard));
                 told.generation.0 += 1;
             }
         }

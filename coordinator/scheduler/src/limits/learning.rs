@@ -54,7 +54,8 @@ pub struct RateLimits {
     pub pair_share: f64,
     /// Share by which each load moves the mean load time. Loads are rare, and the second may come from the page cache.
     pub load_share: f64,
-    /// What the last sequence of a batch must add to the throughput. With a slope of 0.3 this ends at eight.
+    /// What the last sequence of a batch must save of the node time of a typical request, prefill included. Where prompts are long
+    /// and answers short this ends at three or four, where answers are long at a dozen.
     pub gain_min: f64,
 
     /// Longest measurement believed, in seconds: no deadline is longer.
@@ -93,7 +94,7 @@ impl Default for RateLimits {
             pair_tolerance: 0.05,
             pair_share: 0.125,
             load_share: 0.25,
-            gain_min: 0.03,
+            gain_min: 0.01,
             sample_s_max: 3_600.0,
             batch_max: 1_024.0,
             kv_tokens_max: 1e9,
@@ -127,12 +128,16 @@ impl Default for AnswerLimits {
 pub struct PrefixLimits {
     /// Prompt tokens that each block covers. Finer blocks find little more: what is shared is whole system prompts and turns.
     pub block_tokens: u32,
-    /// Blocks remembered over all lanes, each counted once per lane that holds it: 64 million tokens, in 40 MB at worst.
+    /// Blocks remembered over all lanes, each counted once per lane that holds it: 64 million tokens. Some MB with prompts as
+    /// they are, 80 MB if every block were a segment of its own.
     pub blocks_max: usize,
     /// Lanes whose prefixes are remembered: as many as have a speed.
     pub lanes_max: usize,
     /// Tokens believed to fit into the prefix cache of a lane that reports none: 8 GB of an 8B model's.
     pub capacity_tokens: u32,
+    /// Blocks by which a runtime may have cached less than believed without having lost anything: it rounds to blocks of its
+    /// own, and to points from which it can go on.
+    pub rounding_blocks: u32,
     /// Sessions remembered: those of an hour at five new ones a second, in 2 MB.
     pub sessions_max: usize,
     /// How long a session stays with its node without a request. Two minutes pass between turns in the median; after half
@@ -147,6 +152,7 @@ impl Default for PrefixLimits {
             blocks_max: 1 << 18,
             lanes_max: 4_096,
             capacity_tokens: 1 << 16,
+            rounding_blocks: 2,
             sessions_max: 16_384,
             session_idle_max: Span::from_s(1_800),
         }

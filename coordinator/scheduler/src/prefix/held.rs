@@ -10,20 +10,52 @@ use core::cmp::Reverse;
 
 use super::segments::Edge;
 use crate::ids::{Block, ModelId};
+use crate::limits::CAPACITY_SHARE;
 
 #[derive(Debug)]
 pub(super) struct Held {
     filed: BTreeSet<(u64, Reverse<u32>, Edge)>,
     edges: BTreeSet<Edge>,
     pub(super) blocks: usize,
-    pub(super) capacity: usize,
+    /// What fits: as reported, or less where finished requests have shown it.
+    capacity: usize,
+    reported: usize,
     /// The first visit that may count: before it the lane held nothing that it still holds.
     pub(super) since: u64,
 }
 
 impl Held {
     pub(super) fn new(capacity: usize, since: u64) -> Self {
-        Self { filed: BTreeSet::new(), edges: BTreeSet::new(), blocks: 0, capacity, since }
+        Self {
+            filed: BTreeSet::new(),
+            edges: BTreeSet::new(),
+            blocks: 0,
+            capacity,
+            reported: capacity,
+            since,
+        }
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// A report. One that says what it said before leaves what was learned since.
+    pub(super) fn report(&mut self, capacity: usize) {
+        if self.reported != capacity {
+            (self.reported, self.capacity) = (capacity, capacity);
+        }
+    }
+
+    /// Something of what is held here was lost: it does not all fit.
+    pub(super) fn shrink(&mut self) {
+        let share = (self.blocks / CAPACITY_SHARE).max(1);
+        self.capacity = self.capacity.min(self.blocks.saturating_sub(share));
+    }
+
+    /// So much was kept beyond what is held here.
+    pub(super) fn stretch(&mut self, blocks: usize) {
+        self.capacity = self.capacity.saturating_add(blocks).min(self.reported);
     }
 
     pub(super) fn file(&mut self, visit: u64, depth: u32, edge: Edge) {
@@ -88,6 +120,26 @@ mod tests {
         }
         assert_eq!(order, [3, 2, 4, 1]);
         assert_eq!((held.first(), held.edges().count()), (None, 0));
+    }
+
+    #[test]
+    fn what_fits_is_what_was_reported_until_something_is_lost() {
+        let mut held = Held::new(100, 1);
+        held.blocks = 80;
+        held.shrink();
+        assert_eq!(held.capacity(), 70);
+        held.report(100);
+        held.stretch(20);
+        assert_eq!(held.capacity(), 90);
+        held.shrink();
+        held.stretch(1_000);
+        assert_eq!(held.capacity(), 100);
+        held.shrink();
+        held.report(60);
+        assert_eq!(held.capacity(), 60);
+        (held.blocks, held.capacity) = (7, 7);
+        held.shrink();
+        assert_eq!(held.capacity(), 6);
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Holdings {
     }
 
     /// The blocks become the last that the lane will lose. Returns the number of the visit.
-    pub(super) fn visit(&mut self, lane: Lane, blocks: &[Block]) -> u64 {
+    pub(super) fn visit(&mut self, lane: Lane, blocks: &[Block], settled: bool) -> u64 {
         let capacity = self.admit(lane);
         self.visits = self.visits.saturating_add(1);
         let blocks = blocks.get(..capacity).unwrap_or(blocks);
@@ -36,15 +36,18 @@ impl Holdings {
         while let Some(edge) = Edge::on(lane.1, blocks, reached) {
             let rest = blocks.get(reached..).unwrap_or_default();
             let Some(segment) = self.segments.get(&edge) else {
-                self.grow(lane, before, edge, narrowed(reached), rest);
-                break;
+                let segment =
+                    Segment { blocks: rest.to_vec(), depth: narrowed(reached), holders: Vec::new() };
+                self.segments.insert(edge, segment);
+                continue;
             };
             let common = segment.common(rest);
             if common < segment.blocks.len() && !self.cut(&edge, common) {
                 break;
             }
-            self.hold(lane, edge);
-            (reached, before) = (reached.saturating_add(common), Some(edge));
+            self.hold(lane, edge, settled);
+            let joined = before.filter(|before| self.join(lane, before, &edge));
+            (reached, before) = (reached.saturating_add(common), joined.or(Some(edge)));
         }
         self.shed(lane);
         self.visits
@@ -67,13 +70,20 @@ impl Holdings {
         }
     }
 
-    pub(super) fn matched(&self, lane: Lane, blocks: &[Block]) -> u32 {
-        let walk = self.segments.walk(lane.1, blocks);
-        walk.take_while(|step| step.segment.holder(lane.0).is_some()).last().map_or(0, |step| step.reached)
+    /// How many blocks of the chain the lane holds, and how many of these are settled.
+    pub(super) fn matched(&self, lane: Lane, blocks: &[Block]) -> (u32, u32) {
+        let (mut matched, mut settled) = (0, 0);
+        for step in self.segments.walk(lane.1, blocks) {
+            let Some(holder) = step.segment.holder(lane.0) else { break };
+            matched = step.reached;
+            settled = if holder.settled { step.reached } else { settled };
+        }
+        (matched, settled)
     }
 
-    /// The lane lost, before `visit`, what it had held behind the first `kept` blocks of the chain.
-    pub(super) fn prune(&mut self, lane: Lane, blocks: &[Block], kept: u32, visit: u64) {
+    /// The lane lost, before `visit`, what it had held behind the first `kept` blocks of the chain: all that hangs there, and
+    /// as it did not fit, some of what was used longest ago.
+    pub(super) fn lost(&mut self, lane: Lane, blocks: &[Block], kept: u32, visit: u64) {
         let walk = self.segments.walk(lane.1, blocks).filter(|step| step.reached > kept);
         let mut ends: Vec<(Option<Block>, u32)> = walk.map(|step| step.segment.end()).collect();
         while let Some((last, depth)) = ends.pop() {
@@ -90,16 +100,26 @@ impl Holdings {
                 self.release(lane, &edge);
             }
         }
+        if let Some(held) = self.lanes.get_mut(&lane) {
+            held.shrink();
+        }
     }
 
-    pub(super) fn capacity(&mut self, lane: Lane, blocks: usize) {
+    pub(super) fn report(&mut self, lane: Lane, capacity: usize) {
         if self.lanes.get(&lane).is_none() {
             self.admit(lane);
         }
         if let Some(held) = self.lanes.get_mut(&lane) {
-            held.capacity = blocks;
+            held.report(capacity);
         }
         self.shed(lane);
+    }
+
+    /// The lane had kept so many blocks more than are held here.
+    pub(super) fn stretch(&mut self, lane: Lane, blocks: u32) {
+        if let Some(held) = self.lanes.get_mut(&lane) {
+            held.stretch(usize::try_from(blocks).unwrap_or(usize::MAX));
+        }
     }
 
     pub(super) fn forget(&mut self, lane: Lane) {
@@ -124,39 +144,43 @@ impl Holdings {
         }
         let capacity = blocks_of(self.limits.capacity_tokens, &self.limits);
         let fresh = || Held::new(capacity, self.visits);
-        self.lanes.touch(lane, self.limits.lanes_max, fresh).map_or(0, |held| held.capacity)
+        self.lanes.touch(lane, self.limits.lanes_max, fresh).map_or(0, |held| held.capacity())
     }
 
-    /// New blocks: behind a segment that nobody else holds and nothing else hangs behind, else a segment of their own.
-    fn grow(&mut self, lane: Lane, before: Option<Edge>, edge: Edge, depth: u32, rest: &[Block]) {
-        let ends_here = |held: &Held| held.behind(lane.1, edge.after).next().is_none();
-        let ends_here = self.lanes.get(&lane).is_some_and(ends_here);
-        let alone = |before: &Edge| {
-            ends_here && self.segments.get(before).is_some_and(|segment| segment.holders.len() == 1)
-        };
-        match before.filter(alone).and_then(|before| self.segments.get_mut(&before)) {
-            Some(before) => {
-                before.blocks.extend_from_slice(rest);
-                self.count(lane, rest.len());
-            }
-            None => {
-                let segment = Segment { blocks: rest.to_vec(), depth, holders: Vec::new() };
-                self.segments.insert(edge, segment);
-                self.hold(lane, edge);
-            }
-        }
-    }
-
-    fn hold(&mut self, lane: Lane, edge: Edge) {
+    fn hold(&mut self, lane: Lane, edge: Edge, settled: bool) {
         let Some(segment) = self.segments.get_mut(&edge) else { return };
-        if !segment.visited(lane.0, self.visits) {
+        if !segment.visited(lane.0, self.visits, settled) {
             return;
         }
         let (depth, length) = (segment.depth, segment.blocks.len());
+        self.blocks = self.blocks.saturating_add(length);
         if let Some(held) = self.lanes.get_mut(&lane) {
             held.file(self.visits, depth, edge);
+            held.blocks = held.blocks.saturating_add(length);
         }
-        self.count(lane, length);
+    }
+
+    /// Makes one segment of two, where the first leads to nothing but the second, only this lane holds them, and what is true
+    /// of one is true of the other. So a conversation at one node stays one segment. Whether it did.
+    fn join(&mut self, lane: Lane, before: &Edge, edge: &Edge) -> bool {
+        let (Some(head), Some(tail)) = (self.segments.get(before), self.segments.get(edge)) else {
+            return false;
+        };
+        let (Some(one), Some(other)) = (head.sole_holder(), tail.sole_holder()) else { return false };
+        let (filed, depth) = (other.filed, tail.depth);
+        if one.settled != other.settled || head.end() != (edge.after, depth) {
+            return false;
+        }
+        let Some(held) = self.lanes.get_mut(&lane) else { return false };
+        if held.behind(lane.1, edge.after).nth(1).is_some() {
+            return false;
+        }
+        held.take_out(filed, depth, *edge);
+        let tail = self.segments.remove(edge).map(|tail| tail.blocks).unwrap_or_default();
+        if let Some(head) = self.segments.get_mut(before) {
+            head.blocks.extend(tail);
+        }
+        true
     }
 
     /// Makes a segment end after its first `length` blocks. Whether it does.
@@ -171,9 +195,10 @@ impl Holdings {
         self.segments.get(edge).is_some_and(|segment| segment.blocks.len() == length)
     }
 
-    /// Down to what fits: into the lane, and over all into the memory there is, where the lane used longest ago pays.
+    /// Down to what fits: into the lane, and over all into the memory there is, where the lane used longest ago pays, and is
+    /// forgotten when it has nothing left.
     fn shed(&mut self, lane: Lane) {
-        let excess = |held: &Held| held.blocks.saturating_sub(held.capacity);
+        let excess = |held: &Held| held.blocks.saturating_sub(held.capacity());
         while let Some(excess) = self.lanes.get(&lane).map(excess).filter(|excess| *excess > 0) {
             if !self.lose(lane, excess) {
                 return;
@@ -224,13 +249,6 @@ impl Holdings {
         self.blocks = self.blocks.saturating_sub(length);
         self.segments.release(edge, lane.0);
         true
-    }
-
-    fn count(&mut self, lane: Lane, blocks: usize) {
-        if let Some(held) = self.lanes.get_mut(&lane) {
-            held.blocks = held.blocks.saturating_add(blocks);
-        }
-        self.blocks = self.blocks.saturating_add(blocks);
     }
 }
 

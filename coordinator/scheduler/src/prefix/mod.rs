@@ -30,6 +30,8 @@ pub(crate) struct Visit {
     number: u64,
     /// Blocks of the request that the lane was believed to hold.
     pub(crate) matched: u32,
+    /// Of these, those that could not still be on their way.
+    settled: u32,
 }
 
 /// Tokens in whole blocks, since the start.
@@ -60,7 +62,7 @@ impl PrefixIndex {
 
     /// How many blocks of this chain the lane holds.
     pub(crate) fn matched(&self, lane: Lane, blocks: &[Block]) -> u32 {
-        self.holdings.matched(lane, blocks)
+        self.holdings.matched(lane, blocks).0
     }
 
     /// The tokens of so many blocks.
@@ -76,35 +78,37 @@ impl PrefixIndex {
         blocks: &[Block],
         at: At,
     ) -> Visit {
-        let matched = self.holdings.matched(lane, blocks);
-        let number = self.holdings.visit(lane, blocks);
+        let (matched, settled) = self.holdings.matched(lane, blocks);
+        let number = self.holdings.visit(lane, blocks, false);
         if let Some(session) = session {
             let seat = Seat { node: lane.0, visit: number, at };
             self.sessions.sit(session, lane.1, seat, &self.limits);
         }
         self.add_tokens(number_of(blocks), |totals| &mut totals.asked_tokens);
         self.add_tokens(matched, |totals| &mut totals.believed_tokens);
-        Visit { number, matched }
+        Visit { number, matched, settled }
     }
 
-    /// A request has finished: so much of its prompt was cached when it was sent, and all of it is now. If less was than
-    /// believed, the lane had lost what it held behind that, but for what was sent there since.
+    /// A request has finished: so much of its prompt was cached when it was sent, and all of it is now. If that is less than
+    /// was settled by then, the lane had lost what it held behind it, but for what was sent there since, and fits less than
+    /// believed; if it is more than was believed, it fits more.
     pub(crate) fn corrected(&mut self, lane: Lane, blocks: &[Block], visit: Visit, cached_tokens: u32) {
         if !self.holdings.remembers(lane, visit.number) {
             return;
         }
         let cached = cached_tokens.checked_div(self.limits.block_tokens).unwrap_or_default();
         let cached = cached.min(number_of(blocks));
-        if cached < visit.matched {
-            self.holdings.prune(lane, blocks, cached, visit.number);
+        if cached.saturating_add(self.limits.rounding_blocks) < visit.settled {
+            self.holdings.lost(lane, blocks, cached, visit.number);
         }
-        self.holdings.visit(lane, blocks);
+        self.holdings.stretch(lane, cached.saturating_sub(visit.matched));
+        self.holdings.visit(lane, blocks, true);
         self.add_tokens(cached, |totals| &mut totals.cached_tokens);
     }
 
-    /// How much the prefix cache of the lane takes. A runtime without one takes none.
+    /// A report says how much the prefix cache of the lane takes. A runtime without one takes none.
     pub(crate) fn capacity(&mut self, lane: Lane, tokens: u32) {
-        self.holdings.capacity(lane, blocks_of(tokens, &self.limits));
+        self.holdings.report(lane, blocks_of(tokens, &self.limits));
     }
 
     /// The lane holds nothing any more: unloaded, restarted, lost.
@@ -148,11 +152,25 @@ mod tests {
     }
 
     fn index() -> PrefixIndex {
-        PrefixIndex::new(&PrefixLimits { capacity_tokens: 20 * 256, ..PrefixLimits::default() })
+        let limits =
+            PrefixLimits { capacity_tokens: 20 * 256, rounding_blocks: 0, ..PrefixLimits::default() };
+        PrefixIndex::new(&limits)
     }
 
     fn send(index: &mut PrefixIndex, lane: Lane, blocks: &[u64]) -> Visit {
         index.dispatched(lane, None, &chain(blocks), At(0))
+    }
+
+    /// Sends a request that finds all that is believed, and finishes it.
+    fn serve(index: &mut PrefixIndex, lane: Lane, blocks: &[u64]) {
+        let visit = send(index, lane, blocks);
+        index.corrected(lane, &chain(blocks), visit, visit.matched * 256);
+    }
+
+    /// Serves something old first, which bears the shrinking that comes with a loss.
+    fn aged(mut index: PrefixIndex) -> PrefixIndex {
+        [MINI, STUDIO].iter().for_each(|lane| serve(&mut index, *lane, &(900..908).collect::<Vec<_>>()));
+        index
     }
 
     fn matches(index: &PrefixIndex, blocks: &[u64]) -> Vec<(u64, u32)> {
@@ -221,9 +239,9 @@ mod tests {
 
     #[test]
     fn what_was_not_cached_after_all_is_forgotten_with_all_behind_it() {
-        let mut index = index();
-        send(&mut index, MINI, &[1, 2, 3, 4, 5]);
-        send(&mut index, MINI, &[1, 2, 3, 40, 50]);
+        let mut index = aged(index());
+        serve(&mut index, MINI, &[1, 2, 3, 4, 5]);
+        serve(&mut index, MINI, &[1, 2, 3, 40, 50]);
         let visit = send(&mut index, MINI, &[1, 2, 3]);
         assert_eq!(visit.matched, 3);
         index.corrected(MINI, &chain(&[1, 2, 3]), visit, 2 * 256 + 9);
@@ -233,9 +251,9 @@ mod tests {
 
     #[test]
     fn a_correction_spares_what_hangs_before_it_and_what_was_sent_since() {
-        let mut index = index();
-        send(&mut index, MINI, &[1, 20, 30]);
-        send(&mut index, MINI, &[1, 2, 3, 4]);
+        let mut index = aged(index());
+        serve(&mut index, MINI, &[1, 20, 30]);
+        serve(&mut index, MINI, &[1, 2, 3, 4]);
         let visit = send(&mut index, MINI, &[1, 2, 3]);
         send(&mut index, MINI, &[1, 2, 3, 40]);
         index.corrected(MINI, &chain(&[1, 2, 3]), visit, 256);
@@ -246,18 +264,56 @@ mod tests {
 
     #[test]
     fn a_correction_of_one_lane_is_none_of_another() {
-        let mut index = index();
-        send(&mut index, MINI, &[1, 2, 3]);
-        send(&mut index, STUDIO, &[1, 2, 3]);
+        let mut index = aged(index());
+        serve(&mut index, MINI, &[1, 2, 3]);
+        serve(&mut index, STUDIO, &[1, 2, 3]);
         let visit = send(&mut index, MINI, &[1, 2]);
         index.corrected(MINI, &chain(&[1, 2]), visit, 0);
         assert_eq!(matches(&index, &[1, 2, 3]), [(1, 2), (2, 3)]);
     }
 
     #[test]
+    fn what_was_still_on_its_way_was_not_lost() {
+        let mut index = index();
+        send(&mut index, MINI, &[1, 2, 3, 4]);
+        let visit = send(&mut index, MINI, &[1, 2, 30]);
+        index.corrected(MINI, &chain(&[1, 2, 30]), visit, 0);
+        assert_eq!(visit.matched, 2);
+        assert_eq!(matches(&index, &[1, 2, 3, 4]), [(1, 4)]);
+    }
+
+    #[test]
+    fn what_a_runtime_rounds_off_was_not_lost() {
+        let mut index = aged(PrefixIndex::new(&PrefixLimits::default()));
+        serve(&mut index, MINI, &[1, 2, 3, 4, 5]);
+        for (cached, left) in [(2, 5), (1, 4)] {
+            let visit = send(&mut index, MINI, &[1, 2, 3, 4]);
+            index.corrected(MINI, &chain(&[1, 2, 3, 4]), visit, cached * 256);
+            assert_eq!(matches(&index, &[1, 2, 3, 4, 5]), [(1, left)]);
+        }
+    }
+
+    #[test]
+    fn a_loss_says_that_less_fits_and_a_find_that_more_does() {
+        let mut index = index();
+        (1..=4).for_each(|first| {
+            serve(&mut index, MINI, &[10 * first, 10 * first + 1, 10 * first + 2, 10 * first + 3])
+        });
+        let visit = send(&mut index, MINI, &[40, 41]);
+        index.corrected(MINI, &chain(&[40, 41]), visit, 0);
+        // Fourteen were left of sixteen, of which an eighth is one.
+        assert_eq!(matches(&index, &[10, 11, 12, 13]), [(1, 3)]);
+        let visit = send(&mut index, MINI, &[10, 11, 12, 13]);
+        index.corrected(MINI, &chain(&[10, 11, 12, 13]), visit, 4 * 256);
+        serve(&mut index, MINI, &[90]);
+        assert_eq!(matches(&index, &[20, 21, 22, 23]), [(1, 3)]);
+    }
+
+    #[test]
     fn as_much_as_believed_or_more_changes_nothing() {
         let mut index = index();
         send(&mut index, MINI, &[1, 2, 3, 4]);
+        serve(&mut index, MINI, &[1, 2, 3, 4]);
         for cached in [2 * 256, 3 * 256, u32::MAX] {
             let visit = send(&mut index, MINI, &[1, 2]);
             index.corrected(MINI, &chain(&[1, 2]), visit, cached);
@@ -291,8 +347,7 @@ mod tests {
     fn a_conversation_on_one_lane_stays_one_segment() {
         let mut index = index();
         for turns in 1..=12 {
-            let visit = send(&mut index, MINI, &(1..=turns).collect::<Vec<_>>());
-            index.corrected(MINI, &chain(&(1..=turns).collect::<Vec<_>>()), visit, 0);
+            serve(&mut index, MINI, &(1..=turns).collect::<Vec<_>>());
         }
         assert_eq!(index.holdings.segments.iter().count(), 1);
         assert_eq!(index.matched(MINI, &chain(&(1..=20).collect::<Vec<_>>())), 12);
@@ -343,5 +398,7 @@ mod tests {
     }
 }
 
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod model_tests;

@@ -16,7 +16,14 @@ const LANES: [Lane; 4] =
 
 fn limits() -> PrefixLimits {
     let defaults = PrefixLimits::default();
-    PrefixLimits { block_tokens: 1, blocks_max: 20, lanes_max: 3, capacity_tokens: 8, ..defaults }
+    PrefixLimits {
+        block_tokens: 1,
+        rounding_blocks: 1,
+        blocks_max: 20,
+        lanes_max: 3,
+        capacity_tokens: 8,
+        ..defaults
+    }
 }
 
 fn chain(path: &[u8]) -> Vec<Block> {
@@ -43,8 +50,10 @@ struct Plain {
 
 #[derive(Debug, Default)]
 struct PlainLane {
-    last_visit: BTreeMap<Path, u64>,
+    /// With the last visit, and whether it is settled.
+    prefixes: BTreeMap<Path, (u64, bool)>,
     capacity: usize,
+    reported: usize,
     since: u64,
 }
 
@@ -59,31 +68,32 @@ impl Plain {
                 self.lanes.remove(0);
             }
             self.visits += 1;
-            let fresh = PlainLane { capacity: 8, since: self.visits, ..PlainLane::default() };
+            let fresh = PlainLane { capacity: 8, reported: 8, since: self.visits, ..PlainLane::default() };
             self.lanes.push((lane, fresh));
         }
     }
 
-    fn visit(&mut self, lane: Lane, path: &[u8]) -> u64 {
+    fn visit(&mut self, lane: Lane, path: &[u8], settled: bool) -> u64 {
         self.admit(lane);
         self.lanes.sort_by_key(|(other, _)| *other == lane);
         self.visits += 1;
         let visit = self.visits;
         if let Some(held) = self.lane(lane) {
-            held.last_visit.extend((1..=path.len()).map(|length| (path[..length].to_vec(), visit)));
+            for length in 1..=path.len().min(held.capacity) {
+                let before = held.prefixes.get(&path[..length]).is_some_and(|(_, settled)| *settled);
+                held.prefixes.insert(path[..length].to_vec(), (visit, before || settled));
+            }
         }
         self.shed();
         visit
     }
 
     fn shed(&mut self) {
-        self.lanes.iter_mut().for_each(|(_, held)| {
-            while held.last_visit.len() > held.capacity {
-                held.lose();
-            }
-        });
-        while self.lanes.iter().map(|(_, held)| held.last_visit.len()).sum::<usize>() > limits().blocks_max {
-            if self.lanes[0].1.last_visit.is_empty() {
+        for (_, held) in &mut self.lanes {
+            (held.capacity..held.prefixes.len()).for_each(|_| held.lose());
+        }
+        while self.lanes.iter().map(|(_, held)| held.prefixes.len()).sum::<usize>() > limits().blocks_max {
+            if self.lanes[0].1.prefixes.is_empty() {
                 self.lanes.remove(0);
             } else {
                 self.lanes[0].1.lose();
@@ -91,37 +101,42 @@ impl Plain {
         }
     }
 
-    fn capacity(&mut self, lane: Lane, capacity: usize) {
+    fn report(&mut self, lane: Lane, capacity: usize) {
         self.admit(lane);
-        if let Some(held) = self.lane(lane) {
-            held.capacity = capacity;
+        if let Some(held) = self.lane(lane).filter(|held| held.reported != capacity) {
+            (held.reported, held.capacity) = (capacity, capacity);
         }
         self.shed();
     }
 
     fn corrected(&mut self, lane: Lane, path: &[u8], visit: Visit, cached: usize) {
         let Some(held) = self.lane(lane).filter(|held| held.since <= visit.number) else { return };
-        if cached < visit.matched as usize {
+        if cached + 1 < visit.settled as usize {
             let lost = &path[..=cached];
-            held.last_visit.retain(|other, last| *last >= visit.number || !other.starts_with(lost));
+            held.prefixes.retain(|other, (last, _)| *last >= visit.number || !other.starts_with(lost));
+            held.capacity =
+                held.capacity.min(held.prefixes.len().saturating_sub((held.prefixes.len() / 8).max(1)));
         }
-        self.visit(lane, path);
+        let more = cached.saturating_sub(visit.matched as usize);
+        held.capacity = held.reported.min(held.capacity + more);
+        self.visit(lane, path, true);
     }
 
-    fn matched(&self, lane: Lane, path: &[u8]) -> u32 {
+    /// Blocks held and blocks settled.
+    fn matched(&self, lane: Lane, path: &[u8]) -> (u32, u32) {
         let held = self.lanes.iter().find(|(other, _)| *other == lane);
-        let holds =
-            |length: &usize| held.is_some_and(|(_, held)| held.last_visit.contains_key(&path[..*length]));
-        (1..=path.len()).take_while(holds).count() as u32
+        let prefix = |length: usize| held.and_then(|(_, held)| held.prefixes.get(&path[..length]));
+        let matched = (1..=path.len()).map_while(prefix);
+        (matched.clone().count() as u32, matched.filter(|(_, settled)| *settled).count() as u32)
     }
 }
 
 impl PlainLane {
     /// The one visited longest ago; of one visit the longest.
     fn lose(&mut self) {
-        let first = self.last_visit.iter().min_by_key(|(path, visit)| (**visit, Reverse(path.len())));
+        let first = self.prefixes.iter().min_by_key(|(path, (visit, _))| (*visit, Reverse(path.len())));
         if let Some(path) = first.map(|(path, _)| path.clone()) {
-            self.last_visit.remove(&path);
+            self.prefixes.remove(&path);
         }
     }
 }
@@ -136,7 +151,7 @@ fn check(index: &PrefixIndex) {
         let own = || own().filter_map(move |(edge, segment)| Some((edge, segment, segment.holder(lane.0)?)));
         let blocks: usize = own().map(|(_, segment, _)| segment.blocks.len()).sum();
         assert_eq!(held.blocks, blocks);
-        assert!(held.blocks <= held.capacity);
+        assert!(held.blocks <= held.capacity());
         assert_eq!(held.edges().count(), own().count());
         for (edge, segment, holder) in own() {
             assert!(holder.filed <= holder.visit && held.contains(holder.filed, segment.depth, *edge));
@@ -163,7 +178,7 @@ fn check_chains(index: &PrefixIndex) {
         assert_eq!(segment.depth as usize, before.depth as usize + before.blocks.len());
         for holder in &segment.holders {
             let above = before.holder(holder.node).expect("a block without the one before it");
-            assert!(above.visit >= holder.visit);
+            assert!(above.visit >= holder.visit && above.settled >= holder.settled);
         }
     }
 }
@@ -197,7 +212,8 @@ proptest! {
             match act {
                 Act::Dispatch { lane, path } => {
                     let visit = index.dispatched(LANES[lane], None, &chain(&path), At(0));
-                    let expected = Visit { matched: plain.matched(LANES[lane], &path), number: plain.visit(LANES[lane], &path) };
+                    let (matched, settled) = plain.matched(LANES[lane], &path);
+                    let expected = Visit { number: plain.visit(LANES[lane], &path, false), matched, settled };
                     prop_assert_eq!(visit, expected);
                     visits.push((LANES[lane], path, visit));
                 }
@@ -211,7 +227,7 @@ proptest! {
                 }
                 Act::Capacity { lane, blocks } => {
                     index.capacity(LANES[lane], blocks);
-                    plain.capacity(LANES[lane], blocks as usize);
+                    plain.report(LANES[lane], blocks as usize);
                 }
                 Act::Forget { lane } => {
                     index.forget(LANES[lane]);
@@ -223,7 +239,7 @@ proptest! {
             for path in full_paths() {
                 let chain = chain(&path);
                 let matched = LANES.map(|lane| index.matched(lane, &chain));
-                prop_assert_eq!(matched, LANES.map(|lane| plain.matched(lane, &path)));
+                prop_assert_eq!(matched, LANES.map(|lane| plain.matched(lane, &path).0));
                 for model in [ModelId(1), ModelId(2)] {
                     let mut told = BTreeMap::new();
                     index.matches(model, &chain, |node, blocks| assert_eq!(told.insert((node, model), blocks), None));

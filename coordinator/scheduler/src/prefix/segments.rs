@@ -39,6 +39,8 @@ pub(super) struct Holder {
     pub(super) visit: u64,
     /// The visit that the lane has the segment filed under: this one or one before it.
     pub(super) filed: u64,
+    /// Whether a request that went through it has finished: until then its blocks may still be on their way.
+    pub(super) settled: bool,
 }
 
 /// A segment on the way of a chain.
@@ -88,6 +90,10 @@ impl Segments {
         })
     }
 
+    pub(super) fn remove(&mut self, edge: &Edge) -> Option<Segment> {
+        self.by_edge.remove(edge)
+    }
+
     /// Cuts a segment after its first `length` blocks; returns the tail, with the same holders. Nothing when there is no tail,
     /// or when another segment hangs where it would, which no chain of hashes brings about.
     pub(super) fn split(&mut self, edge: &Edge, length: usize) -> Option<(Edge, &Segment)> {
@@ -134,14 +140,20 @@ impl Segment {
         self.holders.get_mut(index)
     }
 
+    /// The holder of a segment that no other lane holds.
+    pub(super) fn sole_holder(&self) -> Option<&Holder> {
+        self.holders.first().filter(|_| self.holders.len() == 1)
+    }
+
     /// Makes `node` a holder as of `visit`. Whether it is a new one.
-    pub(super) fn visited(&mut self, node: NodeId, visit: u64) -> bool {
+    pub(super) fn visited(&mut self, node: NodeId, visit: u64, settled: bool) -> bool {
         if let Some(holder) = self.holder_mut(node) {
             holder.visit = visit;
+            holder.settled |= settled;
             return false;
         }
         let place = self.holders.partition_point(|holder| holder.node < node);
-        self.holders.insert(place, Holder { node, visit, filed: visit });
+        self.holders.insert(place, Holder { node, visit, filed: visit, settled });
         true
     }
 
@@ -185,7 +197,10 @@ mod tests {
     }
 
     fn segment(blocks: &[u64], depth: u32, nodes: &[u64]) -> Segment {
-        let holders = nodes.iter().map(|node| Holder { node: NodeId(*node), visit: 1, filed: 1 }).collect();
+        let holders = nodes
+            .iter()
+            .map(|node| Holder { node: NodeId(*node), visit: 1, filed: 1, settled: false })
+            .collect();
         Segment { blocks: chain(blocks), depth, holders }
     }
 
@@ -252,10 +267,13 @@ mod tests {
     #[test]
     fn holders_are_kept_in_order_each_with_its_latest_visit() {
         let mut segment = segment(&[1], 0, &[]);
-        let new = [(5, 1), (3, 2), (9, 3), (3, 4)].map(|(node, visit)| segment.visited(NodeId(node), visit));
-        assert_eq!(new, [true, true, true, false]);
-        let holders: Vec<_> = segment.holders.iter().map(|one| (one.node.0, one.visit, one.filed)).collect();
-        assert_eq!(holders, [(3, 4, 2), (5, 1, 1), (9, 3, 3)]);
+        let visits = [(5, 1, true), (3, 2, false), (9, 3, false), (3, 4, true), (5, 5, false)];
+        let new = visits.map(|(node, visit, settled)| segment.visited(NodeId(node), visit, settled));
+        assert_eq!(new, [true, true, true, false, false]);
+        let told = |one: &Holder| (one.node.0, one.visit, one.filed, one.settled);
+        let holders: Vec<_> = segment.holders.iter().map(told).collect();
+        assert_eq!(holders, [(3, 4, 2, true), (5, 5, 1, true), (9, 3, 3, false)]);
+        assert_eq!(segment.sole_holder(), None);
         assert_eq!(segment.holder(NodeId(4)), None);
     }
 

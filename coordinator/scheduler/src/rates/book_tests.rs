@@ -140,6 +140,42 @@ fn a_sibling_far_off_corrects_a_seed_by_no_more_than_the_bound() {
 }
 
 #[test]
+fn nodes_are_ranked_as_they_truly_are_though_their_seeds_say_otherwise() {
+    let lanes = [1, 2, 3, 4].map(|node| (NodeId(node), ModelId(1)));
+    let mut book = book(&[]);
+    let seeds = [40.0, 30.0, 20.0, 10.0];
+    for (lane, step_ms) in lanes.into_iter().zip(seeds) {
+        book.seed(lane, Rates { step_ms, ..RATES });
+    }
+    for (lane, slower) in lanes.into_iter().zip([1.0, 1.3, 1.6, 1.9]) {
+        measure(&mut book, lane, 20, slower);
+    }
+    let steps = lanes.map(|lane| book.speed(lane).step_s(2, 4_000));
+    assert!(steps.is_sorted(), "{steps:?}");
+}
+
+#[test]
+fn a_lane_that_reports_again_goes_on_where_it_was() {
+    let mut book = book(&[QWEN]);
+    measure(&mut book, QWEN, 30, 2.0);
+    let before = book.learned(QWEN);
+    book.seed(QWEN, RATES);
+    assert_eq!(book.learned(QWEN), before);
+}
+
+#[test]
+fn few_steps_count_for_less_than_many() {
+    let moved = [1, 16, 1_000].map(|steps| {
+        let mut book = book(&[QWEN]);
+        measure(&mut book, QWEN, 40, 1.0);
+        let seconds = 0.024 * steps as f32;
+        book.steps(QWEN, at(1), StepSample { steps, batch: 1.0, kv_tokens: 0.0, seconds });
+        book.speed(QWEN).step_s(1, 0) / 0.020 - 1.0
+    });
+    assert!(moved[0] < 0.3 * moved[1] && (moved[1] - moved[2]).abs() < 1e-6, "{moved:?}");
+}
+
+#[test]
 fn the_lane_observed_longest_ago_makes_room() {
     let mut limits = Limits::default();
     limits.rates_learning.lanes_max = 2;
@@ -197,6 +233,34 @@ fn whether_two_pay_is_known_once_both_were_seen() {
     let slow = StepSample { steps: 10, batch: 2.0, kv_tokens: 0.0, seconds: 0.9 };
     (0..20).for_each(|second| book.steps(QWEN, at(second), slow));
     assert_eq!(book.pays_at_two(QWEN), Some(false));
+}
+
+#[test]
+fn a_batch_is_judged_by_what_was_learned_of_the_slope() {
+    let mut book = book(&[QWEN]);
+    let knee = |book: &RateBook| book.speed(QWEN).knee(1.0, 0, 64, 0.03);
+    assert_eq!(knee(&book), 9);
+    for second in 0..40 {
+        let batch = 1 + (second % 4) as u32;
+        let seconds = 0.020 * (1.0 + 0.8 * (batch - 1) as f32) * 50.0;
+        book.steps(
+            QWEN,
+            at(10 * second),
+            StepSample { steps: 50, batch: batch as f32, kv_tokens: 0.0, seconds },
+        );
+    }
+    assert!((2..=4).contains(&knee(&book)), "{}", knee(&book));
+}
+
+#[test]
+fn equal_facts_make_equal_books() {
+    let taught = || {
+        let mut book = book(&[QWEN, LLAMA, ELSEWHERE]);
+        measure(&mut book, QWEN, 30, 1.7);
+        measure(&mut book, ELSEWHERE, 30, 0.6);
+        format!("{book:?}")
+    };
+    assert_eq!(taught(), taught());
 }
 
 #[test]

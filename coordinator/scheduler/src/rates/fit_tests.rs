@@ -239,6 +239,27 @@ fn doubt_does_not_grow_beyond_that_of_a_seed() {
 }
 
 #[test]
+fn what_is_barely_there_is_not_learned_from_noise() {
+    let mut lane = Lane::step(STEP);
+    for _ in 0..50 {
+        lane.steps(100, STEP, 1.02, 0.1);
+        assert!((0.15..0.4).contains(&lane.slope()), "{}", lane.slope());
+    }
+}
+
+#[test]
+fn parts_that_are_not_there_leave_no_error_in_the_others() {
+    let flat = [0.020, 0.0, 0.0];
+    let errors = (0..40).map(|noise| {
+        let mut lane = Lane::new(Law::step(&RateLimits::default()), STEP, noise);
+        lane.steps(100, flat, 8.0, 0.1);
+        lane.step_error(flat)
+    });
+    let mean = errors.sum::<f64>() / 40.0;
+    assert!(mean < 0.018, "{mean}");
+}
+
+#[test]
 fn a_part_that_came_down_to_nothing_can_grow_again() {
     let flat = [0.020, 0.0, 5e-7];
     let mut lane = Lane::step(STEP);
@@ -246,6 +267,60 @@ fn a_part_that_came_down_to_nothing_can_grow_again() {
     assert!(lane.slope() < 0.02, "{}", lane.slope());
     lane.steps(60, STEP, 8.0, 0.1);
     assert!(lane.step_error(STEP) < 0.05, "{}", lane.step_error(STEP));
+}
+
+#[test]
+fn a_prefill_is_told_apart_into_overhead_rate_and_attention() {
+    for truth in [[0.200, 0.001, 5e-8], [0.030, 0.001, 2e-7], [0.005, 0.003, 5e-8]] {
+        let mut lane = Lane::new(Law::prefill(&RateLimits::default()), PREFILL, 3);
+        lane.prefills(60, truth, 0.05);
+        assert!(lane.prefill_error(truth) < 0.03, "{truth:?}: {}", lane.prefill_error(truth));
+    }
+}
+
+#[test]
+fn prefills_follow_a_lasting_change_and_no_pause() {
+    let mut lane = Lane::new(Law::prefill(&RateLimits::default()), PREFILL, 5);
+    lane.prefills(60, PREFILL, 0.1);
+    lane.prefills(1, times(PREFILL, 50.0), 0.1);
+    assert!(lane.prefill_error(PREFILL) < 0.08, "{}", lane.prefill_error(PREFILL));
+    lane.prefills(20, times(PREFILL, 3.0), 0.1);
+    assert!(lane.prefill_error(times(PREFILL, 3.0)) < 0.08, "{}", lane.prefill_error(times(PREFILL, 3.0)));
+}
+
+#[test]
+fn prompts_that_are_nearly_all_overhead_leave_the_rate_in_doubt() {
+    let mut lane = Lane::new(Law::prefill(&RateLimits::default()), PREFILL, 1);
+    let features = prefill_features(2, 0);
+    (0..100).for_each(|_| lane.observe(features, dot(features, PREFILL)));
+    assert!(lane.fit.uncertainty(&lane.law) > 0.9, "{}", lane.fit.uncertainty(&lane.law));
+    lane.prefills(20, PREFILL, 0.1);
+    assert!(lane.fit.uncertainty(&lane.law) < 0.2, "{}", lane.fit.uncertainty(&lane.law));
+}
+
+#[test]
+fn after_a_lasting_change_everything_is_in_doubt_again() {
+    let mut lane = settled();
+    assert!(lane.fit.uncertainty(&lane.law) < 0.2);
+    lane.steps(3, times(STEP, 5.0), 8.0, 0.0);
+    assert!(lane.fit.uncertainty(&lane.law) > 0.99);
+}
+
+#[test]
+fn equal_histories_make_equal_fits() {
+    let taught = || {
+        let mut lane = settled();
+        lane.steps(50, times(STEP, 1.4), 8.0, 0.2);
+        lane.fit.parameters().map(f64::to_bits)
+    };
+    assert_eq!(taught(), taught());
+}
+
+#[test]
+fn what_is_predicted_to_take_no_time_teaches_nothing() {
+    let mut lane = Lane::step(STEP);
+    lane.observe([0.0; 3], 1.0);
+    assert_eq!((lane.fit.samples(), lane.fit.parameters()), (0, STEP));
 }
 
 #[test]
@@ -285,6 +360,24 @@ fn number() -> impl Strategy<Value = f64> {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Hours or milliseconds: what is learned does not depend on the unit.
+    #[test]
+    fn a_lane_so_many_times_slower_is_learned_so_many_times_slower(
+        samples in proptest::collection::vec((1.0_f64..8.0, 0.0_f64..30_000.0, 0.7_f64..1.5), 1..40), slower in 0.25_f64..4.0,
+    ) {
+        let learned = [1.0, slower].map(|slower| {
+            let mut lane = Lane::step(times(STEP, slower));
+            for (batch, kv_tokens, off) in &samples {
+                let features = step_features(*batch, *kv_tokens);
+                lane.observe(features, dot(features, STEP) * off * slower);
+            }
+            lane.fit.parameters()
+        });
+        for (found, expected) in learned[1].into_iter().zip(times(learned[0], slower)) {
+            prop_assert!((found - expected).abs() <= 1e-6 * expected.abs() + 1e-12, "{} {}", found, expected);
+        }
+    }
 
     #[test]
     fn whatever_comes_the_parameters_stay_finite_and_plausible(

@@ -7,14 +7,10 @@
 
 mod change;
 mod fit;
-#[cfg(test)]
-mod fit_tests;
 mod matrix;
 mod pair;
 mod seed;
 mod speed;
-#[cfg(test)]
-mod book_tests;
 
 use core::ops::RangeInclusive;
 
@@ -225,3 +221,8 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
     (count > 0.0).then(|| sum / count)
 }
+
+#[cfg(test)]
+mod book_tests;
+#[cfg(test)]
+mod fit_tests;

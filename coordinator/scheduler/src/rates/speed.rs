@@ -129,6 +129,14 @@ mod tests {
         assert_eq!(knee(Speed { sequence_s: 0.0, ..SPEED }, 1.0, 0, u32::MAX), 34);
     }
 
+    /// Slopes measured at 4 bit on 8B to 32B models: nodes beside are worth more than wider batches.
+    #[test]
+    fn published_slopes_have_their_knees_between_six_and_nine() {
+        let knees = [0.24, 0.3, 0.36, 0.43]
+            .map(|slope| knee(Speed { sequence_s: 0.02 * slope, ..SPEED }, 1.0, 0, 64));
+        assert_eq!(knees, [9, 8, 7, 6]);
+    }
+
     #[test]
     fn where_a_sequence_costs_a_whole_step_there_is_no_batch() {
         assert_eq!(knee(Speed { sequence_s: 0.02, ..SPEED }, 1.0, 0, 64), 1);

@@ -137,6 +137,7 @@ fn fewest(willing: impl Iterator<Item = (Lane, u64)>, short: u64) -> Option<Vec<
 mod tests {
     use super::*;
     use crate::ids::{ModelId, NodeId};
+    use crate::limits::ResidencyLimits;
     use crate::residency::ResidentState;
     use crate::residency::stage_tests::{Stage, lane, s};
     use crate::time::At;
@@ -159,6 +160,20 @@ mod tests {
         stage.minimum(2, 1);
         stage.pin(1, 3);
         assert_eq!(stage.plan(1_040), [""; 0]);
+    }
+
+    #[test]
+    fn rule_1_two_wants_of_one_plan_do_not_take_the_last_two_replicas() {
+        let mut stage = Stage::new(ResidencyLimits::default());
+        for node in [1, 2] {
+            stage.node(node, 10);
+            (3..=5).for_each(|model| stage.offer(node, model, 10, 2));
+            stage.ready(0, node, 3);
+        }
+        stage.minimum(3, 1);
+        stage.waits(4, 1, 1, 1_000);
+        stage.waits(5, 1, 1, 1_001);
+        assert_eq!(stage.plan(1_040), ["evict 3 from 1 for 4"]);
     }
 
     #[test]

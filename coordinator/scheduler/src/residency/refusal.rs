@@ -328,6 +328,14 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_does_not_stand_in_its_own_way() {
+        let mut stage = Stage::full(0);
+        stage.offer(1, 4, 25, 2);
+        stage.pin(1, 4);
+        assert_eq!(refusal(&stage, 4), None);
+    }
+
+    #[test]
     fn a_pin_is_refused_with_what_the_others_leave() {
         let mut stage = Stage::full(0);
         stage.pin(1, 1);

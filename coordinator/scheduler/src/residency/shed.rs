@@ -262,6 +262,21 @@ mod tests {
     }
 
     #[test]
+    fn rule_3_replicas_that_cannot_serve_are_neither_counted_nor_sent_away() {
+        let mut stage = Stage::full(0);
+        for node in 2..=3 {
+            stage.node(node, 10);
+            stage.offer(node, 3, 10, 2);
+            stage.ready(0, node, 3);
+        }
+        stage.unusable(1, 30);
+        stage.policy(3, ModelPolicy { replicas_max: 2, ..ModelPolicy::default() });
+        assert_eq!(stage.plan(1), NOTHING);
+        stage.policy(3, ModelPolicy { replicas_max: 1, ..ModelPolicy::default() });
+        assert_eq!(stage.plan(2), ["evict 3 from 2: TooMany"]);
+    }
+
+    #[test]
     fn rule_4_an_idle_replica_goes_down_to_none_if_its_policy_says_so() {
         let mut stage = Stage::full(0);
         stage.policy(2, idle_unload(0));

@@ -250,6 +250,18 @@ mod tests {
     }
 
     #[test]
+    fn a_load_on_a_node_that_is_not_usable_was_never_counted() {
+        let mut stage = Stage::full(100);
+        stage.reports(100, 1, 4, ResidentState::Loading { ready_at: s(110) });
+        stage.unusable(1, 30);
+        let view = PlanView { waiting: BTreeMap::new(), lanes: BTreeMap::new(), speed: &|_, _| 1.0 };
+        let mut survey = stage.planner.survey(s(100), &view);
+        assert_eq!(survey.loads_left, 2);
+        survey.gone(lane(1, 4));
+        assert_eq!(survey.loads_left, 2);
+    }
+
+    #[test]
     fn what_is_placed_counts_from_then_on() {
         with(|survey| {
             survey.placed(lane(1, 5), 10 * GIB);
