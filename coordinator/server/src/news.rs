@@ -78,6 +78,8 @@ fn state(status: &ModelStatus) -> ModelState {
         WireState::Waiting | WireState::Starting | WireState::Loading => ModelState::Loading { left: None },
         WireState::Ready => ModelState::Ready,
         WireState::Stopping => ModelState::Unloading,
+        // Its process is on the way out. It is started again, unless it has failed for good once that is gone.
+        WireState::Failed if status.incarnation > 0 => ModelState::Loading { left: None },
         WireState::Failed => ModelState::Failed,
     }
 }
@@ -117,11 +119,18 @@ mod tests {
         let waiting = |footprint_bytes| state(&ModelStatus { footprint_bytes, ..status(WireState::Waiting) });
         assert_eq!(waiting(0), ModelState::Offered);
         assert_eq!(waiting(9), ModelState::Loading { left: None });
-        let rest = [WireState::Ready, WireState::Stopping, WireState::Failed, WireState::Offered];
+        let rest = [WireState::Ready, WireState::Stopping, WireState::Offered];
         assert_eq!(
             rest.map(|wire| state(&status(wire))),
-            [ModelState::Ready, ModelState::Unloading, ModelState::Failed, ModelState::Offered]
+            [ModelState::Ready, ModelState::Unloading, ModelState::Offered]
         );
+    }
+
+    #[test]
+    fn a_model_has_failed_once_no_process_of_it_is_left() {
+        let failed = |incarnation| state(&ModelStatus { incarnation, ..status(WireState::Failed) });
+        assert_eq!(failed(4), ModelState::Loading { left: None });
+        assert_eq!(failed(0), ModelState::Failed);
     }
 
     #[test]
