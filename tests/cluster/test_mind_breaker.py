@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -31,27 +32,31 @@ def gauge(room: Room, node: str) -> float:
 
 def test_a_failing_runtime_gets_no_more_work_until_a_canary_has_passed(room: Room) -> None:
     room.coordinator()
-    room.agent("one", "demo", fake=f"fail_token={FAULT},t1_s=0.01")
-    room.agent("two", "demo", fake="t1_s=0.01")
+    # Two slots each, so that a burst needs both.
+    room.agent("one", "demo", fake=f"fail_token={FAULT},t1_s=0.01", more=["--slots", "2"])
+    room.agent("two", "demo", fake="t1_s=0.01", more=["--slots", "2"])
     room.ready(nodes=2)
     numbers = {node["name"]: str(node["node"]) for node in room.status()["nodes"]}
 
-    # Each is answered: what fails on one is tried on two.
-    for attempt in range(40):
-        answer = complete(room, [5, FAULT, 7 + attempt])
-        assert answer.status_code == 200 and answer.headers["x-mlx-node"] == numbers["two"], answer.text
-        if gauge(room, "one") == 4.0:
-            break
+    def burst(prompt: list[int]) -> set[str]:
+        """More than one node takes alone; all are answered. Returns the nodes that did."""
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda number: complete(room, [*prompt, number]), range(10, 26)))
+        assert [answer.status_code for answer in answers] == [200] * 16
+        return {answer.headers["x-mlx-node"] for answer in answers}
+
+    # What fails on one is tried on two.
+    until("the breaker of node one opens", lambda: burst([5, FAULT]) == {numbers["two"]} and gauge(room, "one") == 4.0)
     words = explained(room, "one")
     assert "breaker open" in words and "streams were reset" in words, words
-    served = [complete(room, [5, 6, 7 + number]) for number in range(6)]
-    assert {answer.headers["x-mlx-node"] for answer in served} == {numbers["two"]}
+    ordinary = burst([5, 6])
+    # On a slow machine its time may be over by now.
+    assert ordinary == {numbers["two"]} or gauge(room, "one") != 4.0
 
     def trusted() -> bool:
-        assert complete(room, [5, 6, 8]).status_code == 200
+        burst([5, 6])
         return gauge(room, "one") == 0.0
 
     until("node one has proved itself", trusted, 60)
     assert "breaker" not in explained(room, "one")
-    nodes = {complete(room, [9, 6, number]).headers["x-mlx-node"] for number in range(40)}
-    assert numbers["one"] in nodes, "nothing is sent to a node that is trusted"
+    assert burst([5, 6]) == set(numbers.values()), "nothing is sent to a node that is trusted"

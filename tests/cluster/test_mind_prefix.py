@@ -44,6 +44,12 @@ def ask(room: Room, prompt: list[int], token: str) -> Seen:
     return Seen(node, affinity, details.get("cached_tokens", 0), seconds)
 
 
+def decisions(room: Room, affinity: str) -> float:
+    lines = httpx.get(f"{room.url}/metrics").text.splitlines()
+    label = f'mlx_route_decisions_total{{affinity="{affinity}"}} '
+    return sum(float(line.removeprefix(label)) for line in lines if line.startswith(label))
+
+
 def test_a_prefix_is_computed_once_and_for_its_tenant_only(room: Room, figure: Callable[[str], None]) -> None:
     room.coordinator()
     for name in ("one", "two"):
@@ -60,6 +66,7 @@ def test_a_prefix_is_computed_once_and_for_its_tenant_only(room: Room, figure: C
     assert all(seen.cached_tokens >= 3 * BLOCK for seen in warm), warm
     assert {seen.affinity for seen in warm} == {"prefix"}
 
+    assert decisions(room, "prefix") == PREFIXES
     other = [ask(room, long_prompt(number, 1), "bob") for number in range(PREFIXES)]
     assert {seen.cached_tokens for seen in other} == {0}, "another tenant learned from a cache"
     assert "prefix" not in {seen.affinity for seen in other}

@@ -179,3 +179,6 @@ impl Leader {
         let _ = self.inbox.send(message).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
