@@ -52,9 +52,8 @@ def test_three_models_take_turns_in_memory_for_two(room: Room) -> None:
 
     def watch() -> None:
         while not stop.is_set():
-            for node in room.status()["nodes"]:
-                if node["reserved_bytes"] > node["gpu_budget_bytes"]:
-                    over.append(node)
+            nodes = room.status()["nodes"]
+            over.extend(node for node in nodes if node["reserved_bytes"] > node["gpu_budget_bytes"])
 
     watcher = threading.Thread(target=watch)
     watcher.start()

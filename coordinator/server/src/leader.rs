@@ -7,6 +7,7 @@
 mod canary;
 mod facts;
 mod gauges;
+mod grace;
 mod mind;
 mod names;
 mod orders;

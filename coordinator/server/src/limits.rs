@@ -79,3 +79,7 @@ pub(crate) const REMINDED: usize = 1_000;
 
 /// Requests on the page of the queue: more is read by nobody, and the page is made for each reader.
 pub(crate) const WAITING_SHOWN: usize = 1_000;
+
+/// How long a report that a runtime is gone waits for the ends of its attempts. They were sent at the same moment, so a busy
+/// machine's worth of delay is plenty; what is sent there meanwhile is turned away and runs elsewhere.
+pub(crate) const ATTEMPTS_FIRST: scheduler::Span = scheduler::Span::from_ms(500);

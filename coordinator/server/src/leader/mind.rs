@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{self, Scribe};
+use super::grace::Grace;
 use super::names::{self, Names};
 use super::orders::{Lines, Order};
 use super::proposals::{Answer, Proposal};
@@ -30,6 +31,7 @@ pub(super) struct Mind {
     names: Names,
     lines: Lines,
     scribe: Scribe,
+    grace: Grace,
     told: Told,
     registry: Arc<Registry>,
     /// Nodes whose reservations the scheduler knows.
@@ -56,6 +58,7 @@ impl Mind {
             names: Names::default(),
             lines: Lines::default(),
             scribe,
+            grace: Grace::default(),
             told: Told::default(),
             registry: Arc::clone(registry),
             homes_told: BTreeSet::new(),
@@ -212,7 +215,7 @@ impl Mind {
     fn reported(&mut self, node: NodeId, news: NodeNews) {
         let NodeNews { name, budget_bytes, models, preload } = news;
         self.names.node_is(node, &name);
-        let models = models.into_iter().map(|model| self.model_report(model)).collect();
+        let models = models.into_iter().map(|model| self.model_report(node, model)).collect();
         self.apply(Command::NodeReported { node, report: NodeReport { budget_bytes, models } });
         if budget_bytes > 0 && self.homes_told.insert(node) {
             for home in facts::homes(&self.registry, node, &mut self.names) {
@@ -226,9 +229,10 @@ impl Mind {
         }
     }
 
-    fn model_report(&mut self, news: ModelNews) -> ModelReport {
+    fn model_report(&mut self, node: NodeId, news: ModelNews) -> ModelReport {
         let ModelNews { model, state, slots, kv_tokens, prefix_tokens, bytes, rates, measured } = news;
         let model = self.names.number(&model);
+        let state = self.grace.state(self.clock.now(), (node, model), state, || self.lines.reach(node));
         ModelReport { model, state, slots, kv_tokens, prefix_tokens, bytes, rates, measured }
     }
 

@@ -47,6 +47,11 @@ impl Lines {
         self.lines.get(&request).and_then(|line| line.node)
     }
 
+    /// Whether any request that lives was sent there last.
+    pub(super) fn reach(&self, node: NodeId) -> bool {
+        self.lines.values().any(|line| line.node == Some(node))
+    }
+
     pub(super) fn wait(&mut self, request: RequestId, position: Position) {
         if let Some(line) = self.lines.get_mut(&request) {
             line.told = Some(coarse(position));
@@ -155,7 +160,8 @@ mod tests {
         lines.run(ONE, Attempt(1), NodeId(4), Affinity::Resident, 0);
         lines.run(ONE, Attempt(2), NodeId(5), Affinity::Resident, 0);
         assert_eq!(lines.node(ONE), Some(NodeId(5)));
+        assert_eq!([4, 5].map(|node| lines.reach(NodeId(node))), [false, true]);
         lines.close(ONE);
-        assert_eq!(lines.node(ONE), None);
+        assert_eq!((lines.node(ONE), lines.reach(NodeId(5))), (None, false));
     }
 }

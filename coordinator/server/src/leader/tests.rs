@@ -121,6 +121,19 @@ async fn a_death_is_written_down_with_the_place_where_it_happened() {
 }
 
 #[tokio::test]
+async fn a_report_that_overtakes_the_end_of_an_attempt_saves_nobody_from_the_charge() {
+    let mut room = Room::with(Registry::default());
+    room.reports(5, ModelState::Ready).await;
+    let (request, mut orders) = room.asks(0xbad).await;
+    assert!(matches!(orders.recv().await, Some(Order::Run { node: 5, .. })));
+    room.reports(5, ModelState::Loading { left: None }).await;
+    let died = Outcome::Failed(scheduler::Failure::RuntimeExit);
+    room.leader.finished(request, 1, died, Usage::default()).await;
+    let charge = room.proposal().await.command;
+    assert!(matches!(charge, Command::ChargeDeath { .. }), "{charge:?}");
+}
+
+#[tokio::test]
 async fn a_quarantine_of_an_earlier_leader_holds() {
     let (mut registry, node) = founded();
     let (fingerprint, now) = (registry::Fingerprint(0xbad), crate::clock::unix_ms());
