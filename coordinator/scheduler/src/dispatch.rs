@@ -31,6 +31,15 @@ use crate::verdict::Standing;
 impl Scheduler {
     /// Starts what can start; then tells those who entered the queue and still wait.
     pub(crate) fn settle(&mut self, turn: &mut Turn<'_>) {
+        self.start_and_measure(turn);
+        for request in core::mem::take(&mut turn.entered) {
+            self.tell_waiting(request, turn);
+        }
+        // Who was refused at the door leaves the line shorter, and may have been whom batch work waited for.
+        self.start_and_measure(turn);
+    }
+
+    fn start_and_measure(&mut self, turn: &mut Turn<'_>) {
         loop {
             turn.changed.extend(turn.due.iter().copied());
             self.start_all(turn);
@@ -39,17 +48,9 @@ impl Scheduler {
             }
             // A rung that was left may let batch work start.
             if turn.due.is_empty() {
-                break;
+                return;
             }
         }
-        for request in core::mem::take(&mut turn.entered) {
-            self.tell_waiting(request, turn);
-        }
-        // Who was refused at the door leaves the line shorter; nobody can start by that.
-        while let Some(model) = turn.changed.pop_first() {
-            self.measure_line(model, turn);
-        }
-        turn.due.clear();
     }
 
     fn start_all(&mut self, turn: &mut Turn<'_>) {

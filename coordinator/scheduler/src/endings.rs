@@ -14,7 +14,7 @@
 //!
 //! After the first token nothing is retried here: the client has tokens that another node would repeat.
 
-use crate::command::{Outcome, Usage};
+use crate::command::{Class, Outcome, Usage};
 use crate::effect::{AbortReason, Effect, Refusal};
 use crate::ids::{Attempt, Lane, RequestId};
 use crate::machine::Scheduler;
@@ -141,6 +141,10 @@ impl Scheduler {
         self.unqueue(request);
         let record = self.requests.forget(request)?;
         turn.changed.insert(record.submission.model);
+        if run.is_none() && record.class == Class::Interactive {
+            // Batch work may have waited for it.
+            turn.due.insert(record.submission.model);
+        }
         self.fairness.left(record.submission.tenant);
         Some(Record { run, ..record })
     }

@@ -102,11 +102,6 @@ impl Fairness {
         Turns(counter.checked_div(self.quantum_us).unwrap_or(counter))
     }
 
-    /// Tenants with a live request.
-    pub(crate) fn active(&self) -> usize {
-        self.active.len()
-    }
-
     fn change(&mut self, tenant: TenantId, change: impl FnOnce(&mut Account, u64)) {
         let floor = self.floor;
         let weight = self.weights.get(&tenant).copied().unwrap_or(WEIGHT_ONE);
@@ -228,7 +223,7 @@ mod tests {
             fairness.left(TenantId(tenant));
         }
         assert_eq!(fairness.tenants.len(), 2);
-        assert_eq!(fairness.active(), 0);
+        assert_eq!(fairness.active.len(), 0);
     }
 
     proptest! {
@@ -272,7 +267,7 @@ mod tests {
                     2 => fairness.charge(TenantId(tenant), s(work)),
                     _ => fairness.refund(TenantId(tenant), s(work)),
                 }
-                prop_assert_eq!(fairness.active(), live.values().filter(|count| **count > 0).count());
+                prop_assert_eq!(fairness.active.len(), live.values().filter(|count| **count > 0).count());
                 prop_assert_eq!(fairness.active.len() + fairness.idle.len(), fairness.tenants.len());
             }
         }

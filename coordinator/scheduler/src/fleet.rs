@@ -48,7 +48,7 @@ impl Fleet {
         let before = core::mem::replace(&mut node.models, listed);
         let gone: Vec<ModelId> =
             before.into_keys().filter(|model| !node.models.contains_key(model)).collect();
-        gone.iter().for_each(|model| drop(node.used.remove(model)));
+        node.used.retain(|model, _| node.models.contains_key(model));
         for model in models {
             self.holders.entry(model.model).or_default().insert(id);
         }
@@ -111,10 +111,6 @@ impl Fleet {
     /// What the KV cache of a runtime may hold; zero where nobody knows.
     pub(crate) fn kv_tokens(&self, lane: Lane) -> u32 {
         self.nodes.get(&lane.0).and_then(|node| node.models.get(&lane.1)).copied().unwrap_or(0)
-    }
-
-    pub(crate) fn is_known(&self, id: NodeId) -> bool {
-        self.nodes.contains_key(&id)
     }
 
     /// The number of the latest report of any node.

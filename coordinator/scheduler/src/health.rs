@@ -173,6 +173,13 @@ impl Scheduler {
         }
     }
 
+    /// The canary that nobody has answered yet.
+    pub(crate) fn canary_outstanding(&self) -> Option<Effect> {
+        let order = self.breakers.ordered()?;
+        let (node, model) = order.lane;
+        Some(Effect::Probe { probe: order.number, node, model })
+    }
+
     fn observe(&mut self, lane: Lane, request: RequestId, run: &Run, health: Health, turn: &mut Turn<'_>) {
         let usable = self.fleet.holders(lane.1).filter(|node| !self.fleet.is_draining(*node));
         let ending = Ending {

@@ -114,15 +114,15 @@ impl Scheduler {
         };
         let view = PlanView { waiting: self.waiting_work(), lanes: self.uses(), speed: &speed };
         self.residency.plan(turn.at, &view, &mut actions);
-        for action in actions {
-            match action {
-                Action::Reserve { node, model, bytes, number, .. } => {
-                    turn.effects.push(Effect::Reserve { reservation: number, node, model, bytes });
-                }
-                Action::Evict { node, model, .. } => turn.effects.push(Effect::Evict { node, model }),
-            }
-        }
+        turn.effects.extend(actions.into_iter().map(order));
         self.refuse_the_homeless(turn);
+    }
+
+    /// The reservations and evictions that no fact has answered yet.
+    pub(crate) fn homes_outstanding(&self) -> impl Iterator<Item = Effect> {
+        let mut actions = Vec::new();
+        self.residency.resume(&mut actions);
+        actions.into_iter().map(order)
     }
 
     /// Who waits for a model that no node can come to hold is told so, instead of waiting for its deadline.
@@ -164,5 +164,14 @@ impl Scheduler {
             (lane, usage)
         });
         lanes.collect()
+    }
+}
+
+fn order(action: Action) -> Effect {
+    match action {
+        Action::Reserve { node, model, bytes, number, .. } => {
+            Effect::Reserve { reservation: number, node, model, bytes }
+        }
+        Action::Evict { node, model, .. } => Effect::Evict { node, model },
     }
 }

@@ -4,10 +4,21 @@
 //! threads and panics: time and every fact come in as arguments, every wish goes out as an [`Effect`], so the same machine
 //! runs under the coordinator, under a simulator and behind a what-if question, and answers the same to the same commands.
 //!
-//! The rooms, in the order in which a request meets them; none calls another, only `machine` and `dispatch` route between
-//! them: `requests` (the life of each), `queue` (lines), `fleet` (nodes and what they hold), `batcher` (how wide each
-//! runtime may run), `ledger` (what is in flight), `predictor` (how long answers get), `placement` (the score), `drain`
-//! (how fast the queue moves), `decisions` (why it came so).
+//! The parts of `machine`, one for each kind of fact, in the order in which a request meets them: `intake` (the door), `dispatch`
+//! (from the line to a node) over `candidates` (how each node looks to it), `endings` (what becomes of an attempt), `health` (what
+//! that says of the node and of the request), `nodes` (reports and losses), `homes` (which model is where). They route between the
+//! rooms, none of which calls another:
+//!
+//! 1. At the door: `blame` (has it killed), `prefix` (what is cached where), `answers` (how long they get), `reference` (how
+//!    large it is), `requests` (the life of each).
+//! 2. In line: `fairness` (whose turn), `queue` over `ranked` (the order), `wishes` (who wants which cache), `overload` (how far
+//!    service is taken back), `drain` (how fast the line moves).
+//! 3. To a node: `fleet` (who holds what), `breaker` (who is trusted), `batcher` (how wide each runtime may run), `rates` (how fast
+//!    each is), `placement` (the score), `ledger` (what is in flight), `retry_budget` (how many may be retries).
+//! 4. Beside: `residency` (which model should be where), `decisions` (why it came so).
+//!
+//! What is told: `views` (figures), `verdict` and `tellings` (words), `fact` (what outlives a leader). What must be true: `invariants`
+//! of each state, `witness` of the history.
 
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
@@ -75,6 +86,7 @@ pub use limits::{
 pub use machine::Scheduler;
 pub use overload::Rung;
 pub use placement::{Candidate, Gate, Terms};
+pub use prefix::PrefixTotals;
 pub use report::{Measured, ModelReport, ModelState, NodeReport, Rates, StepSample};
 pub use residency::{ModelPolicy, ReservationId, WhyNot};
 pub use time::{At, Span};

@@ -198,6 +198,11 @@ impl Queue {
         self.lines.get(&model).map_or(0, Line::len)
     }
 
+    /// Whether interactive work waits fresh for `model`.
+    pub(crate) fn has_interactive(&self, model: ModelId) -> bool {
+        self.lines.get(&model).is_some_and(|line| line.interactive > 0)
+    }
+
     /// Each model somebody waits for, with the number waiting.
     pub(crate) fn lengths(&self) -> impl Iterator<Item = (ModelId, usize)> + '_ {
         self.lines.iter().map(|(model, line)| (*model, line.len()))

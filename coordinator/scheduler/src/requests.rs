@@ -127,10 +127,6 @@ impl Requests {
         self.deadlines.first().copied()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.records.len()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
     }

@@ -35,6 +35,7 @@ mod eta;
 mod refusal;
 pub(crate) mod laws;
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use action::ReservationId;
@@ -49,6 +50,7 @@ pub(crate) use view::{PlanView, Use, Waiting};
 use crate::ids::{Lane, ModelId, NodeId};
 use crate::limits::{Limits, ResidencyLimits};
 use crate::time::At;
+use crate::verdict::Names;
 use demand::Demand;
 use memory::Memory;
 use offers::Offers;
@@ -92,6 +94,7 @@ impl Residency {
     }
 
     /// Whether requests may be sent there: ready, and not on its way out.
+    #[cfg(test)]
     pub(crate) fn is_open(&self, node: NodeId, model: ModelId) -> bool {
         self.memory.get((node, model)).is_some_and(Replica::is_ready)
     }
@@ -107,9 +110,9 @@ impl Residency {
     }
 
     /// Where the model is on its way, with how far it has come, in words.
-    pub(crate) fn phases(&self, model: ModelId) -> impl Iterator<Item = (NodeId, &'static str)> {
+    pub(crate) fn phases(&self, model: ModelId, names: &dyn Names) -> impl Iterator<Item = (NodeId, String)> {
         let replicas = self.memory.iter().filter(move |((_, other), _)| *other == model);
-        replicas.filter_map(|((node, _), replica)| Some((node, replica.phase_words()?)))
+        replicas.filter_map(|((node, _), replica)| Some((node, replica.phase_words(names)?)))
     }
 
     /// Whether no node has promised more memory than it has.

@@ -46,7 +46,7 @@ impl RetryBudget {
         }
     }
 
-    /// Retries left as of the latest call, for metrics.
+    /// Retries left as of the latest call.
     pub(crate) fn left(&self) -> u32 {
         self.tenths / RETRY
     }

@@ -31,8 +31,11 @@ impl Scheduler {
         if self.fleet.holders(model).next().is_none() {
             words.push_str("\n  no node holds it");
         }
-        for (node, phase) in self.residency.phases(model) {
+        for (node, phase) in self.residency.phases(model, names) {
             words.push_str(&format!("\n  {}: {phase}", names.node(node)));
+        }
+        for (node, why) in self.residency.pin_refusals(model) {
+            words.push_str(&format!("\n  not pinned to {}: {}", names.node(node), why.words(names)));
         }
         if let Some(why) = self.residency.refusal(self.now, model) {
             words.push_str(&format!("\n  no further replica: {}", why.words(names)));

@@ -12,6 +12,7 @@ use crate::ids::{ModelId, NodeId, RequestId, TenantId};
 use crate::machine::Scheduler;
 use crate::overload::Rung;
 use crate::placement::{self, Candidate};
+use crate::prefix::PrefixTotals;
 use crate::requests::{NodeFailure, Record};
 use crate::time::{At, Span};
 use crate::verdict::{Standing, Verdict};
@@ -51,6 +52,8 @@ pub struct Load {
     pub models: BTreeMap<ModelId, ModelLoad>,
     /// Attempts in flight on each known node, idle ones too.
     pub nodes: BTreeMap<NodeId, usize>,
+    /// Retries that may be made at once, as of the latest dispatch.
+    pub retries: u32,
 }
 
 /// How much there is to do for one model.
@@ -84,8 +87,9 @@ impl Scheduler {
         [deadline, pause, aged, hold, prompts, breaker, plan].into_iter().flatten().min()
     }
 
-    /// Repeats what is outstanding for a shell that lost its side: each running attempt, then each waiting request in its
-    /// order. Nothing changes; whoever has it already may ignore it by its attempt number.
+    /// Repeats what is outstanding for a shell that lost its side: each running attempt, each waiting request in its order, then
+    /// reservations, evictions and the canary that nobody has answered. Nothing changes; whoever has it already may ignore it
+    /// by its number.
     pub fn resume(&self, effects: &mut Vec<Effect>) {
         for record in self.requests.iter() {
             if let Some(run) = record.run {
@@ -101,6 +105,8 @@ impl Scheduler {
         for (model, _) in self.queue.lengths() {
             effects.extend(self.queue.line(model).filter_map(|request| self.queued(request)));
         }
+        effects.extend(self.homes_outstanding());
+        effects.extend(self.canary_outstanding());
     }
 
     /// Why the request is where it is. For a waiting request the nodes as the latest command left them, else as they were
@@ -145,7 +151,7 @@ impl Scheduler {
     /// Counts for metrics.
     #[must_use]
     pub fn load(&self) -> Load {
-        let mut load = Load::default();
+        let mut load = Load { retries: self.retries.left(), ..Load::default() };
         load.nodes.extend(self.fleet.nodes().map(|node| (node, 0)));
         for (model, waiting) in self.queue.lengths() {
             let delay = self.reference.shared(model, self.queue.work_for(model));
@@ -159,6 +165,12 @@ impl Scheduler {
             *nodes = nodes.saturating_add(running);
         }
         load
+    }
+
+    /// How well the caches of prefixes are foreseen and used, since the start.
+    #[must_use]
+    pub fn prefix_totals(&self) -> PrefixTotals {
+        self.prefixes.totals()
     }
 
     pub(crate) fn position_of(&self, record: &Record) -> Position {

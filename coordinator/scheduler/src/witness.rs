@@ -245,7 +245,7 @@ mod tests {
     fn a_refused_duplicate_ends_nothing_and_a_refusal_out_of_the_blue_is_noticed() {
         let duplicate = Effect::Refuse { request: ONE, refusal: Refusal::Duplicate };
         let mut witness = running();
-        assert_eq!(witness.observe(&submit(), &[duplicate.clone()], &load(0, 1)), Ok(()));
+        assert_eq!(witness.observe(&submit(), core::slice::from_ref(&duplicate), &load(0, 1)), Ok(()));
         assert_eq!(witness.submitted_and_ended(), (1, 0));
         let mut witness = Witness::default();
         assert_eq!(witness.observe(&Command::Wake, &[duplicate], &load(0, 0)), UNACCOUNTED);

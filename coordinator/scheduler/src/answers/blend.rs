@@ -58,12 +58,6 @@ impl Blend {
         self.lengths(max_tokens).find(reached).map(|(_, tokens)| narrowed(tokens))
     }
 
-    /// The mean of what answers longer than `generated` have beyond it; `None` when no answer is longer.
-    pub(super) fn remaining(&self, max_tokens: u32, generated: u32) -> Option<u32> {
-        let beyond = |tokens: u64| tokens.checked_sub(u64::from(generated)).filter(|beyond| *beyond > 0);
-        mean(self.lengths(max_tokens).filter_map(|(weight, tokens)| Some((weight, beyond(tokens)?))))
-    }
-
     /// The filled buckets, shortest first, with the mean length in each. A longer answer than allowed would be cut.
     fn lengths(&self, max_tokens: u32) -> impl Iterator<Item = (u64, u64)> {
         let filled = self.buckets.iter().filter(|bucket| bucket.weight > 0);
@@ -123,21 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn what_remains_is_the_mean_of_the_longer_ones() {
-        let blend = alone(&[(100, 50), (400, 30), (1_000, 20)]);
-        assert_eq!(blend.remaining(4_096, 0), Some(50 + 120 + 200));
-        assert_eq!(blend.remaining(4_096, 100), Some((30 * 300 + 20 * 900) / 50));
-        assert_eq!(blend.remaining(4_096, 400), Some(600));
-        assert_eq!(blend.remaining(4_096, 1_000), None);
-    }
-
-    #[test]
     fn no_length_is_beyond_what_the_request_allows() {
         let blend = alone(&[(100, 50), (1_000, 50)]);
         assert_eq!(blend.mean(300), Some(200));
         assert_eq!(blend.quantile(300, 900), Some(300));
-        assert_eq!(blend.remaining(300, 200), Some(100));
-        assert_eq!(blend.remaining(300, 300), None);
     }
 
     #[test]
@@ -149,7 +132,6 @@ mod tests {
     #[test]
     fn nothing_has_no_mean() {
         let blend = Blend::new();
-        let answers = [blend.mean(9), blend.quantile(9, 500), blend.remaining(9, 1)];
-        assert_eq!(answers, [None; 3]);
+        assert_eq!([blend.mean(9), blend.quantile(9, 500)], [None; 2]);
     }
 }

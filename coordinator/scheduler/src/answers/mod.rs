@@ -58,14 +58,6 @@ impl AnswerBook {
         quantile.unwrap_or(self.assumed).min(max_tokens).max(1)
     }
 
-    /// Tokens still to expect of an answer that has come to `generated`. At least 1: it takes one to see that it was the last.
-    pub(crate) fn remaining(&self, tenant: TenantId, model: ModelId, max_tokens: u32, generated: u32) -> u32 {
-        let remaining = self.blend(tenant, model, max_tokens).remaining(max_tokens, generated);
-        // An answer that has outlived all known ones is put into the middle of its bucket.
-        let outlived = generated / 4;
-        remaining.unwrap_or(outlived).min(max_tokens.saturating_sub(generated)).max(1)
-    }
-
     fn blend(&self, tenant: TenantId, model: ModelId, max_tokens: u32) -> Blend {
         let add = |blend: Blend, scope| blend.and(self.lengths.get(&scope), self.limits.prior);
         scopes(tenant, model, max_tokens).into_iter().fold(Blend::new(), add).or(self.assumed)
@@ -102,7 +94,6 @@ mod tests {
         let book = taught(&[]);
         assert_eq!(book.mean(ANN, QWEN, 4_096), 256);
         assert_eq!(book.quantile(ANN, QWEN, 4_096, 900), 256);
-        assert_eq!(book.remaining(ANN, QWEN, 4_096, 56), 200);
     }
 
     #[test]
@@ -135,38 +126,14 @@ mod tests {
         assert_eq!(book.quantile(ANN, QWEN, 4_096, 990), 2_000);
     }
 
-    #[test]
-    fn an_answer_that_goes_on_is_one_of_the_long_ones() {
-        let book = taught(&[(ANN, 4_096, 100, 300), (ANN, 4_096, 2_000, 100)]);
-        assert!(book.remaining(ANN, QWEN, 4_096, 0) < 700);
-        assert!(book.remaining(ANN, QWEN, 4_096, 300) > 1_500);
-    }
-
-    #[test]
-    fn an_answer_that_has_outlived_all_known_ones_is_given_a_quarter_of_its_age() {
-        let book = taught(&[(ANN, 4_096, 100, 300)]);
-        assert_eq!(book.remaining(ANN, QWEN, 4_096, 400), 100);
-        assert_eq!(book.remaining(ANN, QWEN, 410, 400), 10);
-        assert_eq!(book.remaining(ANN, QWEN, 400, 400), 1);
-        assert_eq!(book.remaining(ANN, QWEN, 400, 4_000), 1);
-    }
-
     /// The bimodal lengths of a public chat trace: half about 100 tokens, half about 400.
     #[test]
-    fn how_long_an_answer_has_run_says_more_of_the_rest_than_the_mean() {
+    fn two_habits_are_told_apart_by_their_quantiles() {
         let mut book = taught(&[]);
-        let lengths: Vec<u32> = (0..400)
-            .map(|number| if number % 2 == 0 { 80 + number / 10 } else { 360 + number / 5 })
-            .collect();
-        lengths.iter().for_each(|generated| book.completed(ANN, QWEN, 4_096, *generated));
-        let after = 150;
-        let (mut by_age, mut by_mean) = (0, 0);
-        for length in lengths.iter().filter(|length| **length > after) {
-            let rest = length - after;
-            by_age += book.remaining(ANN, QWEN, 4_096, after).abs_diff(rest);
-            by_mean += book.mean(ANN, QWEN, 4_096).saturating_sub(after).abs_diff(rest);
+        for number in 0..400 {
+            let generated = if number % 2 == 0 { 80 + number / 10 } else { 360 + number / 5 };
+            book.completed(ANN, QWEN, 4_096, generated);
         }
-        assert!(by_age * 4 < by_mean, "{by_age} {by_mean}");
         let quantiles = [250, 750].map(|permille| book.quantile(ANN, QWEN, 4_096, permille));
         assert!(quantiles[0].abs_diff(100) < 20 && quantiles[1].abs_diff(400) < 60, "{quantiles:?}");
     }
@@ -215,7 +182,7 @@ mod tests {
         #[test]
         fn every_answer_keeps_within_what_is_allowed_and_quantiles_rise(
             answers in proptest::collection::vec((0_u32..3, 0_u32..2, any::<u32>(), any::<u32>(), 0_u32..33), 0..200),
-            max_tokens in any::<u32>(), (low, high) in (0_u32..1_100, 0_u32..1_100), generated in any::<u32>(),
+            max_tokens in any::<u32>(), (low, high) in (0_u32..1_100, 0_u32..1_100),
         ) {
             let mut book = AnswerBook::new(&Limits::default());
             for (tenant, model, bound, generated, shift) in answers {
@@ -226,7 +193,6 @@ mod tests {
             for tenant in (0..4).map(TenantId) {
                 let allowed = 1..=max_tokens.max(1);
                 prop_assert!(allowed.contains(&book.mean(tenant, QWEN, max_tokens)));
-                prop_assert!(allowed.contains(&book.remaining(tenant, QWEN, max_tokens, generated)));
                 let quantiles = [low, high].map(|permille| book.quantile(tenant, QWEN, max_tokens, permille));
                 prop_assert!(quantiles.iter().all(|tokens| allowed.contains(tokens)));
                 prop_assert!(quantiles[0] <= quantiles[1]);

@@ -102,6 +102,12 @@ impl Breakers {
         Some(ProbeOrder { lane, generation: self.generation(lane), number })
     }
 
+    /// The canary that is under way, to be ordered again from a shell that lost it.
+    pub(crate) fn ordered(&self) -> Option<ProbeOrder> {
+        let probe = self.probe.filter(|probe| probe.step == Step::Canary)?;
+        Some(ProbeOrder { lane: probe.lane, generation: self.generation(probe.lane), number: probe.number })
+    }
+
     /// What became of the canary of a probe. An answer to another one is late, and ignored.
     pub(crate) fn probed(
         &mut self,

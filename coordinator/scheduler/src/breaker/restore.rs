@@ -3,7 +3,7 @@
 //! Owns the reading of them. Refuses to take over a probe or a slow start, whose attempts it has not seen: such a lane is open
 //! and due at once, to be probed anew, in a new life, so that no end of the old leader's attempts is taken for the new probe's.
 
-use crate::ids::{Generation, Lane};
+use crate::ids::Generation;
 use crate::limits::BreakerLimits;
 use crate::time::At;
 
@@ -27,13 +27,6 @@ impl Breakers {
             let (Breaker::Lane((node, _)) | Breaker::Node(node)) = fact.breaker;
             self.reindex_with_lanes(Breaker::Node(node));
         }
-    }
-
-    /// The life to keep with an attempt that is found running on the lane and was dispatched by an earlier leader: the present
-    /// one, but on a lane that is shut or under probe one of before, so that it is not taken for the probe's request.
-    pub(crate) fn adopted(&self, lane: Lane, limits: &BreakerLimits) -> Generation {
-        let present = self.generation(lane);
-        if self.gate(lane, limits).is_shut() { Generation(present.0.saturating_sub(1)) } else { present }
     }
 }
 
@@ -61,6 +54,7 @@ mod tests {
     use super::*;
     use crate::breaker::rig_tests::*;
     use crate::breaker::{Admission, ProbeResult};
+    use crate::ids::Lane;
     use crate::time::Span;
 
     const LANE: Breaker = Breaker::Lane(A);
@@ -110,23 +104,6 @@ mod tests {
             rig.end(A, RESET);
             assert_eq!(rig.view(LANE).opens, 2);
         }
-    }
-
-    #[test]
-    fn what_is_found_running_counts_on_a_lane_that_is_trusted_and_nowhere_else() {
-        let mut rig = Rig::new();
-        rig.end(A, HANG);
-        rig.hand_over();
-        [A, B].into_iter().for_each(|lane| rig.report(lane));
-        let lives = [A, B].map(|lane| rig.breakers.adopted(lane, &rig.limits));
-        assert_eq!(lives, [Generation(0), Generation(0)]);
-        assert_eq!([A, B].map(|lane| rig.breakers.generation(lane)), [Generation(1), Generation(0)]);
-        rig.due_in(5).expect("its turn");
-        rig.probed(ProbeResult::Passed);
-        let probe = rig.breakers.dispatched(A);
-        assert_eq!(rig.breakers.adopted(A, &rig.limits), Generation(0));
-        rig.end_of(A, SUCCESS, probe);
-        assert_eq!(rig.breakers.adopted(A, &rig.limits), probe);
     }
 
     #[test]

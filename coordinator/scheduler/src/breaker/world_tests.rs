@@ -217,9 +217,8 @@ impl World {
         self.breakers.restore(self.at, &self.facts, &self.limits);
         self.canary = None;
         self.resident.clone().into_iter().for_each(|lane| self.report(lane));
-        for attempt in &mut self.running {
-            attempt.generation = self.breakers.adopted(attempt.lane, &self.limits);
-        }
+        // What the old leader had sent is not known to the new one; it sends each request anew.
+        self.running.clear();
         for told in self.told.values_mut() {
             if [BreakerState::Probing, BreakerState::SlowStart].contains(&told.state) {
                 told.state = BreakerState::Open;

@@ -36,13 +36,13 @@ pub(crate) struct Visit {
 
 /// Tokens in whole blocks, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PrefixTotals {
+pub struct PrefixTotals {
     /// Of all dispatched prompts.
-    pub(crate) asked_tokens: u64,
+    pub asked_tokens: u64,
     /// Of these, believed to be cached where they went.
-    pub(crate) believed_tokens: u64,
+    pub believed_tokens: u64,
     /// Of these, truly cached, as finished requests told.
-    pub(crate) cached_tokens: u64,
+    pub cached_tokens: u64,
 }
 
 impl PrefixIndex {
@@ -58,11 +58,6 @@ impl PrefixIndex {
     /// Tells `each` every node that holds the beginning of this chain, with how many of its blocks. Each once, in no order.
     pub(crate) fn matches(&self, model: ModelId, blocks: &[Block], each: impl FnMut(NodeId, u32)) {
         self.holdings.matches(model, blocks, each);
-    }
-
-    /// How many blocks of this chain the lane holds.
-    pub(crate) fn matched(&self, lane: Lane, blocks: &[Block]) -> u32 {
-        self.holdings.matched(lane, blocks).0
     }
 
     /// The tokens of so many blocks.
@@ -190,14 +185,14 @@ mod tests {
         assert_eq!(matches(&index, &[1]), [(1, 1), (2, 1)]);
         assert_eq!(matches(&index, &[9]), []);
         assert_eq!(matches(&index, &[]), []);
-        assert_eq!(index.matched(MINI, &chain(&[1, 2, 3, 7])), 3);
+        assert_eq!(index.holdings.matched(MINI, &chain(&[1, 2, 3, 7])).0, 3);
     }
 
     #[test]
     fn models_share_no_cache() {
         let mut index = index();
         send(&mut index, MINI, &[1, 2]);
-        assert_eq!(index.matched((NodeId(1), ModelId(2)), &chain(&[1, 2])), 0);
+        assert_eq!(index.holdings.matched((NodeId(1), ModelId(2)), &chain(&[1, 2])).0, 0);
     }
 
     #[test]
@@ -350,7 +345,7 @@ mod tests {
             serve(&mut index, MINI, &(1..=turns).collect::<Vec<_>>());
         }
         assert_eq!(index.holdings.segments.iter().count(), 1);
-        assert_eq!(index.matched(MINI, &chain(&(1..=20).collect::<Vec<_>>())), 12);
+        assert_eq!(index.holdings.matched(MINI, &chain(&(1..=20).collect::<Vec<_>>())).0, 12);
     }
 
     #[test]

@@ -238,7 +238,7 @@ proptest! {
             check_chains(&index);
             for path in full_paths() {
                 let chain = chain(&path);
-                let matched = LANES.map(|lane| index.matched(lane, &chain));
+                let matched = LANES.map(|lane| index.holdings.matched(lane, &chain).0);
                 prop_assert_eq!(matched, LANES.map(|lane| plain.matched(lane, &path).0));
                 for model in [ModelId(1), ModelId(2)] {
                     let mut told = BTreeMap::new();

@@ -30,13 +30,6 @@ impl Residency {
         }
     }
 
-    /// The node has left the cluster: the registry has dropped its reservations.
-    pub(crate) fn gone(&mut self, at: At, node: NodeId) {
-        self.memory.forget(node);
-        self.offers.forget(node);
-        self.plan_by(at);
-    }
-
     /// The node could hold the model. May be repeated.
     pub(crate) fn offer(&mut self, facts: OfferFacts) {
         self.offers.offer(&facts, &self.limits);
@@ -252,18 +245,6 @@ mod tests {
         stage.answer(101, 1, false);
         assert_eq!((stage.on(1), stage.planner.memory.taken(NodeId(1))), (vec![], 0));
         assert_eq!((stage.plan(105), stage.plan(106)), (vec![], vec!["load 1 on 1: Waiting".to_string()]));
-    }
-
-    #[test]
-    fn the_answer_for_a_node_that_is_gone_changes_nothing() {
-        let mut stage = stage();
-        stage.waits(1, 1, 1, 100);
-        stage.plan(100);
-        stage.planner.gone(s(100), NodeId(1));
-        stage.answer(101, 1, true);
-        assert_eq!((stage.on(1), due(&stage)), (vec![], None));
-        stage.node(1, 20);
-        assert_eq!(stage.plan(102), NOTHING, "its offers are gone, too");
     }
 
     #[test]

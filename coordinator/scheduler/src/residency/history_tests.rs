@@ -19,7 +19,6 @@ const MODELS: u32 = 5;
 enum Event {
     Budget { node: u64, bytes: u64 },
     Usable { node: u64, usable: bool },
-    Gone { node: u64 },
     Offer { node: u64, model: u32, bytes: u64 },
     Withdraw { node: u64, model: u32 },
     Policy { model: u32, pins: Vec<u64>, replicas_min: u32, replicas_max: u32, idle_s: Option<u64> },
@@ -40,7 +39,6 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         1 => (node.clone(), 5_u64..100).prop_map(|(node, bytes)| Event::Budget { node, bytes }),
         1 => (node.clone(), any::<bool>()).prop_map(|(node, usable)| Event::Usable { node, usable }),
-        1 => (1..=NODES * 8).prop_map(|node| Event::Gone { node }),
         3 => (node.clone(), model.clone(), bytes).prop_map(|(node, model, bytes)| Event::Offer { node, model, bytes }),
         1 => (node, model.clone()).prop_map(|(node, model)| Event::Withdraw { node, model }),
         1 => policy.prop_map(|(model, pins, replicas_min, replicas_max, idle_s)| {
@@ -102,7 +100,6 @@ impl Mirror {
                 let budget_bytes = self.nodes.get(&NodeId(node)).map_or(60, |facts| facts.budget_bytes);
                 self.tell(NodeFacts { node: NodeId(node), budget_bytes, usable });
             }
-            Event::Gone { node } => self.gone(NodeId(node)),
             Event::Offer { node, model, bytes } => self.offer((NodeId(node), ModelId(model)), bytes),
             Event::Withdraw { node, model } => {
                 self.offers.remove(&(NodeId(node), ModelId(model)));
@@ -140,16 +137,6 @@ impl Mirror {
         self.offers.insert((node, model), bytes);
         let load = Some(Span::from_s(bytes));
         self.planner.offer(OfferFacts { node, model, bytes, load, source_local: true });
-    }
-
-    fn gone(&mut self, node: NodeId) {
-        self.nodes.remove(&node);
-        self.offers.retain(|lane, _| lane.0 != node);
-        self.granted.retain(|lane, _| lane.0 != node);
-        self.pending.retain(|_, (lane, _)| lane.0 != node);
-        self.leaving.retain(|lane| lane.0 != node);
-        self.uses.retain(|lane, _| lane.0 != node);
-        self.planner.gone(s(self.at), node);
     }
 
     fn arrive(&mut self, model: ModelId, count: u32) {

@@ -45,12 +45,6 @@ impl Memory {
         self.nodes.get_mut(&node).is_some_and(|node| core::mem::replace(&mut node.usable, false))
     }
 
-    /// The node has left the cluster, and all its reservations with it.
-    pub(crate) fn forget(&mut self, node: NodeId) {
-        self.nodes.remove(&node);
-        self.replicas.retain(|(other, _), _| *other != node);
-    }
-
     /// A replica on a node that nobody has described makes the node known, without room.
     pub(crate) fn insert(&mut self, lane: Lane, replica: Replica, nodes_max: usize) {
         if self.admits(lane.0, nodes_max) {
@@ -197,12 +191,5 @@ mod tests {
         }
         assert_eq!(memory.nodes().collect::<Vec<_>>(), [NODE, NodeId(2)]);
         assert_eq!(memory.iter().count(), 1);
-    }
-
-    #[test]
-    fn a_forgotten_node_takes_its_replicas_along() {
-        let mut memory = memory(&[(5, Phase::Ready)]);
-        memory.forget(NODE);
-        assert_eq!((memory.nodes().count(), memory.iter().count(), memory.taken(NODE)), (0, 0, 0));
     }
 }

@@ -53,10 +53,6 @@ impl Offers {
         self.by_model.remove(&(model, node));
     }
 
-    pub(crate) fn forget(&mut self, node: NodeId) {
-        self.by_model.retain(|(_, other), _| *other != node);
-    }
-
     /// The load failed. The pause doubles with each failure in a row, and lasts as long as the agent's own at least.
     pub(crate) fn failed(&mut self, (node, model): Lane, at: At, until: At, limits: &ResidencyLimits) {
         let Some(offer) = self.by_model.get_mut(&(model, node)) else { return };
@@ -175,13 +171,6 @@ mod tests {
         assert_eq!(offers.get(LANE), None);
         offers.offer(&facts(1, 1), &limits);
         assert_eq!(offers.get(LANE).map(|offer| offer.failures), Some(0));
-    }
-
-    #[test]
-    fn a_node_that_is_forgotten_offers_nothing() {
-        let mut offers = offers(&[facts(1, 1), facts(1, 2), facts(2, 1)]);
-        offers.forget(NodeId(1));
-        assert_eq!(offers.iter().map(|(lane, _)| lane).collect::<Vec<_>>(), [(NodeId(2), ModelId(1))]);
     }
 
     #[test]

@@ -59,8 +59,9 @@ impl Policies {
         self.pins.get(&node).into_iter().flatten().copied()
     }
 
-    pub(crate) fn nodes_with_pins(&self) -> impl Iterator<Item = NodeId> {
-        self.pins.keys().copied()
+    /// The nodes it is pinned to.
+    pub(crate) fn pinned(&self, model: ModelId) -> impl Iterator<Item = NodeId> {
+        self.models.get(&model).into_iter().flat_map(|policy| policy.pinned.iter().copied())
     }
 
     pub(crate) fn replicas_min(&self, model: ModelId) -> u32 {
@@ -107,7 +108,7 @@ mod tests {
         policies.set(MODEL, pinned(&[2, 3]), 9);
         let on = |node| policies.pins_on(NodeId(node)).map(|model| model.0).collect::<Vec<_>>();
         assert_eq!((on(1), on(2), on(3)), (vec![], vec![1, 2], vec![1]));
-        assert_eq!(policies.nodes_with_pins().collect::<Vec<_>>(), [NodeId(2), NodeId(3)]);
+        assert_eq!(policies.pinned(MODEL).collect::<Vec<_>>(), [NodeId(2), NodeId(3)]);
         assert!(policies.is_pinned((NodeId(3), MODEL)) && !policies.is_pinned((NodeId(1), MODEL)));
     }
 
@@ -130,7 +131,7 @@ mod tests {
         policies.set(ModelId(2), pinned(&[1]), 1);
         assert_eq!(policies.models().collect::<Vec<_>>(), [MODEL]);
         policies.set(MODEL, ModelPolicy::default(), 1);
-        assert_eq!((policies.models().count(), policies.nodes_with_pins().count()), (0, 0));
+        assert_eq!((policies.models().count(), policies.pins.len()), (0, 0));
         policies.set(ModelId(2), pinned(&[1]), 1);
         assert_eq!(policies.models().collect::<Vec<_>>(), [ModelId(2)]);
     }

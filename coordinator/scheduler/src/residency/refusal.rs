@@ -92,8 +92,14 @@ impl Residency {
         })
     }
 
+    /// The pins of the model that are not kept, with the reason.
+    pub(crate) fn pin_refusals(&self, model: ModelId) -> impl Iterator<Item = (NodeId, WhyNot)> {
+        let nodes = self.policies.pinned(model);
+        nodes.filter_map(move |node| Some((node, self.pin_refusal(node, model)?)))
+    }
+
     /// Why a pin is not kept; `None` when it is, or will be, or when nobody asked for it.
-    pub(crate) fn pin_refusal(&self, node: NodeId, model: ModelId) -> Option<WhyNot> {
+    fn pin_refusal(&self, node: NodeId, model: ModelId) -> Option<WhyNot> {
         let pin = self.pins(node).into_iter().find(|pin| pin.model == model)?;
         let budget = self.memory.budget(node);
         match pin.bytes {
@@ -162,8 +168,7 @@ impl Residency {
 }
 
 impl WhyNot {
-    /// The reason in words: a sentence without its subject and its full stop.
-    /// The reason in words.
+    /// The reason in words: a sentence without its full stop.
     #[must_use]
     pub fn words(&self, names: &dyn Names) -> String {
         match self {

@@ -10,9 +10,13 @@
 //! the reservation until the registry has released it, whatever a report says in between, since reports are late and
 //! reservations are facts.
 
+use alloc::format;
+use alloc::string::{String, ToString};
+
 use super::action::{EvictReason, LoadReason, ReservationId};
 use crate::limits::ResidencyLimits;
 use crate::time::{At, Span};
+use crate::verdict::Names;
 
 /// What an agent says of a model on its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,16 +93,16 @@ impl Replica {
         }
     }
 
-    /// How far it has come, in words; nothing for one that runs.
-    pub(crate) fn phase_words(&self) -> Option<&'static str> {
+    /// How far it has come and why, in words; nothing for one that runs.
+    pub(crate) fn phase_words(&self, names: &dyn Names) -> Option<String> {
         match self.phase {
-            Phase::Intended { .. } => Some("to be loaded once there is room"),
-            Phase::Asked { .. } => Some("its memory is being reserved"),
-            Phase::Reserved => Some("its memory is reserved, the load has not begun"),
-            Phase::Loading { .. } => Some("loading"),
+            Phase::Intended { why } => Some(format!("to be loaded once there is room: {}", why.words())),
+            Phase::Asked { why, .. } => Some(format!("its memory is being reserved: {}", why.words())),
+            Phase::Reserved => Some("its memory is reserved, the load has not begun".to_string()),
+            Phase::Loading { .. } => Some("loading".to_string()),
             Phase::Ready => None,
-            Phase::Failed => Some("its load failed"),
-            Phase::Leaving { .. } => Some("being unloaded"),
+            Phase::Failed => Some("its load failed".to_string()),
+            Phase::Leaving { why } => Some(format!("being unloaded: {}", why.words(names))),
         }
     }
 

@@ -68,7 +68,12 @@ impl World {
             Act::Answer { granted, result } => self.asked.pop_front().and_then(|asked| match asked {
                 Effect::Reserve { reservation, .. } => Some(Command::Reserved { reservation, granted }),
                 Effect::Probe { probe, .. } => Some(Command::Probed { probe, result }),
-                _ => None,
+                Effect::Dispatch { .. }
+                | Effect::Queued { .. }
+                | Effect::Refuse { .. }
+                | Effect::Abort { .. }
+                | Effect::Evict { .. }
+                | Effect::Record(_) => None,
             }),
             Act::Lose { node } => Some(Command::NodeLost { node: NodeId(node) }),
             Act::Drain { node, draining } => Some(Command::NodeDraining { node: NodeId(node), draining }),

@@ -2,8 +2,8 @@
 
 use scheduler::{
     At, Attempt, Block, Class, Command, Failure, Fingerprint, Limits, Measured, ModelId, ModelPolicy,
-    ModelReport, ModelState, NodeId, NodeReport, Outcome, ProbeNumber, ProbeResult, Rates, RequestId,
-    ReservationId, SessionKey, Span, Submission, TenantId, Usage,
+    ModelReport, ModelState, NodeId, NodeReport, Outcome, OverloadLimits, ProbeNumber, ProbeResult, Rates,
+    RequestId, ReservationId, SessionKey, Span, StepSample, Submission, TenantId, Usage,
 };
 
 use crate::cast::{self, Cast};
@@ -19,6 +19,7 @@ pub(crate) enum Step {
     Load,
     Queue,
     Resume,
+    NewLeader,
 }
 
 /// Reads the part after `at <time>:`.
@@ -30,9 +31,10 @@ pub(crate) fn read(text: &str, at: At, cast: &mut Cast) -> Result<Step, String> 
         ["load?"] => Ok(Step::Load),
         ["queue?"] => Ok(Step::Queue),
         ["resume"] => Ok(Step::Resume),
+        ["a", "new", "leader", "begins"] => Ok(Step::NewLeader),
         ["explain", "request", number] => cast::request(number).map(Step::Explain),
         ["explain", "model", name] => Ok(Step::ExplainModel(cast.model(name))),
-        ["explain", name] => cast::node(name).map(Step::ExplainNode),
+        ["explain", "node", name] => cast::node(name).map(Step::ExplainNode),
         ["position", "of", "request", number] => cast::request(number).map(Step::Position),
         ["request", number, "for", rest @ ..] => submit(number, &rest.join(" "), at, cast).map(Step::Apply),
         ["request", number, "is", "cancelled"] => {
@@ -222,6 +224,7 @@ fn model(text: &str, cast: &mut Cast) -> Result<ModelReport, String> {
                 report.state =
                     ModelState::Loading { left: Some(span(time.strip_prefix("in ").unwrap_or(time))?) };
             }
+            Some(("measured", steps)) => measure(steps, &mut report.measured.steps)?,
             Some((_, "GiB")) => report.bytes = bytes(part)?,
             None if part == "offered" => report.state = ModelState::Offered,
             None if part == "loading" => report.state = ModelState::Loading { left: None },
@@ -233,6 +236,28 @@ fn model(text: &str, cast: &mut Cast) -> Result<ModelReport, String> {
     Ok(report)
 }
 
+/// `16 steps of 2 in 0.4 s`, `8 times 16 steps of 2 in 0.4 s`
+fn measure(text: &str, samples: &mut Vec<StepSample>) -> Result<(), String> {
+    let (times, rest) = text.split_once(" times ").unwrap_or(("1", text));
+    let (steps, rest) = rest.split_once(" steps of ").ok_or(format!("`{text}` is no measurement"))?;
+    let (batch, time) = rest.split_once(" in ").ok_or(format!("`{text}` is no measurement"))?;
+    let seconds = span(time)?.0 as f32 / 1e6;
+    let sample = StepSample { steps: whole(steps)?, batch: real(batch)?, kv_tokens: 0.0, seconds };
+    samples.extend(std::iter::repeat_n(sample, whole(times)?));
+    Ok(())
+}
+
+/// `6 12 18 24`: the line in seconds from which batch work is held, refused and shed, and everything is refused.
+fn ladder(text: &str) -> Result<OverloadLimits, String> {
+    let rungs: Vec<u64> = text.split(' ').map(whole).collect::<Result<_, _>>()?;
+    let [hold_batch, refuse_batch, shed_batch, full] = rungs[..] else {
+        return Err(format!("`{text}` are not four rungs"));
+    };
+    let [hold_batch, refuse_batch, shed_batch, full] =
+        [hold_batch, refuse_batch, shed_batch, full].map(Span::from_s);
+    Ok(OverloadLimits { hold_batch, refuse_batch, shed_batch, full })
+}
+
 /// `6 GiB`
 fn bytes(text: &str) -> Result<u64, String> {
     let number = text.strip_suffix(" GiB").ok_or(format!("`{text}` is not an amount of memory"))?;
@@ -241,7 +266,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 /// `limits: waiting 2, redispatches 1`
 pub(crate) fn limits(text: &str) -> Result<Limits, String> {
-    // Numbers that can be checked in the head: no overhead, no attention, no KV reads. And one rule at a time: a story says when
+    // Numbers that can be checked in the head: no overhead, no attention, no KV reads, no jitter. And one rule at a time: a story says when
     // it is about small before large, holding back, or prompts that wait for one another.
     let mut limits = Limits {
         prefill_overhead: Span::ZERO,
@@ -255,6 +280,7 @@ pub(crate) fn limits(text: &str) -> Result<Limits, String> {
     };
     limits.rates_learning.kv_tokens = u32::MAX;
     limits.rates_learning.gain_min = 0.0;
+    limits.breaker.open_jitter_permille = 0;
     for part in text.split(", ").filter(|part| !part.is_empty()) {
         match part.split_once(' ') {
             Some(("bind", time)) => limits.bind_ahead = span(time)?,
@@ -263,6 +289,9 @@ pub(crate) fn limits(text: &str) -> Result<Limits, String> {
             Some(("aging", time)) => limits.batch_ageing = span(time)?,
             Some(("fresh", width)) => limits.fresh_width = whole(width)?,
             Some(("gain", permille)) => limits.rates_learning.gain_min = real::<f64>(permille)? / 1e3,
+            Some(("pace", time)) => limits.inter_token_target = span(time)?,
+            Some(("overload", rungs)) => limits.overload = ladder(rungs)?,
+            Some(("retries", count)) => limits.retries.reserve = whole(count)?,
             Some(("waiting", count)) => limits.waiting_max = whole(count)?,
             Some(("redispatches", count)) => limits.redispatches_max = whole(count)?,
             Some(("nodes", count)) => limits.nodes_max = whole(count)?,

@@ -1,8 +1,10 @@
 //! Tells a scenario to a fresh scheduler and writes down what it answers. Every step also passes the invariants and a witness
 //! of the whole history, so a scenario can be wrong in its words only, never in the laws.
 
+use std::collections::BTreeMap;
+
 use scheduler::witness::Witness;
-use scheduler::{At, Command, Scheduler, Span, invariants};
+use scheduler::{At, Command, Effect, Fact, ReservationId, Scheduler, Span, invariants};
 
 use crate::cast::Cast;
 use crate::step::{self, Step};
@@ -10,13 +12,24 @@ use crate::words;
 
 struct Story {
     cast: Cast,
+    limits: String,
     scheduler: Scheduler,
     witness: Witness,
+    /// What the registry would tell a new leader.
+    facts: Vec<Fact>,
+    proposed: BTreeMap<ReservationId, Fact>,
 }
 
 /// The same text with the true answers below each step.
 pub(crate) fn tell(text: &str) -> Result<String, String> {
-    let mut story = Story { cast: Cast::default(), scheduler: begin("")?, witness: Witness::default() };
+    let mut story = Story {
+        cast: Cast::default(),
+        limits: String::new(),
+        scheduler: begin("")?,
+        witness: Witness::default(),
+        facts: Vec::new(),
+        proposed: BTreeMap::new(),
+    };
     let mut told = String::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with("  ")) {
         told.push_str(line);
@@ -49,6 +62,7 @@ impl Story {
             return Ok(Vec::new());
         }
         if let Some(limits) = line.strip_prefix("limits: ") {
+            self.limits = limits.to_owned();
             self.scheduler = begin(limits)?;
             return Ok(Vec::new());
         }
@@ -83,6 +97,7 @@ impl Story {
                 .iter()
                 .map(|line| format!("= {line}"))
                 .collect()),
+            Step::NewLeader => self.new_leader(at),
             Step::Resume => {
                 let mut effects = Vec::new();
                 self.scheduler.resume(&mut effects);
@@ -94,6 +109,7 @@ impl Story {
     fn apply(&mut self, at: At, command: Command) -> Result<Vec<String>, String> {
         let mut effects = Vec::new();
         self.scheduler.apply(at, command.clone(), &mut effects);
+        self.replicate(&command, &effects);
         invariants::check(&self.scheduler, &effects).map_err(|broken| format!("{broken:?}"))?;
         let witnessed = self.witness.observe(&command, &effects, &self.scheduler.load());
         witnessed.map_err(|broken| format!("the witness saw {broken:?}"))?;
@@ -103,7 +119,47 @@ impl Story {
         Ok(self.lines(&effects))
     }
 
-    fn lines(&self, effects: &[scheduler::Effect]) -> Vec<String> {
+    /// What the registry keeps: recorded facts, and reservations from their grant until they are told to go.
+    fn replicate(&mut self, command: &Command, effects: &[Effect]) {
+        if let Command::Reserved { reservation, granted: true } = command {
+            self.facts.extend(self.proposed.remove(reservation));
+        }
+        for effect in effects {
+            match effect {
+                Effect::Record(fact) => self.facts.push(*fact),
+                Effect::Reserve { reservation, node, model, bytes } => {
+                    let home = Fact::Home { node: *node, model: *model, bytes: *bytes };
+                    self.proposed.insert(*reservation, home);
+                }
+                Effect::Evict { node, model } => {
+                    let gone = (*node, *model);
+                    self.facts.retain(
+                        |fact| !matches!(fact, Fact::Home { node, model, .. } if (*node, *model) == gone),
+                    );
+                }
+                Effect::Dispatch { .. }
+                | Effect::Queued { .. }
+                | Effect::Refuse { .. }
+                | Effect::Abort { .. }
+                | Effect::Probe { .. } => {}
+            }
+        }
+    }
+
+    /// Another scheduler takes over, and is told what the registry keeps before anything else.
+    fn new_leader(&mut self, at: At) -> Result<Vec<String>, String> {
+        self.scheduler = begin(&self.limits)?;
+        self.witness = Witness::default();
+        let mut lines = Vec::new();
+        for fact in self.facts.clone() {
+            lines.push(format!("= recalls that {}", fact.words(&self.cast)));
+            let told = self.apply(at, Command::Recall(fact))?;
+            lines.extend(told.into_iter().filter(|line| line != "-> nothing"));
+        }
+        Ok(lines)
+    }
+
+    fn lines(&self, effects: &[Effect]) -> Vec<String> {
         if effects.is_empty() {
             return vec!["-> nothing".to_owned()];
         }

@@ -99,7 +99,8 @@ pub(crate) fn load(load: &Load, names: &dyn Names) -> Vec<String> {
         format!("{}: {} waiting, {} running{rung}", names.model(*model), count.waiting, count.running)
     });
     let nodes = load.nodes.iter().map(|(node, running)| format!("{}: {running} running", names.node(*node)));
-    models.chain(nodes).collect()
+    let retries = (load.retries == 0).then(|| "no retries are left".to_owned());
+    models.chain(nodes).chain(retries).collect()
 }
 
 fn refused(refusal: &Refusal, names: &dyn Names) -> String {
