@@ -8,7 +8,6 @@
 //! 1. drained, 2. leaving, 3. breaker, 4. failed this request, 5. paused, 6. full, 7. no room for its KV cache,
 //! 8. somebody runs there alone, or this one must, 9. prompts before it.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::blame::Isolation;
@@ -61,7 +60,8 @@ impl Scheduler {
             let failed = latest_failure(&record.failures, site.node);
             let failed =
                 failed.is_some_and(|report| !(last_resort && self.fleet.reported_since(site.node, report)));
-            let cached = cached_on.get(&site.node).copied().unwrap_or(0);
+            let cached = cached_on.binary_search_by_key(&site.node, |(node, _)| *node).ok();
+            let cached = cached.and_then(|index| cached_on.get(index)).map_or(0, |(_, tokens)| *tokens);
             let mut facts = self.facts(site, record, cached);
             facts.gate = gate(site, record, failed, isolation);
             facts.wait = wait(site, facts.gate);
@@ -207,19 +207,25 @@ impl Scheduler {
 
     /// Prompt tokens of the request that the best of all nodes has probably cached.
     pub(crate) fn cached_anywhere(&self, submission: &Submission) -> u32 {
-        self.cached_tokens(submission).into_values().max().unwrap_or(0)
+        self.cached_tokens(submission).into_iter().map(|(_, tokens)| tokens).max().unwrap_or(0)
     }
 
-    /// Prompt tokens of the request in the prefix cache of each node that has some of it. One token is always computed.
-    pub(crate) fn cached_tokens(&self, submission: &Submission) -> BTreeMap<NodeId, u32> {
-        let mut cached = BTreeMap::new();
+    /// Prompt tokens of the request in the prefix cache of each node that has some of it, by node. One token is always computed.
+    pub(crate) fn cached_tokens(&self, submission: &Submission) -> Vec<(NodeId, u32)> {
+        let mut cached = Vec::new();
         if !submission.blocks.is_empty() {
             let most = submission.prompt_tokens.saturating_sub(1);
             self.prefixes.matches(submission.model, &submission.blocks, |node, blocks| {
-                cached.insert(node, self.prefixes.tokens(blocks).min(most));
+                cached.push((node, self.prefixes.tokens(blocks).min(most)));
             });
         }
+        cached.sort_unstable();
         cached
+    }
+
+    /// Whether there is no need to look at nodes one by one: twice what the request takes of the mean node is left.
+    pub(crate) fn is_early(&self, submission: &Submission, left: Span) -> bool {
+        left > self.reference.work(submission.model, submission.prompt_tokens, 0).times(2)
     }
 
     /// The time to the first token on the fastest idle holder. `None` while no node holds the model, or one of them is too new
@@ -241,7 +247,11 @@ impl Scheduler {
     }
 
     pub(crate) fn has_open_node(&self, model: ModelId) -> bool {
-        self.fleet.holders(model).any(|node| self.gate_for_all((node, model)).is_none())
+        self.fleet.holders(model).any(|node| {
+            let lane = (node, model);
+            // Most often it is full, and that is quickly told.
+            self.ledger.on_lane(lane) < self.batcher.limit(lane) && self.gate_for_all(lane).is_none()
+        })
     }
 
     /// A node that could serve the model, now or once it has room, and has not failed this request.

@@ -132,7 +132,9 @@ impl Scheduler {
 
     /// The requests to try now: those who wish for a node that is open, then the first of the line.
     fn worth_trying(&self, model: ModelId, sites: &[Site]) -> Vec<RequestId> {
-        let heads = self.queue.window(model, self.limits.window);
+        let limits = &self.limits;
+        let affordable = limits.judged_max.checked_div(sites.len()).unwrap_or(limits.judged_max);
+        let heads = self.queue.window(model, affordable.clamp(limits.window_min, limits.window));
         let first = heads.first().and_then(|request| self.requests.get(*request));
         let Some(first) = first.filter(|first| first.place().marked.is_none()) else { return heads };
         let turns = self.fairness.turns(first.submission.tenant);

@@ -43,7 +43,10 @@ impl Scheduler {
         }
         // 3; one that has no time left expires like any other
         let left = submission.deadline.since(turn.at);
-        let late = self.first_token_at_best(&submission).filter(|needed| left > Span::ZERO && *needed > left);
+        let late = match self.is_early(&submission, left) || left == Span::ZERO {
+            true => None,
+            false => self.first_token_at_best(&submission).filter(|needed| *needed > left),
+        };
         if let Some(needed) = late {
             self.refuse_unadmitted(&submission, &[], Refusal::DeadlineUnreachable { needed }, turn);
             return;
@@ -110,11 +113,10 @@ impl Scheduler {
             return;
         };
         let (model, rank) = (record.submission.model, record.rank);
-        let mut cached: alloc::vec::Vec<(u32, NodeId)> =
-            self.cached_tokens(&record.submission).into_iter().map(|(node, tokens)| (tokens, node)).collect();
-        cached.sort_unstable_by_key(|(tokens, node)| (core::cmp::Reverse(*tokens), *node));
+        let mut cached = self.cached_tokens(&record.submission);
+        cached.sort_unstable_by_key(|(node, tokens)| (core::cmp::Reverse(*tokens), *node));
         cached.truncate(self.limits.wishes_max);
-        let nodes: alloc::vec::Vec<NodeId> = cached.into_iter().map(|(_, node)| node).collect();
+        let nodes: alloc::vec::Vec<NodeId> = cached.into_iter().map(|(node, _)| node).collect();
         nodes.iter().for_each(|node| self.wishes.add((*node, model), rank, request));
         if let Some(record) = self.requests.get_mut(request) {
             record.wishes = nodes;
@@ -154,8 +156,12 @@ impl Scheduler {
             return Some(Refusal::QueueFull { retry_after: self.retry_after() });
         }
         // 3; a wait is a guess, so only one that is clearly too long refuses anybody
-        let needed = self.position_of(record).eta? + self.first_token_at_best(&record.submission)?;
         let left = record.submission.deadline.since(self.now);
+        let wait = self.position_of(record).eta?;
+        if wait < left && self.is_early(&record.submission, left) {
+            return None;
+        }
+        let needed = wait + self.first_token_at_best(&record.submission)?;
         (needed > left.times(2)).then_some(Refusal::DeadlineUnreachable { needed })
     }
 

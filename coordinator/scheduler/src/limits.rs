@@ -124,6 +124,11 @@ pub struct Limits {
     /// Waiting requests tried against the nodes in one walk, beside the marked ones. The more there are to choose from, the better
     /// each node is suited: simulated at saturation, 32 halve the mean wait that 8 leave, and 64 change little.
     pub window: usize,
+    /// Pairs of a request and a node that are judged in one walk, and so the time that a decision may take: with more nodes fewer
+    /// requests are tried.
+    pub judged_max: usize,
+    /// As few as that are tried with however many nodes.
+    pub window_min: usize,
     /// Nodes whose cache a waiting request may wish for: the best few; a prefix that is everywhere needs no wish.
     pub wishes_max: usize,
     /// Of those who wish for an open node, so many are tried.
@@ -239,6 +244,8 @@ impl Default for Limits {
             handicap_max: Span::from_s(120),
             batch_ageing: Span::from_s(600),
             window: 32,
+            judged_max: 320,
+            window_min: 4,
             wishes_max: 3,
             wishes_tried: 4,
             affinity_overtake: Span::from_s(30),
