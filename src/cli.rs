@@ -40,6 +40,16 @@ Examples:
 
 Exit codes: 0 ok, 4 not known (with the closest name), 6 coordinator unreachable.";
 
+const SIMULATE_EXAMPLES: &str = "\
+Examples:
+  mlx-serving simulate --preset eight-macs                  every policy on eight unequal Macs, at their capacity
+  mlx-serving simulate --preset eight-macs --load 0.8 --seeds 5 --policy mlx-serving,least-load
+  mlx-serving simulate --preset flood --by-tenant           what one tenant that floods does to the others
+  mlx-serving simulate --preset bad-day --checked           everything breaks; the scheduler's laws after every event
+  mlx-serving simulate --preset chat --trace conv.csv       arrivals and lengths from a trace
+
+Times are virtual and in seconds. The same arguments print the same bytes. Without --preset the presets are listed.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start everything on this machine: coordinator, agent and runtime, on loopback only.
@@ -60,6 +70,9 @@ pub(crate) enum Command {
     /// Tell why a request, a model or a node is where it is, with the numbers that decided it.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
+    /// Run the scheduler in a simulated room of Macs, beside other policies, on a virtual clock.
+    #[command(after_help = SIMULATE_EXAMPLES)]
+    Simulate(Simulate),
     /// Holds one runtime and ends it with its agent. Not for people.
     #[command(hide = true)]
     Guard(Guard),
@@ -261,4 +274,41 @@ mod tests {
         let error = Cli::try_parse_from(["mlx-serving", "statsu"]).expect_err("refused").to_string();
         assert!(error.contains("status"), "{error}");
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// A situation by name: which Macs, which models, who asks for what.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+    /// An experiment in JSON, instead of a preset.
+    #[arg(long, value_name = "PATH", conflicts_with = "preset")]
+    pub(crate) file: Option<PathBuf>,
+    /// Arrivals and lengths from a trace (Azure CSV or Mooncake JSONL), instead of the preset's.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Which policies, divided by commas; `all` is what a preset has.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) policy: Vec<String>,
+    /// Work asked for, as a share of what the Macs can do.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) load: Option<f64>,
+    /// Virtual hours during which requests arrive.
+    #[arg(long, value_name = "HOURS")]
+    pub(crate) hours: Option<f64>,
+    /// How many seeds; the table shows their mean.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) seeds: Option<u64>,
+    /// The first seed.
+    #[arg(long, value_name = "SEED")]
+    pub(crate) first_seed: Option<u64>,
+    /// Add a table by class and tenant.
+    #[arg(long)]
+    pub(crate) by_tenant: bool,
+    /// Try the scheduler's laws after every event (slow).
+    #[arg(long)]
+    pub(crate) checked: bool,
+    /// A table for people, or JSON for a script.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }

@@ -17,6 +17,7 @@ mod chat;
 mod status;
 mod queue;
 mod explain;
+mod simulate;
 mod table;
 mod progress;
 mod stopping;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Status(options) => status::run(&options),
         Command::Queue(options) => queue::run(&options),
         Command::Explain(options) => explain::run(&options),
+        Command::Simulate(options) => simulate::run(&options),
         Command::Guard(options) => return daemon::guard(&options.command),
     };
     match done {
