@@ -3,13 +3,13 @@
 //! Owns the walk. Of the models with news the one whose first waits most urgently goes first, anew after each start, so that models
 //! on one Mac share it by the same order as requests do. Within a line:
 //!
-//! 1. Those who wish for an open node, because it has their prefix cached, are asked first as long as they overtake nobody by much;
-//!    then the first of the line.
+//! 1. The first of the line are asked, and those who wish for an open node because it has their prefix cached.
 //! 2. One that would end sooner by waiting for a better node may wait, unless what all behind it win by moving up is more. So a
 //!    short line waits for fast nodes and a long one uses all.
 //! 3. Of those that remain, the one starts whose start costs least: what it loses by not waiting, and its share of the line's
 //!    wait, which is less on a node that suits it (its prefix, or long prompts where prefill is strong). With nobody behind, the
 //!    first in line.
+//! 4. By that nobody overtakes the first who could start by much, nor those whose turn has come before, nor a higher class.
 //!
 //! Refuses to judge nodes: `candidates` gathers what is known of them and `placement` scores it.
 
@@ -24,7 +24,7 @@ use crate::machine::Scheduler;
 use crate::placement::{self, Candidate, Choice, Gate};
 use crate::prefix::Visit;
 use crate::requests::{Record, Run};
-use crate::time::{At, Span};
+use crate::time::Span;
 use crate::turn::Turn;
 use crate::verdict::Standing;
 
@@ -78,10 +78,14 @@ impl Scheduler {
         let behind = u64::try_from(self.queue.length(model).saturating_sub(1)).unwrap_or(u64::MAX);
         let saved = self.gap(model).times(behind);
         let mut best: Option<(Span, RequestId, Candidate)> = None;
+        let mut front = None;
         for request in self.worth_trying(model, &sites) {
             let Some(record) = self.requests.get(request).filter(|record| self.may_start(record)) else {
                 continue;
             };
+            if front.is_some_and(|front| !self.may_overtake(record, front)) {
+                continue;
+            }
             let candidates = self.candidates(record, &sites);
             let (open, later) = match placement::choose(&self.ask(record), &candidates) {
                 Choice::Start(open) => (open, Span::ZERO),
@@ -102,6 +106,7 @@ impl Scheduler {
                 continue;
             }
             // 3
+            front = front.or(Some(request));
             let cost = later + self.share_of_line(request, &open, saved);
             best = best.filter(|(least, ..)| *least <= cost).or(Some((cost, request, open)));
         }
@@ -121,7 +126,8 @@ impl Scheduler {
             (record.submission.model, record.submission.prompt_tokens, record.output_tokens);
         let speed = self.rates.speed((open.node, model));
         let pace = self.reference.pace(model);
-        let width = self.limits.usual_width.max(1);
+        // As wide as the pace was measured, so that on a node like all others each request is of its usual size.
+        let width = self.batcher.limit((open.node, model)).clamp(1, self.limits.usual_width.max(1));
         let decode_s = speed.step_s(width, 0) / f64::from(width);
         let slowness = (speed.token_s / pace.prefill_s + decode_s / pace.decode_s) / 2.0;
         let usual_s = slowness * (f64::from(prompt) * pace.prefill_s + f64::from(output) * pace.decode_s);
@@ -130,25 +136,28 @@ impl Scheduler {
         placement::span(&self.limits, saved.0 as f64 / 1e6 * (own_s / usual_s))
     }
 
-    /// The requests to try now: those who wish for a node that is open, then the first of the line.
+    /// The requests to try now: the first of the line, then those behind them who wish for a node that is open.
     fn worth_trying(&self, model: ModelId, sites: &[Site]) -> Vec<RequestId> {
         let limits = &self.limits;
         let affordable = limits.judged_max.checked_div(sites.len()).unwrap_or(limits.judged_max);
-        let heads = self.queue.window(model, affordable.clamp(limits.window_min, limits.window));
-        let first = heads.first().and_then(|request| self.requests.get(*request));
-        let Some(first) = first.filter(|first| first.place().marked.is_none()) else { return heads };
-        let turns = self.fairness.turns(first.submission.tenant);
-        let may_overtake = |(rank, request): &(At, RequestId)| {
-            let record = self.requests.get(*request);
-            let theirs = record.map_or(turns, |record| self.fairness.turns(record.submission.tenant));
-            *rank <= first.rank + self.limits.affinity_overtake
-                && theirs.0 <= turns.0.saturating_add(AFFINITY_TURNS)
-        };
+        let mut tried = self.queue.window(model, affordable.clamp(limits.window_min, limits.window));
+        let Some(first) = tried.first().copied() else { return tried };
         let open = sites.iter().filter(|site| site.gate.is_none());
         let wishes = open.flat_map(|site| self.wishes.of((site.node, model)).take(self.limits.wishes_tried));
-        let mut tried: Vec<RequestId> = wishes.filter(may_overtake).map(|(_, request)| request).collect();
-        tried.extend(heads);
+        let records = wishes.filter_map(|(_, request)| self.requests.get(request));
+        let near = records.filter(|record| self.may_overtake(record, first));
+        tried.extend(near.map(|record| record.submission.request));
         tried
+    }
+
+    /// 4
+    fn may_overtake(&self, record: &Record, first: RequestId) -> bool {
+        let Some(first) = self.requests.get(first) else { return true };
+        let turns = |record: &Record| self.fairness.turns(record.submission.tenant).0;
+        (!record.failures.is_empty() || first.failures.is_empty())
+            && record.class <= first.class
+            && record.rank <= first.rank + self.limits.affinity_overtake
+            && turns(record) <= turns(first).saturating_add(AFFINITY_TURNS)
     }
 
     /// It could start and does better to wait, but not for ever.

@@ -9,6 +9,7 @@ use alloc::string::String;
 use crate::blame::BlameFact;
 use crate::breaker::{Breaker, Move};
 use crate::ids::{Lane, ModelId, NodeId};
+use crate::residency::gib;
 use crate::verdict::Names;
 
 /// Something to be remembered by the whole cluster.
@@ -43,7 +44,7 @@ impl Fact {
             }
             Fact::Blame(fact) => fact.words(),
             Fact::Home { node, model, bytes } => {
-                format!("{bytes} bytes of {} are reserved for {}", names.node(*node), names.model(*model))
+                format!("{} of {} are reserved for {}", gib(*bytes), names.node(*node), names.model(*model))
             }
         }
     }

@@ -102,6 +102,11 @@ impl Fairness {
         Turns(counter.checked_div(self.quantum_us).unwrap_or(counter))
     }
 
+    /// Whether some tenant has a live request.
+    pub(crate) fn has_active(&self) -> bool {
+        !self.active.is_empty()
+    }
+
     fn change(&mut self, tenant: TenantId, change: impl FnOnce(&mut Account, u64)) {
         let floor = self.floor;
         let weight = self.weights.get(&tenant).copied().unwrap_or(WEIGHT_ONE);

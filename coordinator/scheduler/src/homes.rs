@@ -107,8 +107,14 @@ impl Scheduler {
             return;
         }
         let mut actions = Vec::new();
-        let (reference, rates, width) = (&self.reference, &self.rates, self.limits.usual_width.max(1));
+        let (reference, rates, batcher) = (&self.reference, &self.rates, &self.batcher);
+        let usual = self.limits.usual_width.max(1);
         let speed = |node: NodeId, model: ModelId| {
+            // As wide as its pace was measured; what does not run there yet is taken to be given as much as is usual.
+            let width = match batcher.limit((node, model)) {
+                0 => usual,
+                limit => limit.min(usual),
+            };
             let own_s = rates.speed((node, model)).step_s(width, 0) / f64::from(width);
             reference.pace(model).decode_s / own_s
         };

@@ -7,6 +7,7 @@ use crate::effect::Effect;
 use crate::ids::{Lane, ModelId, NodeId, RequestId};
 use crate::machine::Scheduler;
 use crate::placement::{self, Choice};
+use crate::time::Span;
 
 /// A law that does not hold, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub fn check(scheduler: &Scheduler, effects: &[Effect]) -> Result<(), Broken> {
     no_dispatch_to_the_wrong_node(scheduler, effects)?;
     no_kv_over_room(scheduler, effects)?;
     conservation(scheduler)?;
+    kv_is_conserved(scheduler)?;
+    rest(scheduler)?;
     work_conservation(scheduler)?;
     queue_bound(scheduler)?;
     trust(scheduler)?;
@@ -124,6 +127,41 @@ pub fn conservation(scheduler: &Scheduler) -> Result<(), Broken> {
     let in_lines: usize = scheduler.queue.lengths().map(|(_, waiting)| waiting).sum();
     let whole = counted == running && in_lines == waiting && scheduler.queue.waiting() == waiting;
     if whole { Ok(()) } else { Err(Broken::Stray) }
+}
+
+/// What is reserved in the KV cache of a runtime is what those who run there need, and nothing of others.
+///
+/// # Errors
+/// [`Broken::Stray`].
+pub fn kv_is_conserved(scheduler: &Scheduler) -> Result<(), Broken> {
+    for (lane, _) in scheduler.ledger.lanes() {
+        let running = scheduler.ledger.requests_on_lane(lane).into_iter();
+        let needed =
+            running.filter_map(|request| scheduler.requests.get(request)).map(|record| record.kv_tokens);
+        if needed.fold(0, u32::saturating_add) != scheduler.ledger.kv_tokens(lane) {
+            return Err(Broken::Stray);
+        }
+    }
+    Ok(())
+}
+
+/// When no request is alive nothing is left of any: no slot, no token of a KV cache, no prefill ahead, no work in line, no tenant
+/// that counts as active, no wake-up.
+///
+/// # Errors
+/// [`Broken::Stray`].
+pub fn rest(scheduler: &Scheduler) -> Result<(), Broken> {
+    if scheduler.requests.iter().next().is_some() {
+        return Ok(());
+    }
+    let no_work = scheduler.queue.work() == Span::ZERO && scheduler.queue.tenants() == 0;
+    let no_wake_up = scheduler.ageing.is_empty()
+        && scheduler.holding.is_empty()
+        && scheduler.wishes.all().next().is_none()
+        && scheduler.prompts_done_at.is_none()
+        && scheduler.requests.first_deadline().is_none();
+    let at_rest = no_work && no_wake_up && scheduler.ledger.is_empty() && !scheduler.fairness.has_active();
+    if at_rest { Ok(()) } else { Err(Broken::Stray) }
 }
 
 /// Nothing is sent to a node that drains, whose breaker is open or whose model is leaving, nor after its deadline.

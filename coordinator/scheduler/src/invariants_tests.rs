@@ -6,7 +6,7 @@ use crate::blame::Isolation;
 use crate::command::{Command, Submission};
 use crate::effect::Affinity;
 use crate::fairness::Turns;
-use crate::ids::Attempt;
+use crate::ids::{Attempt, TenantId};
 use crate::ledger::Booking;
 use crate::limits::Limits;
 use crate::report::{Measured, ModelReport, ModelState, NodeReport, Rates};
@@ -125,6 +125,44 @@ fn a_place_or_a_slot_of_nobody_is_noticed() {
     let mut scheduler = room();
     scheduler.ledger.start(LANE, booking(9, 1), At(1));
     assert_eq!(conservation(&scheduler), Err(Broken::Stray));
+}
+
+#[test]
+fn tokens_in_a_cache_that_nobody_needs_are_noticed() {
+    let mut scheduler = room();
+    assert_eq!(kv_is_conserved(&scheduler), Ok(()));
+    scheduler.requests.get_mut(RequestId(1)).expect("it runs").kv_tokens += 1;
+    assert_eq!(kv_is_conserved(&scheduler), Err(Broken::Stray));
+}
+
+#[test]
+fn whatever_is_left_when_nobody_is_alive_is_noticed() {
+    let quiet = || {
+        let mut scheduler = room();
+        for request in [1, 2] {
+            scheduler.apply(At(2), Command::Cancel { request: RequestId(request) }, &mut Vec::new());
+        }
+        assert_eq!(rest(&scheduler), Ok(()));
+        scheduler
+    };
+    let leave: [fn(&mut Scheduler); 6] = [
+        |scheduler| scheduler.ledger.start(LANE, booking(9, 1), At(1)),
+        |scheduler| scheduler.queue.insert(MODEL, &record(submission(9)).place(), Turns(0)),
+        |scheduler| scheduler.fairness.entered(TenantId(1)),
+        |scheduler| scheduler.wishes.add(LANE, At(1), RequestId(9)),
+        |scheduler| {
+            scheduler.ageing.insert((At(1), RequestId(9)));
+        },
+        |scheduler| scheduler.prompts_done_at = Some(At(1)),
+    ];
+    for leave in leave {
+        let mut scheduler = quiet();
+        leave(&mut scheduler);
+        assert_eq!(rest(&scheduler), Err(Broken::Stray));
+    }
+    let mut busy = room();
+    busy.ageing.insert((At(1), RequestId(9)));
+    assert_eq!(rest(&busy), Ok(()), "somebody is alive");
 }
 
 #[test]

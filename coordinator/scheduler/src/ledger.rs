@@ -103,6 +103,11 @@ impl Ledger {
         }
     }
 
+    /// Whether nothing is in flight, and nothing is kept of what was.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.nodes.is_empty()
+    }
+
     pub(crate) fn on_lane(&self, lane: Lane) -> u32 {
         self.lanes.get(&lane).map_or(0, |carried| u32::try_from(carried.bookings.len()).unwrap_or(u32::MAX))
     }

@@ -44,6 +44,7 @@ pub(crate) use memory::NodeFacts;
 pub(crate) use offers::OfferFacts;
 pub use policy::ModelPolicy;
 pub use refusal::WhyNot;
+pub(crate) use refusal::gib;
 pub(crate) use replica::ResidentState;
 pub(crate) use view::{PlanView, Use, Waiting};
 

@@ -11,6 +11,7 @@ use crate::ids::{Lane, ModelId, NodeId};
 use crate::machine::Scheduler;
 use crate::overload::Rung;
 use crate::placement::Gate;
+use crate::residency::WhyNot;
 use crate::time::Span;
 use crate::verdict::{Names, gate_words, seconds};
 
@@ -37,7 +38,10 @@ impl Scheduler {
         for (node, why) in self.residency.pin_refusals(model) {
             words.push_str(&format!("\n  not pinned to {}: {}", names.node(node), why.words(names)));
         }
-        if let Some(why) = self.residency.refusal(self.now, model) {
+        let why = self.residency.refusal(self.now, model);
+        // A node that says nothing of its memory runs what it runs.
+        let held = self.fleet.holders(model).next().is_some();
+        if let Some(why) = why.filter(|why| !held || *why != WhyNot::NotOffered) {
             words.push_str(&format!("\n  no further replica: {}", why.words(names)));
         }
         words

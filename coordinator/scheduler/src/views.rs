@@ -176,7 +176,7 @@ impl Scheduler {
     pub(crate) fn position_of(&self, record: &Record) -> Position {
         let model = record.submission.model;
         let ahead = self.queue.ahead(model, &record.place());
-        let loading = self.fleet.holders(model).next().is_none();
+        let loading = self.stays(model).next().is_none();
         Position { ahead: count(ahead), eta: self.eta(record, ahead), loading }
     }
 
@@ -186,17 +186,18 @@ impl Scheduler {
         Some(Effect::Queued { request, position: ahead, eta, loading })
     }
 
-    /// The pace at which the model's requests start, after the load that comes first if no node holds it.
+    /// The pace at which the model's requests start; after a load, if no node holds it, the first of them at once.
     fn eta(&self, record: &Record, ahead: usize) -> Option<Span> {
         let model = record.submission.model;
         let serves = |node| !self.fleet.is_draining(node) && self.batcher.slots((node, model)) > 0;
-        let load = if self.fleet.holders(model).any(serves) {
-            Span::ZERO
-        } else {
-            self.residency.eta(self.now, model)?
-        };
         let gap = self.gap(model);
-        Some(load + gap.times(ahead as u64) + gap)
+        let first = if self.stays(model).any(serves) { gap } else { self.residency.eta(self.now, model)? };
+        Some(first + gap.times(ahead as u64))
+    }
+
+    /// The nodes that hold the model and are not about to unload it.
+    fn stays(&self, model: ModelId) -> impl Iterator<Item = NodeId> {
+        self.fleet.holders(model).filter(move |node| !self.residency.is_leaving((*node, model)))
     }
 
     /// Advice to come back: when the line will have moved on.

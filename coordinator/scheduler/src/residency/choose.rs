@@ -11,8 +11,8 @@
 //! cost = load + what keeps the node busy + one waiting request's own work there + (unload + loss of each victim)
 //! ```
 //!
-//! A node where the model has failed again and again comes after all others; equal costs are settled by free room, then by
-//! number. Refuses to make room: whom it would cost is `evict`'s to say.
+//! A node where the model has failed again and again comes after all others, and then one where a replica would be missed (the last
+//! warm one of a model in use) after those where none would; equal costs are settled by free room, then by number. Refuses to make room: whom it would cost is `evict`'s to say.
 
 use alloc::vec::Vec;
 
@@ -29,6 +29,8 @@ pub(super) struct Placement {
     pub(super) bytes: u64,
     /// Who must leave first.
     pub(super) victims: Vec<Lane>,
+    /// One of them would be missed: the last warm replica of a model in use, or one of too few.
+    pub(super) missed: bool,
     pub(super) cost: Span,
 }
 
@@ -47,7 +49,8 @@ impl Residency {
         placements
             .filter(|(_, placement)| want.cost_max.is_none_or(|max| placement.cost < max))
             .min_by_key(|(often_failed, placement)| {
-                (*often_failed, placement.cost, !placement.victims.is_empty(), placement.node)
+                let (cost, evicts) = (placement.cost, !placement.victims.is_empty());
+                (*often_failed, placement.missed, cost, evicts, placement.node)
             })
             .map(|(_, placement)| placement)
     }
@@ -102,7 +105,8 @@ impl Residency {
         let lost = victims.iter().filter_map(|lane| survey.price(*lane)).map(|price| price.loss);
         let cost = lost.fold(offer.load + room.busy + making_room, |sum, loss| sum + loss);
         let cost = cost + own_work(survey, (room.node, want.model));
-        Some(Placement { node: room.node, bytes: offer.bytes, victims, cost })
+        let missed = victims.iter().any(|lane| !survey.is_spare_lane(*lane));
+        Some(Placement { node: room.node, bytes: offer.bytes, victims, missed, cost })
     }
 }
 
@@ -178,6 +182,22 @@ mod tests {
         (2..=3).for_each(|model| stage.ready(0, 1, model));
         stage.offer(2, 1, 10, 8);
         assert_eq!(stage.plan(1_000), ["evict 2 from 1 for 1"], "5 + 2 s against 8 s; nobody asks for 2");
+    }
+
+    #[test]
+    fn the_last_warm_replica_of_a_model_in_use_goes_only_when_no_other_can() {
+        let plan = |asked_for: &[u32]| {
+            let mut stage = stage(2);
+            (1..=2).for_each(|node| stage.node(node, 10));
+            stage.ready(0, 1, 2);
+            stage.ready(0, 2, 3);
+            stage.offer(2, 1, 10, 60);
+            stage.waits(1, 1, 100, 1_000);
+            asked_for.iter().for_each(|model| stage.asked(950, *model, 1));
+            stage.plan(1_000)
+        };
+        assert_eq!(plan(&[2]), ["evict 3 from 2 for 1"], "though the load takes a minute there");
+        assert_eq!(plan(&[2, 3]), ["evict 2 from 1 for 1"]);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //!
 //! 1. A ready replica: now. One that is coming: when the soonest is ready.
 //! 2. A model that cannot be placed: no time can be told (`refusal` says why).
-//! 3. Free room: the load.
+//! 3. Free room: the load, after those under way on that node.
 //! 4. Else its turn: when its oldest waiter starves, or, if that is later, when the loads before it in the queue are over; then
 //!    an unload and its own load.
 //!
 //! Owns the estimate. Refuses to promise: a plan may find a better way.
 
 use super::Residency;
-use crate::ids::ModelId;
+use crate::ids::{ModelId, NodeId};
 use crate::time::{At, Span};
 
 impl Residency {
@@ -27,11 +27,11 @@ impl Residency {
         if self.refusal(at, model).is_some() {
             return None;
         }
-        let load = self.best_load(model)?;
         // 3
-        if self.has_free_home(at, model) {
+        if let Some(load) = self.load_into_free_room(at, model) {
             return Some(load);
         }
+        let load = self.best_load(model)?;
         // 4
         let before = self.queue.iter().take_while(|(other, _)| *other != model);
         let queued = before.fold(self.load_under_way(at, model), |sum, (other, _)| {
@@ -42,16 +42,34 @@ impl Residency {
         Some(queued.max(turn) + self.limits.unload + load)
     }
 
+    /// Until it is ready where it fits beside what is there.
+    fn load_into_free_room(&self, at: At, model: ModelId) -> Option<Span> {
+        let nodes = self.offers.of(model).filter(|(node, offer)| {
+            self.memory.is_usable(*node)
+                && self.memory.get((*node, model)).is_none()
+                && offer.not_before <= at
+                && self.memory.has_room_now(*node, offer.bytes)
+        });
+        let loads =
+            nodes.map(|(node, offer)| match self.memory.loads_on(node) < self.limits.loads_per_node {
+                true => offer.load,
+                false => self.loads_left(at, node) + offer.load,
+            });
+        loads.min()
+    }
+
+    /// What is left of the loads under way on a node.
+    fn loads_left(&self, at: At, node: NodeId) -> Span {
+        let coming = self.memory.on(node).filter(|(_, replica)| replica.is_coming());
+        let remaining =
+            coming.filter_map(|(lane, replica)| replica.remaining(at, self.load_time(lane), &self.limits));
+        remaining.max().unwrap_or_default()
+    }
+
     /// What is left of the loads that keep the model's nodes from beginning another; of the node that is free first.
     fn load_under_way(&self, at: At, model: ModelId) -> Span {
         let nodes = self.offers.of(model).filter(|(node, _)| self.memory.is_usable(*node));
-        let under_way = nodes.map(|(node, _)| {
-            let coming = self.memory.on(node).filter(|(_, replica)| replica.is_coming());
-            let remaining = coming
-                .filter_map(|(lane, replica)| replica.remaining(at, self.load_time(lane), &self.limits));
-            remaining.max().unwrap_or_default()
-        });
-        under_way.min().unwrap_or_default()
+        nodes.map(|(node, _)| self.loads_left(at, node)).min().unwrap_or_default()
     }
 }
 
@@ -94,6 +112,20 @@ mod tests {
         stage.offer(1, 1, 10, 9);
         stage.offer(2, 1, 10, 7);
         assert_eq!(eta(&stage, 0, 1), Some(7));
+    }
+
+    #[test]
+    fn free_room_behind_a_load_under_way_means_that_load_and_its_own() {
+        let mut stage = Stage::new(ResidencyLimits::default());
+        stage.node(1, 20);
+        stage.offer(1, 1, 10, 9);
+        stage.offer(1, 2, 10, 4);
+        stage.reports(0, 1, 1, ResidentState::Loading { ready_at: s(9) });
+        assert_eq!(eta(&stage, 3, 2), Some(6 + 4));
+        stage.node(2, 20);
+        stage.offer(2, 2, 10, 11);
+        assert_eq!(eta(&stage, 3, 2), Some(6 + 4), "sooner than the longer load next door");
+        assert_eq!(eta(&stage, 0, 2), Some(11));
     }
 
     #[test]

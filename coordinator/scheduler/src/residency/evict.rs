@@ -87,6 +87,10 @@ impl Survey<'_> {
         }
     }
 
+    pub(super) fn is_spare_lane(&self, lane: Lane) -> bool {
+        self.price(lane).is_some_and(|price| self.is_spare(price))
+    }
+
     /// 4
     fn is_spare(&self, price: &Price) -> bool {
         let standing = self.standing_of(price);

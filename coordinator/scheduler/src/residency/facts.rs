@@ -282,6 +282,7 @@ mod tests {
         let mut stage = Stage::new(ResidencyLimits::default());
         stage.planner.reservation(s(0), NodeId(1), ModelId(1), 10 * GIB);
         stage.planner.reservation(s(0), NodeId(1), ModelId(2), 9 * GIB);
+        assert_eq!(stage.plan(0), NOTHING, "nobody has said how much there is");
         stage.node(1, 20);
         stage.offer(1, 3, 10, 2);
         stage.waits(3, 1, 1, 0);

@@ -56,7 +56,7 @@ pub(crate) fn reservations_fit(residency: &Residency, actions: &[Action]) -> Res
 /// Where more is promised than the budget has, only pins and unanswered proposals stay.
 pub(crate) fn excess_is_shed(residency: &Residency) -> Result<(), Broken> {
     for node in residency.memory.nodes() {
-        let over = residency.memory.committed(node) > residency.memory.budget(node);
+        let over = !residency.memory.is_within_budget(node);
         let could_go = residency.memory.on(node).any(|(lane, replica)| {
             !replica.is_taken() || (replica.is_evictable() && !residency.policies.is_pinned(lane))
         });

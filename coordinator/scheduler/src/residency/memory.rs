@@ -29,14 +29,15 @@ pub(crate) struct Memory {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Node {
-    budget: u64,
+    /// `None` until somebody has described it.
+    budget: Option<u64>,
     usable: bool,
 }
 
 impl Memory {
     /// Whether the node is another one than before.
     pub(crate) fn node(&mut self, facts: NodeFacts, nodes_max: usize) -> bool {
-        let node = Node { budget: facts.budget_bytes, usable: facts.usable };
+        let node = Node { budget: Some(facts.budget_bytes), usable: facts.usable };
         self.admits(facts.node, nodes_max) && self.nodes.insert(facts.node, node) != Some(node)
     }
 
@@ -96,7 +97,14 @@ impl Memory {
     }
 
     pub(crate) fn budget(&self, node: NodeId) -> u64 {
-        self.nodes.get(&node).map_or(0, |node| node.budget)
+        self.nodes.get(&node).and_then(|node| node.budget).unwrap_or_default()
+    }
+
+    /// Whether no more will be promised than there is. Nothing is too much for a node that nobody has described: a new leader
+    /// is told what is reserved before it hears how much there is.
+    pub(crate) fn is_within_budget(&self, node: NodeId) -> bool {
+        let budget = self.nodes.get(&node).and_then(|node| node.budget);
+        budget.is_none_or(|budget| self.committed(node) <= budget)
     }
 
     /// Bytes that are promised, loaded or not, leaving or not.
@@ -168,6 +176,18 @@ mod tests {
         assert!(!memory.has_room_now(NODE, 41));
         assert!(!memory.has_room_now(NODE, u64::MAX));
         assert!(!memory.has_room_now(NodeId(9), 1), "nobody knows that node");
+    }
+
+    #[test]
+    fn a_node_is_over_its_budget_only_once_it_has_told_one() {
+        let mut memory = memory(&[(60, Phase::Ready)]);
+        assert!(memory.is_within_budget(NODE));
+        memory.node(NodeFacts { node: NODE, budget_bytes: 59, usable: true }, 2);
+        assert!(!memory.is_within_budget(NODE));
+        memory.insert((NodeId(2), ModelId(1)), Replica::new(5, Phase::Reserved, At(0), 0), 2);
+        assert!(memory.is_within_budget(NodeId(2)));
+        memory.node(NodeFacts { node: NodeId(2), budget_bytes: 0, usable: true }, 2);
+        assert!(!memory.is_within_budget(NodeId(2)));
     }
 
     #[test]

@@ -211,7 +211,7 @@ fn fitting_words(would_fit: &[(ModelId, u64)], names: &dyn Names) -> String {
 }
 
 /// Tenths of a GiB, rounded, in whole numbers: equal on every machine.
-fn gib(bytes: u64) -> String {
+pub(crate) fn gib(bytes: u64) -> String {
     let tenths = u128::from(bytes).saturating_mul(10).saturating_add(1 << 29) >> 30;
     format!("{}.{} GiB", tenths / 10, tenths % 10)
 }

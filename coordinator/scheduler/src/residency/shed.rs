@@ -54,7 +54,7 @@ impl Residency {
 
     /// 2
     fn shed_excess(&mut self, survey: &mut Survey<'_>, node: NodeId, out: &mut Vec<Action>) {
-        if self.is_within_budget(node) {
+        if self.memory.is_within_budget(node) {
             return;
         }
         for (lane, _) in self.memory.lanes(|lane, replica| lane.0 == node && !replica.is_taken()) {
@@ -68,7 +68,7 @@ impl Residency {
             .collect();
         order.sort_unstable();
         for (_, _, lane) in order {
-            if self.is_within_budget(node) {
+            if self.memory.is_within_budget(node) {
                 return;
             }
             self.evict(survey, lane, EvictReason::OverBudget, out);
@@ -106,10 +106,6 @@ impl Residency {
             return false;
         };
         at.since(replica.used.unwrap_or_default().max(replica.since)) >= idle
-    }
-
-    fn is_within_budget(&self, node: NodeId) -> bool {
-        self.memory.committed(node) <= self.memory.budget(node)
     }
 }
 

@@ -146,6 +146,24 @@ mod laws {
             prop_assert!(world.scheduler.load().models.is_empty());
         }
 
+        /// Each step is checked; here every history comes to its end, so that what is left over cannot hide behind who is alive.
+        #[test]
+        fn nothing_is_reserved_for_anybody_when_all_have_hung_up(acts in acts()) {
+            let mut world = World::default();
+            for act in acts {
+                world.play(act)?;
+            }
+            for (request, _) in world.mirror.outstanding() {
+                let now = world.now;
+                world.apply(now, Command::Cancel { request })?;
+            }
+            let (submitted, ended) = world.witness.submitted_and_ended();
+            prop_assert_eq!(submitted, ended);
+            let load = world.scheduler.load();
+            prop_assert!(load.models.is_empty() && load.nodes.values().all(|running| *running == 0));
+            prop_assert_eq!(scheduler::invariants::rest(&world.scheduler), Ok(()));
+        }
+
         #[test]
         fn resume_repeats_exactly_what_is_outstanding(acts in acts()) {
             let mut world = World::default();
