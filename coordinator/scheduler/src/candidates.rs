@@ -197,9 +197,12 @@ impl Scheduler {
         (left > self.limits.bind_ahead).then_some(Gate::Prefilling { left })
     }
 
-    /// Batch work waits while people do.
+    /// Batch work waits while people do, if the line is long. A long line of batch work alone holds up nobody.
     pub(crate) fn may_start(&self, record: &Record) -> bool {
-        record.class == Class::Interactive || self.overload.rung(record.submission.model) == Rung::Calm
+        let model = record.submission.model;
+        record.class == Class::Interactive
+            || self.overload.rung(model) == Rung::Calm
+            || !self.queue.has_interactive(model)
     }
 
     /// Prompt tokens of the request that the best of all nodes has probably cached.

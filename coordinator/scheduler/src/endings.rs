@@ -140,6 +140,8 @@ impl Scheduler {
         let run = self.stop(request, turn);
         self.unqueue(request);
         let record = self.requests.forget(request)?;
+        // Batch work may have waited for this one.
+        turn.due.insert(record.submission.model);
         turn.changed.insert(record.submission.model);
         self.fairness.left(record.submission.tenant);
         Some(Record { run, ..record })

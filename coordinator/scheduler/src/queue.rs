@@ -198,6 +198,11 @@ impl Queue {
         self.lines.get(&model).map_or(0, Line::len)
     }
 
+    /// Whether a person waits in the line of `model`, those whose attempt came to nothing aside: they go first anyway.
+    pub(crate) fn has_interactive(&self, model: ModelId) -> bool {
+        self.lines.get(&model).is_some_and(|line| line.interactive > 0)
+    }
+
     /// Each model somebody waits for, with the number waiting.
     pub(crate) fn lengths(&self) -> impl Iterator<Item = (ModelId, usize)> + '_ {
         self.lines.iter().map(|(model, line)| (*model, line.len()))
