@@ -202,3 +202,14 @@ impl Scheduler {
         turn.due.insert(model);
     }
 }
+
+#[cfg(test)]
+mod homes_tests;
+#[cfg(test)]
+mod learning_tests;
+#[cfg(test)]
+mod line_tests;
+#[cfg(test)]
+mod rig_tests;
+#[cfg(test)]
+mod trust_tests;
