@@ -204,6 +204,8 @@ impl Scheduler {
 }
 
 #[cfg(test)]
+mod dispatch_tests;
+#[cfg(test)]
 mod homes_tests;
 #[cfg(test)]
 mod learning_tests;

@@ -1,15 +1,10 @@
 //! Who is before whom and who is turned away, seen through the whole machine: ranks, shares, classes and overload.
 
-use super::rig_tests::{Room, batch, lane, model, of_tenant};
-use crate::command::{Outcome, Submission, Usage};
+use super::rig_tests::{Room, batch, lane, long, model, of_tenant};
+use crate::command::{Outcome, Usage};
 use crate::overload::Rung;
 use crate::report::{ModelReport, Rates};
 use crate::time::Span;
-
-/// So many tokens of 20 ms each.
-fn long(tokens: u32, submission: Submission) -> Submission {
-    Submission { output_tokens: Some(tokens), max_tokens: tokens, ..submission }
-}
 
 /// Tenant 1 has requests 1 and 2 in line, tenant 2 then request 3; one slot opens.
 fn two_tenants() -> Room {

@@ -146,6 +146,11 @@ pub(super) fn batch(submission: Submission) -> Submission {
     Submission { class: Class::Batch, ..submission }
 }
 
+/// With an answer of so many tokens.
+pub(super) fn long(tokens: u32, submission: Submission) -> Submission {
+    Submission { output_tokens: Some(tokens), max_tokens: tokens, ..submission }
+}
+
 /// Of the same wording as others with that fingerprint.
 pub(super) fn worded(fingerprint: u64, submission: Submission) -> Submission {
     Submission { fingerprint: Fingerprint(fingerprint), ..submission }
