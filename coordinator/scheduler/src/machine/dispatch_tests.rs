@@ -5,6 +5,7 @@ use crate::command::Submission;
 use crate::effect::Why;
 use crate::ids::RequestId;
 use crate::limits::Limits;
+use crate::placement::Gate;
 use crate::report::{ModelReport, Rates};
 use crate::time::Span;
 
@@ -51,7 +52,11 @@ fn a_request_that_holds_back_takes_the_better_node_when_that_is_free() {
 fn a_request_waits_for_room_in_the_kv_cache_and_a_client_that_hangs_up_gives_its_room_back() {
     let mut room = narrow();
     assert_eq!([room.asks(1), room.asks(2)].concat(), ["1.1 on 1", "2.1 on 1"]);
+    room.begins(1, 1);
+    room.begins(2, 1);
     assert_eq!(room.asks(3), ["3 waits behind 0"]);
+    let verdict = room.scheduler.explain(RequestId(3)).expect("it waits");
+    assert_eq!(verdict.candidates[0].gate, Some(Gate::KvFull { needed: 150, free: 50 }));
     assert_eq!(room.hangs_up(1), ["3.1 on 1"]);
 }
 
