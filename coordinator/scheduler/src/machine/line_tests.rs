@@ -138,9 +138,12 @@ fn batch_work_starts_when_a_client_that_held_it_up_is_gone() {
     room.reports(2, vec![ModelReport { rates: slow, ..model(1, 1) }]);
     let patient = long(1_500, room.asked(2));
     assert_eq!(room.submits(patient), ["2 waits behind 0"], "it holds back for the fast node");
-    let held = batch(room.asked(3));
-    assert_eq!(room.submits(held), ["3 waits behind 1"], "the line is long");
+    for request in 3..=10 {
+        let held = batch(room.asked(request));
+        assert_eq!(room.submits(held), [format!("{request} waits behind {}", request - 2)]);
+    }
     assert_eq!(room.hangs_up(2), ["3.1 on 2"]);
+    assert_eq!(room.scheduler.overload.rung(lane(1).1), Rung::HoldBatch, "the line is long all the same");
 }
 
 #[test]
