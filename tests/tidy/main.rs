@@ -7,6 +7,7 @@
 
 mod arrows;
 mod documents;
+mod mutants;
 mod names;
 mod python;
 mod sizes;

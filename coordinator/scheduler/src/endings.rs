@@ -140,11 +140,9 @@ impl Scheduler {
         let run = self.stop(request, turn);
         self.unqueue(request);
         let record = self.requests.forget(request)?;
+        // Batch work may have waited for this one.
+        turn.due.insert(record.submission.model);
         turn.changed.insert(record.submission.model);
-        if run.is_none() && record.class == Class::Interactive {
-            // Batch work may have waited for it.
-            turn.due.insert(record.submission.model);
-        }
         self.fairness.left(record.submission.tenant);
         Some(Record { run, ..record })
     }

@@ -202,3 +202,16 @@ impl Scheduler {
         turn.due.insert(model);
     }
 }
+
+#[cfg(test)]
+mod dispatch_tests;
+#[cfg(test)]
+mod homes_tests;
+#[cfg(test)]
+mod learning_tests;
+#[cfg(test)]
+mod line_tests;
+#[cfg(test)]
+mod rig_tests;
+#[cfg(test)]
+mod trust_tests;
