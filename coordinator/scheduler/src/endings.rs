@@ -14,7 +14,7 @@
 //!
 //! After the first token nothing is retried here: the client has tokens that another node would repeat.
 
-use crate::command::{Class, Outcome, Usage};
+use crate::command::{Outcome, Usage};
 use crate::effect::{AbortReason, Effect, Refusal};
 use crate::ids::{Attempt, Lane, RequestId};
 use crate::machine::Scheduler;

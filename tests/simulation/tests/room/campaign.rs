@@ -17,7 +17,7 @@ fn the_laws_hold_after_every_event_of_every_seed() {
     let (first, seeds) = (number("FIRST", 1), number("SEEDS", 2_000));
     let presets = ["bad-day", "models", "flood", "eight-macs"];
     for seed in first..first + seeds {
-        let mut experiment = experiment(presets[seed as usize % presets.len()], 0.004);
+        let mut experiment = experiment(presets[seed as usize % presets.len()], 0.002);
         experiment.workload.poison_share = 0.01;
         experiment.workload.deadline_s = 40.0;
         experiment.faults =

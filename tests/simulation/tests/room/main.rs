@@ -2,6 +2,8 @@
 //!
 //! Owns the experiments that the tests share. Each is as small as its statement allows.
 
+#![expect(clippy::expect_used, reason = "what a test needs must be there")]
+
 mod bounds;
 mod campaign;
 mod conservation;
