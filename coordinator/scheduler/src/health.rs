@@ -42,7 +42,7 @@ impl Scheduler {
         usage: Usage,
         turn: &mut Turn<'_>,
     ) {
-        let health = match self.lateness(run, usage, turn.at) {
+        let health = match self.lateness(lane, run, usage, turn.at) {
             Some(late) => Health::Soft(late),
             None => Health::Success,
         };
@@ -208,7 +208,7 @@ impl Scheduler {
     }
 
     /// Whether a whole answer was far later than was to be expected when it was sent.
-    fn lateness(&self, run: &Run, usage: Usage, at: At) -> Option<SoftKind> {
+    fn lateness(&self, lane: Lane, run: &Run, usage: Usage, at: At) -> Option<SoftKind> {
         let limits = &self.limits;
         let began = run.began?;
         let first_token_max = run.first_token.times(limits.late_factor).max(limits.late_first_token_min);
@@ -216,7 +216,10 @@ impl Scheduler {
             return Some(SoftKind::FirstTokenLate);
         }
         let tokens = u64::from(usage.generated.saturating_sub(1));
-        let expected = Span(run.step.0.saturating_mul(tokens));
+        // Between two tokens there may be a piece of somebody else's prompt; that is no sign of ill health.
+        let chunk_s = self.rates.speed(lane).prefill_s(self.prefill_chunk(lane), 0);
+        let token = run.step + crate::placement::span(limits, chunk_s);
+        let expected = token.times(tokens);
         let late = at.since(began) > expected.times(limits.late_factor).max(limits.late_first_token_min);
         late.then_some(SoftKind::TokensLate)
     }

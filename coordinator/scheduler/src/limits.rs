@@ -46,7 +46,7 @@ pub(crate) const BYTES_MAX: u64 = 1 << 50;
 pub(crate) const TYPICAL_SHARE: f64 = 1.0 / 64.0;
 
 /// Turns that the tenant of a request may be ahead of the first in line and still be preferred because it suits the node.
-pub(crate) const AFFINITY_TURNS: u64 = 4;
+pub(crate) const AFFINITY_TURNS: u64 = 40;
 
 /// Marked requests that are tried in one walk: a lost Mac leaves as many as it carried, and each may differ from the others.
 pub(crate) const MARKED_TRIED_MAX: usize = 64;
@@ -248,7 +248,7 @@ impl Default for Limits {
             window_min: 4,
             wishes_max: 3,
             wishes_tried: 4,
-            affinity_overtake: Span::from_s(30),
+            affinity_overtake: Span::from_s(600),
             hold_max: Span::from_s(5),
             bind_ahead: Span::from_ms(100),
             inter_token_target: Span::from_ms(100),

@@ -3,14 +3,13 @@
 //! Owns the room that is measured and the curves over nodes, waiting requests and tenants. Wall time is the median over decisions;
 //! `--callgrind` counts instructions instead, which repeat to a fraction of a percent on any machine.
 //!
-//! cargo bench -p scheduler --bench decision                     the curves
-//! cargo bench -p scheduler --bench decision -- --callgrind      instructions for the room of the target
+//! cargo bench --bench decision                     the curves
+//! cargo bench --bench decision -- --callgrind      instructions for the room of the target
 
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "a benchmark looks at the clock, prints its figures and fails loudly"
+    reason = "a benchmark prints its figures and fails loudly"
 )]
 
 use std::collections::VecDeque;
@@ -41,7 +40,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let given = |name: &str| arguments.iter().any(|argument| argument == name);
     if given("--test") {
-        return println!("decision: run with `cargo bench -p scheduler --bench decision`");
+        return println!("decision: run with `cargo bench --bench decision`");
     }
     if given("--rounds") {
         let rounds = arguments.last().and_then(|last| last.parse().ok()).expect("a number of decisions");
