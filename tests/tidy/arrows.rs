@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use crate::tree::{assert_none, root, sources};
 
 /// Crate, and the crates of ours it may depend on. A crate that is missing here may not exist.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("proto", &[]),
     ("scheduler", &[]),
     ("registry", &[]),
@@ -15,7 +15,8 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("consensus", &["registry", "proto"]),
     ("server", &["scheduler", "registry", "consensus", "proto"]),
     ("daemon", &["supervisor", "proto"]),
-    ("mlx-serving", &["server", "daemon"]),
+    ("simulation", &["scheduler"]),
+    ("mlx-serving", &["server", "daemon", "simulation"]),
 ];
 
 /// All that a pure crate may take from outside.

@@ -1,0 +1,141 @@
+//! An experiment: a fleet, a workload, faults, the policies to compare, the seeds to try.
+//!
+//! Owns its description as data and the run of it. Refuses the clock of the wall: what comes out depends on what goes in and
+//! on nothing else.
+
+use scheduler::Limits;
+use serde::{Deserialize, Serialize};
+
+use crate::bounds::{self, Bounds};
+use crate::faults::FaultRates;
+use crate::fleet::{Fleet, FleetPlan};
+use crate::metrics::{Score, score};
+use crate::mind::{Knowledge, Mind};
+use crate::policy::Bound;
+use crate::policy::rules::{CACHE_AWARE_DEFAULT, CACHE_AWARE_TUNED, Rule};
+use crate::report::{Report, Row};
+use crate::request::Workload;
+use crate::workload::WorkloadPlan;
+use crate::world::{Outcome, Violation, World};
+
+/// Everything that decides what comes out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// What it is called in reports.
+    pub name: String,
+    /// Which Macs and models.
+    pub fleet: FleetPlan,
+    /// Who asks for what.
+    #[serde(default)]
+    pub workload: WorkloadPlan,
+    /// What breaks.
+    #[serde(default)]
+    pub faults: FaultRates,
+    /// Which policies, by name.
+    pub policies: Vec<String>,
+    /// How many seeds.
+    #[serde(default = "one")]
+    pub seeds: u64,
+    /// The first of them.
+    #[serde(default = "one")]
+    pub first_seed: u64,
+    /// Whether the scheduler's laws are tried after every event.
+    #[serde(default)]
+    pub checked: bool,
+    /// Whether the tenants' shares are watched.
+    #[serde(default)]
+    pub watched: bool,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// The real scheduler, told nothing and told everything.
+const MINDS: [(&str, Knowledge); 2] =
+    [("mlx-serving", Knowledge::Nothing), ("mlx-serving-perfect", Knowledge::Perfect)];
+
+/// What it is compared with.
+const RULES: [(&str, Rule); 12] = [
+    ("round-robin", Rule::RoundRobin),
+    ("random", Rule::Random),
+    ("jsq", Rule::ShortestQueue),
+    ("jsq-weighted", Rule::WeightedQueue),
+    ("p2c", Rule::TwoChoices),
+    ("p2c-ewma", Rule::TwoChoicesEwma),
+    ("bounded-hash", Rule::BoundedHash),
+    ("cache-aware", Rule::CacheAware(CACHE_AWARE_DEFAULT)),
+    ("cache-aware-tuned", Rule::CacheAware(CACHE_AWARE_TUNED)),
+    ("least-load", Rule::LeastLoad),
+    ("min-ttft", Rule::EarliestFirstToken),
+    ("expected-completion", Rule::ExpectedCompletion),
+];
+
+/// The names of all policies.
+#[must_use]
+pub fn policy_names() -> Vec<&'static str> {
+    MINDS.iter().map(|(name, _)| *name).chain(RULES.iter().map(|(name, _)| *name)).collect()
+}
+
+/// Runs every policy on every seed.
+///
+/// # Errors
+/// What the experiment names that does not exist.
+pub fn run(experiment: &Experiment) -> Result<Report, String> {
+    let fleet = experiment.fleet.build()?;
+    let mut rows: Vec<Row> = experiment.policies.iter().map(|name| Row::new(name)).collect();
+    let mut bounds = Vec::new();
+    for seed in (experiment.first_seed..).take(experiment.seeds as usize) {
+        let work = experiment.workload.build(&fleet, seed)?;
+        bounds.push(bounds::bounds(&fleet, &work, seed));
+        for row in &mut rows {
+            let outcome = run_one(experiment, &fleet, &work, &row.policy, seed)?;
+            row.add(seed, score(&work, &outcome));
+        }
+    }
+    Ok(Report::new(experiment, &fleet, Bounds::mean(&bounds), rows))
+}
+
+/// One policy on one seed.
+///
+/// # Errors
+/// The policy's name if there is none of that name.
+pub fn run_one(
+    experiment: &Experiment,
+    fleet: &Fleet,
+    work: &Workload,
+    policy: &str,
+    seed: u64,
+) -> Result<Outcome, String> {
+    let faults = experiment.faults.draw(fleet, work.span_s(), seed);
+    let mut world = World::new(work, fleet, &faults, seed);
+    if experiment.watched {
+        world = world.watched();
+    }
+    if let Some((_, knowledge)) = MINDS.iter().find(|(name, _)| *name == policy) {
+        let mut mind = Mind::new(fleet, *knowledge, Limits::default());
+        if experiment.checked {
+            mind = mind.checked();
+        }
+        let mut outcome = world.run(&mut mind);
+        outcome.violations.extend(mind.broken().map(|law| Violation::Scheduler(law.to_string())));
+        return Ok(outcome);
+    }
+    let (_, rule) = RULES.iter().find(|(name, _)| *name == policy).ok_or_else(|| unknown(policy))?;
+    Ok(world.run(&mut Bound::new(*rule, fleet, work, seed)))
+}
+
+fn unknown(policy: &str) -> String {
+    format!("no policy is called {policy}; there are {}", policy_names().join(", "))
+}
+
+/// The score of one policy on one seed, for tests.
+///
+/// # Errors
+/// As [`run`].
+pub fn score_of(experiment: &Experiment, policy: &str, seed: u64) -> Result<Score, String> {
+    let fleet = experiment.fleet.build()?;
+    let work = experiment.workload.build(&fleet, seed)?;
+    Ok(score(&work, &run_one(experiment, &fleet, &work, policy, seed)?))
+}
