@@ -3,6 +3,9 @@
 //! Owns its description as data and the run of it. Refuses the clock of the wall: what comes out depends on what goes in and
 //! on nothing else.
 
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use scheduler::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -89,12 +92,33 @@ pub fn run(experiment: &Experiment) -> Result<Report, String> {
     for seed in (experiment.first_seed..).take(experiment.seeds as usize) {
         let work = experiment.workload.build(&fleet, seed)?;
         bounds.push(bounds::bounds(&fleet, &work, seed));
-        for row in &mut rows {
-            let outcome = run_one(experiment, &fleet, &work, &row.policy, seed)?;
-            row.add(seed, score(&work, &outcome));
+        for (row, score) in rows.iter_mut().zip(run_all(experiment, &fleet, &work, seed)) {
+            row.add(seed, score?);
         }
     }
-    Ok(Report::new(experiment, &fleet, Bounds::mean(&bounds), rows))
+    Ok(Report::new(experiment, fleet.nodes.len(), Bounds::mean(&bounds), rows))
+}
+
+/// Every policy on one seed, as many at once as there are cores: runs know nothing of one another.
+fn run_all(experiment: &Experiment, fleet: &Fleet, work: &Workload, seed: u64) -> Vec<Result<Score, String>> {
+    let next = AtomicUsize::new(0);
+    let work_off = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(policy) = experiment.policies.get(index) else { return done };
+            let outcome = run_one(experiment, fleet, work, policy, seed);
+            done.push((index, outcome.map(|outcome| score(work, &outcome))));
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut done: Vec<(usize, Result<Score, String>)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work_off)).collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        joined.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, score)| score).collect()
 }
 
 /// One policy on one seed.
@@ -128,14 +152,4 @@ pub fn run_one(
 
 fn unknown(policy: &str) -> String {
     format!("no policy is called {policy}; there are {}", policy_names().join(", "))
-}
-
-/// The score of one policy on one seed, for tests.
-///
-/// # Errors
-/// As [`run`].
-pub fn score_of(experiment: &Experiment, policy: &str, seed: u64) -> Result<Score, String> {
-    let fleet = experiment.fleet.build()?;
-    let work = experiment.workload.build(&fleet, seed)?;
-    Ok(score(&work, &run_one(experiment, &fleet, &work, policy, seed)?))
 }

@@ -125,7 +125,7 @@ impl FleetPlan {
             macs.enumerate().map(|(index, mac)| self.node(index, mac, &models)).collect::<Result<_, _>>()?;
         let speeds =
             nodes.iter().map(|node| models.iter().map(|model| speed(&node.chip, model)).collect()).collect();
-        Ok(Fleet { nodes, models, speeds })
+        Ok(Fleet::new(nodes, models, speeds))
     }
 
     fn node(&self, index: usize, mac: &Mac, models: &[Model]) -> Result<NodeSpec, String> {
@@ -145,12 +145,12 @@ impl FleetPlan {
         Ok(node)
     }
 
-    /// Models in turn from a different one on each node, so that each model has its share of the nodes.
+    /// Models in turn, from a different one on each node, so that all of them are somewhere if there is room.
     fn first_holds(&self, index: usize, node: &NodeSpec, models: &[Model]) -> Vec<ModelId> {
         let mut holds = Vec::new();
-        let count = models.len();
+        let (count, nodes) = (models.len(), self.macs.len() * self.times);
         for step in 0..count {
-            let model = ModelId(((index + step) % count) as u32);
+            let model = ModelId(((index * count / nodes + step) % count) as u32);
             let full = self.placed.is_some_and(|placed| holds.len() >= placed);
             if !full && node.fits(models, &holds, model) {
                 holds.push(model);
@@ -171,6 +171,12 @@ impl NodeSpec {
 }
 
 impl Fleet {
+    /// A fleet of given numbers: each node's speed for each model, by node and then by model.
+    #[must_use]
+    pub fn new(nodes: Vec<NodeSpec>, models: Vec<Model>, speeds: Vec<Vec<Speed>>) -> Self {
+        Self { nodes, models, speeds }
+    }
+
     /// The model of that number.
     #[must_use]
     pub fn model(&self, model: ModelId) -> &Model {
@@ -187,5 +193,46 @@ impl Fleet {
     #[must_use]
     pub fn speed(&self, node: NodeId, model: ModelId) -> Speed {
         self.speeds[node.0 as usize][model.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(fleet: &Fleet) -> Vec<Vec<u32>> {
+        fleet.nodes.iter().map(|node| node.holds.iter().map(|model| model.0).collect()).collect()
+    }
+
+    #[test]
+    fn a_list_of_macs_may_be_repeated() {
+        let fleet = FleetPlan { times: 3, ..FleetPlan::of(eight_macs(), &["8b"]) }.build().expect("a fleet");
+        assert_eq!(fleet.nodes.len(), 24);
+        assert_eq!(fleet.nodes[9].id, NodeId(9));
+        assert_eq!(fleet.nodes[9].chip.name, "M1 Pro");
+        assert_eq!(fleet.speed(NodeId(1), ModelId(0)), fleet.speed(NodeId(17), ModelId(0)));
+    }
+
+    #[test]
+    fn models_are_spread_over_the_nodes_as_far_as_memory_goes() {
+        let plan = FleetPlan::of(alike("M2 Max", 64.0, 4), &["8b"; 8]);
+        assert_eq!(holds(&plan.build().expect("a fleet")), [[0, 1, 2], [2, 3, 4], [4, 5, 6], [6, 7, 0]]);
+        let plan = FleetPlan { placed: Some(1), ..plan };
+        assert_eq!(holds(&plan.build().expect("a fleet")), [[0], [2], [4], [6]]);
+        let plan = FleetPlan { placed: Some(0), ..plan };
+        assert_eq!(holds(&plan.build().expect("a fleet")), [[0_u32; 0]; 4]);
+    }
+
+    #[test]
+    fn a_model_that_is_too_large_is_not_held() {
+        let fleet = FleetPlan::of(alike("M1", 16.0, 1), &["32b", "8b"]).build().expect("a fleet");
+        assert_eq!(holds(&fleet), [[1]]);
+    }
+
+    #[test]
+    fn names_that_nobody_knows_are_errors() {
+        let error = |macs, models: &[&str]| FleetPlan::of(macs, models).build().expect_err("an error");
+        assert_eq!(error(alike("M0", 16.0, 1), &["8b"]), "no chip is called M0");
+        assert_eq!(error(alike("M1", 16.0, 1), &["9b"]), "no model is called 9b");
     }
 }

@@ -16,3 +16,7 @@ pub mod mind;
 pub mod metrics;
 pub mod report;
 pub mod experiment;
+pub mod presets;
+mod command;
+
+pub use command::{Options, simulate};

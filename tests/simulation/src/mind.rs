@@ -84,7 +84,7 @@ impl<'a> Mind<'a> {
     fn submission(&self, request: &Request) -> Submission {
         let max_tokens = match self.knowledge {
             Knowledge::Nothing => request.max_tokens,
-            Knowledge::Perfect => request.truth.output_tokens.min(request.max_tokens),
+            Knowledge::Perfect => request.output_tokens(),
         };
         Submission {
             request: request.id,
@@ -145,7 +145,7 @@ impl Policy for Mind<'_> {
             checker.check(&self.scheduler, &command, &self.effects);
         }
         orders.extend(broken.map(|request| Order::Refuse { request }));
-        orders.extend(self.effects.iter().filter_map(order));
+        orders.extend(self.effects.iter().map(order));
     }
 
     fn next_wake(&self) -> Option<At> {
@@ -170,11 +170,11 @@ fn outcome(kind: FailureKind) -> Outcome {
     }
 }
 
-fn order(effect: &Effect) -> Option<Order> {
+fn order(effect: &Effect) -> Order {
     match *effect {
-        Effect::Dispatch { request, attempt, node } => Some(Order::Run { request, node, attempt }),
-        Effect::Queued { .. } => None,
-        Effect::Refuse { request, .. } => Some(Order::Refuse { request }),
-        Effect::Abort { request, .. } => Some(Order::Abort { request }),
+        Effect::Dispatch { request, attempt, node } => Order::Run { request, node, attempt },
+        Effect::Queued { request, .. } => Order::Recall { request },
+        Effect::Refuse { request, .. } => Order::Refuse { request },
+        Effect::Abort { request, .. } => Order::Abort { request },
     }
 }

@@ -9,18 +9,15 @@ use serde::Serialize;
 
 use crate::bounds::Bounds;
 use crate::experiment::Experiment;
-use crate::fleet::Fleet;
 use crate::metrics::{Latencies, Score};
 
 /// The results of an experiment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Its name.
-    pub experiment: String,
+    /// All that decides what came out.
+    pub experiment: Experiment,
     /// How many nodes.
     pub nodes: usize,
-    /// How many seeds.
-    pub seeds: u64,
     /// What no policy can beat, mean over the seeds.
     pub bounds: Bounds,
     /// One for each policy.
@@ -52,9 +49,8 @@ impl Row {
 }
 
 impl Report {
-    pub(crate) fn new(experiment: &Experiment, fleet: &Fleet, bounds: Bounds, rows: Vec<Row>) -> Self {
-        let (name, nodes) = (experiment.name.clone(), fleet.nodes.len());
-        Self { experiment: name, nodes, seeds: experiment.seeds, bounds, rows }
+    pub(crate) fn new(experiment: &Experiment, nodes: usize, bounds: Bounds, rows: Vec<Row>) -> Self {
+        Self { experiment: experiment.clone(), nodes, bounds, rows }
     }
 
     /// All numbers, as JSON.
@@ -78,8 +74,8 @@ impl Report {
         let mut text = String::new();
         let _ = writeln!(
             text,
-            "{}: {} nodes, {} requests a seed, {} seeds, load {:.2}",
-            self.experiment, self.nodes, bounds.requests, self.seeds, bounds.offered_load
+            "{}: {} nodes, {:.0} requests a seed, {} seeds, load {:.2}",
+            self.experiment.name, self.nodes, bounds.requests, self.experiment.seeds, bounds.offered_load
         );
         let _ = writeln!(
             text,

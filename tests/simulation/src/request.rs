@@ -35,6 +35,14 @@ pub struct Request {
     pub truth: Truth,
 }
 
+impl Request {
+    /// Tokens it will generate within its bound; at least one.
+    #[must_use]
+    pub fn output_tokens(&self) -> u32 {
+        self.truth.output_tokens.min(self.max_tokens).max(1)
+    }
+}
+
 /// What becomes of a request once it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Truth {

@@ -4,8 +4,8 @@
 //! mean answers in `d_n`; find shares `x_n` of its time for prefill that maximise the smaller of `sum x_n/p_n` and
 //! `sum (1-x_n)/d_n`. The solution sorts nodes by `d_n/p_n`, gives the first ones to prefill and splits one. The split node's
 //! ratio prices the two kinds of work: at these prices no node is worth more in a second than in the solution, so the priced
-//! work of all requests up to one bounds the time until it can have been done. Refuses caches: the fluid reads every prompt
-//! in full, and any node may serve any model.
+//! work of all requests up to one bounds the time until it can have been done. Refuses to ask what a node holds: any one may
+//! serve any model.
 
 use crate::fleet::{Fleet, NodeSpec};
 use crate::hardware::Speed;
@@ -40,24 +40,23 @@ pub fn offered_load(fleet: &Fleet, work: &Workload) -> f64 {
     if capacity > 0.0 && span_s > 0.0 { work.requests.len() as f64 / span_s / capacity } else { 0.0 }
 }
 
-/// For each request the seconds from its arrival until the fluid has done its work and that of all before it, with batches as
-/// wide as they get.
-pub(super) fn drained_s(fleet: &Fleet, work: &Workload) -> Vec<f64> {
+/// For each request the second at which the fluid has done its work and that of all before it, with batches as wide as they
+/// get and `cached` prompt tokens of each that need not be read.
+pub(super) fn drained_at_s(fleet: &Fleet, work: &Workload, cached: &[u32]) -> Vec<f64> {
     let means = means(fleet, work, Width::Full);
     let (prefill, decode) = Fluid::of(&means).prices();
     let kinds: Vec<_> = means.iter().filter(|mean| mean.count > 0.0).collect();
     let mut free_s = 0.0_f64;
-    let requests = work.requests.iter().map(|request| {
+    let requests = work.requests.iter().zip(cached).map(|(request, cached)| {
         // Any node may be the one that is relatively best at this request.
         let parts = kinds.iter().map(|mean| {
-            let own = costs(fleet, mean.node, request, Width::Full);
+            let own = costs(fleet, mean.node, request, *cached, Width::Full);
             (own.0 / mean.prefill_s, own.1 / mean.decode_s)
         });
         let least =
             parts.fold((f64::MAX, f64::MAX), |least, part| (least.0.min(part.0), least.1.min(part.1)));
-        let arrived_s = request.arrived.0 as f64 / 1e6;
-        free_s = free_s.max(arrived_s) + least.0 * prefill + least.1 * decode;
-        free_s - arrived_s
+        free_s = free_s.max(request.arrived.0 as f64 / 1e6) + least.0 * prefill + least.1 * decode;
+        free_s
     });
     requests.collect()
 }
@@ -94,7 +93,7 @@ fn means<'a>(fleet: &'a Fleet, work: &Workload, width: Width) -> Vec<Mean<'a>> {
     let sample: Vec<&Request> = work.requests.iter().step_by(stride).collect();
     let number = sample.len().max(1) as f64;
     let mean = |(node, count)| {
-        let costs = sample.iter().map(|request| costs(fleet, node, request, width));
+        let costs = sample.iter().map(|request| costs(fleet, node, request, 0, width));
         let sum = costs.fold((0.0, 0.0), |sum, cost| (sum.0 + cost.0, sum.1 + cost.1));
         Mean { node, count, prefill_s: (sum.0 / number).max(1e-9), decode_s: (sum.1 / number).max(1e-9) }
     };
@@ -102,9 +101,9 @@ fn means<'a>(fleet: &'a Fleet, work: &Workload, width: Width) -> Vec<Mean<'a>> {
 }
 
 /// Node seconds of one request's prefill and of its part of a batch.
-fn costs(fleet: &Fleet, node: &NodeSpec, request: &Request, width: Width) -> (f64, f64) {
+fn costs(fleet: &Fleet, node: &NodeSpec, request: &Request, cached: u32, width: Width) -> (f64, f64) {
     let speed = fleet.speed(node.id, request.model);
-    let (prompt, output) = (f64::from(request.prompt_tokens), f64::from(request.truth.output_tokens));
+    let (prompt, output) = (f64::from(request.prompt_tokens), f64::from(request.output_tokens()));
     let kv_tokens = match width {
         Width::Knee => prompt + output / 2.0,
         Width::Full => 0.0,
@@ -115,7 +114,8 @@ fn costs(fleet: &Fleet, node: &NodeSpec, request: &Request, width: Width) -> (f6
     });
     let own_kv_s = speed.kv_token_s * (prompt + output / 2.0);
     let step_s = speed.step_s(rows, 0.0) / rows + own_kv_s;
-    (speed.prefill_s(prompt, 0.0), (output - 1.0).max(0.0) * step_s)
+    let cached = f64::from(cached);
+    (speed.prefill_s(prompt - cached, cached), (output - 1.0).max(0.0) * step_s)
 }
 
 /// The solution.

@@ -1,14 +1,16 @@
 //! What no policy can do better than.
 //!
 //! Owns three bounds. *Isolation*: a request alone on its fastest node, its prompt cached as far as anybody has sent it
-//! before. *Pooled fluid*: that, or the time until all nodes together can have done its work and that of all before it, if
-//! that is longer (`fluid`). *Infinite cache*: the share of prompt tokens that somebody has sent before. Refuses the
-//! clairvoyant queue orders: they bound the mean, not the tail.
+//! before. *Pooled fluid*: all nodes as one that any work can be divided over (`fluid`); it says by when all work can have
+//! been done at the earliest, and what requests wait in it in order of arrival, which another order may better for some at
+//! the cost of others. *Infinite cache*: the share of prompt tokens that somebody has sent before. Refuses the clairvoyant
+//! queue orders: they bound the mean, not the tail.
 
 mod fluid;
 
 use std::collections::HashSet;
 
+use scheduler::NodeId;
 use serde::Serialize;
 
 pub use self::fluid::{capacity, knee, offered_load};
@@ -16,6 +18,25 @@ use crate::fleet::Fleet;
 use crate::limits::TRANSIT_US;
 use crate::random::noise;
 use crate::request::{BLOCK_TOKENS, Request, Workload};
+
+/// What no policy can beat on a workload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Bounds {
+    /// How many requests there are.
+    pub requests: f64,
+    /// The share of the fleet's capacity that they ask for.
+    pub offered_load: f64,
+    /// Mean time to first token, each request alone on its fastest node.
+    pub isolation_first_token_s: f64,
+    /// Mean time to the last token, likewise.
+    pub isolation_completion_s: f64,
+    /// Mean time to the last token in the pooled fluid, in order of arrival.
+    pub pooled_completion_s: f64,
+    /// When the fluid has done all work.
+    pub drained_at_s: f64,
+    /// The share of prompt tokens that somebody has sent before.
+    pub hit_rate: f64,
+}
 
 /// What one request can reach at best, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -46,11 +67,11 @@ pub fn isolation(fleet: &Fleet, work: &Workload, seed: u64) -> Vec<Alone> {
     alone.collect()
 }
 
-fn on_node(fleet: &Fleet, node: scheduler::NodeId, request: &Request, cached: u32, noise: f64) -> (f64, f64) {
+fn on_node(fleet: &Fleet, node: NodeId, request: &Request, cached: u32, noise: f64) -> (f64, f64) {
     let speed = fleet.speed(node, request.model);
     let (prompt, cached) = (f64::from(request.prompt_tokens), f64::from(cached));
     let first = TRANSIT_US as f64 / 1e6 + speed.prefill_s(prompt - cached, cached) * noise;
-    let output = f64::from(request.truth.output_tokens.min(request.max_tokens));
+    let output = f64::from(request.output_tokens());
     (first, first + speed.decode_s(prompt, output) * noise)
 }
 
@@ -58,37 +79,25 @@ fn on_node(fleet: &Fleet, node: scheduler::NodeId, request: &Request, cached: u3
 #[must_use]
 pub fn bounds(fleet: &Fleet, work: &Workload, seed: u64) -> Bounds {
     let alone = isolation(fleet, work, seed);
-    let drained = fluid::drained_s(fleet, work);
+    let cached: Vec<u32> = alone.iter().map(|alone| alone.cached_tokens).collect();
+    let drained = fluid::drained_at_s(fleet, work, &cached);
     let count = alone.len().max(1) as f64;
     let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / count;
-    let cached: f64 = alone.iter().map(|alone| f64::from(alone.cached_tokens)).sum();
+    let cached: f64 = cached.into_iter().map(f64::from).sum();
     let prompts: f64 = work.requests.iter().map(|request| f64::from(request.prompt_tokens)).sum();
-    let pooled = alone.iter().zip(&drained).map(|(alone, drained)| alone.completion_s.max(*drained));
+    let pooled =
+        work.requests.iter().zip(&alone).zip(&drained).map(|((request, alone), drained)| {
+            alone.completion_s.max(drained - request.arrived.0 as f64 / 1e6)
+        });
     Bounds {
         requests: alone.len() as f64,
         offered_load: offered_load(fleet, work),
         isolation_first_token_s: mean(&mut alone.iter().map(|alone| alone.first_token_s)),
         isolation_completion_s: mean(&mut alone.iter().map(|alone| alone.completion_s)),
         pooled_completion_s: mean(&mut pooled.into_iter()),
+        drained_at_s: drained.last().copied().unwrap_or(0.0),
         hit_rate: cached / prompts.max(1.0),
     }
-}
-
-/// What no policy can beat on a workload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Bounds {
-    /// How many requests there are.
-    pub requests: f64,
-    /// The share of the fleet's capacity that they ask for.
-    pub offered_load: f64,
-    /// Mean time to first token, each request alone on its fastest node.
-    pub isolation_first_token_s: f64,
-    /// Mean time to the last token, likewise.
-    pub isolation_completion_s: f64,
-    /// The same and the wait for the pooled fluid to have done all that came before.
-    pub pooled_completion_s: f64,
-    /// The share of prompt tokens that somebody has sent before.
-    pub hit_rate: f64,
 }
 
 impl Bounds {
@@ -102,6 +111,7 @@ impl Bounds {
             isolation_first_token_s: mean(|bounds| bounds.isolation_first_token_s),
             isolation_completion_s: mean(|bounds| bounds.isolation_completion_s),
             pooled_completion_s: mean(|bounds| bounds.pooled_completion_s),
+            drained_at_s: mean(|bounds| bounds.drained_at_s),
             hit_rate: mean(|bounds| bounds.hit_rate),
         }
     }

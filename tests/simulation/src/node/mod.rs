@@ -11,12 +11,13 @@ mod curve;
 mod lane;
 mod row;
 mod samples;
+#[cfg(test)]
+mod tests;
 
 use scheduler::{ModelId, RequestId};
 
 use self::curve::Curve;
-use self::lane::Lane;
-pub(crate) use self::lane::Phase;
+pub(crate) use self::lane::{Lane, Phase};
 pub(crate) use self::row::{Notice, Row};
 pub use self::samples::StepSample;
 use crate::fleet::{Fleet, NodeSpec};
@@ -162,18 +163,21 @@ impl Node<'_> {
 
     /// The model is to become resident, once what leaves has left; `false` when there is no memory for it even then.
     pub(crate) fn load(&mut self, model: ModelId) -> bool {
-        if let Some(lane) = self.lane_mut(model) {
-            lane.leaving = false;
+        if self.lane(model).is_some_and(|lane| !lane.leaving) {
             return true;
         }
         let staying = self.lanes.iter().filter(|lane| !lane.leaving).map(|lane| self.footprint(lane.model));
-        let fits = staying.sum::<f64>() + self.footprint(model) <= self.weights_room();
-        if fits {
+        if staying.sum::<f64>() + self.footprint(model) > self.weights_room() {
+            return false;
+        }
+        if let Some(lane) = self.lane_mut(model) {
+            lane.leaving = false;
+        } else {
             let speed = self.fleet.speed(self.spec.id, model);
             let blocks = self.spec.cache_bytes / (self.kv_bytes(model) * f64::from(BLOCK_TOKENS));
             self.lanes.push(Lane::new(model, speed, self.spec.chunk_tokens, blocks as usize));
         }
-        fits
+        true
     }
 
     /// Lets go of what is to leave and has ended, and gives the disk its next load: which one, and the seconds it takes.
@@ -236,6 +240,7 @@ impl Node<'_> {
     }
 }
 
+/// Up to the next whole microsecond, but for a rounding error.
 fn micros(seconds: f64) -> u64 {
-    (seconds * 1e6).ceil() as u64
+    (seconds * 1e6 - 1e-3).ceil() as u64
 }

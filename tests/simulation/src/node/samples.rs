@@ -37,6 +37,10 @@ impl Samples {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn take(&mut self) -> Vec<StepSample> {
         std::mem::take(&mut self.0)
     }

@@ -150,6 +150,11 @@ pub enum Order {
         /// One more than the one before.
         attempt: Attempt,
     },
+    /// Stop what runs, if anything does; the request waits.
+    Recall {
+        /// Which request.
+        request: RequestId,
+    },
     /// The request will not run, or not be finished.
     Refuse {
         /// Which request.

@@ -64,35 +64,35 @@ pub(super) const AZURE_CODE_ANSWER: Quantiles = Quantiles(&[
     (0.40, 11.0),
     (0.50, 13.0),
     (0.60, 16.0),
-    (0.75, 24.0),
-    (0.90, 55.0),
-    (0.95, 90.0),
-    (0.99, 252.0),
-    (0.999, 831.0),
+    (0.75, 23.0),
+    (0.90, 52.0),
+    (0.95, 80.0),
+    (0.99, 210.0),
+    (0.999, 560.0),
     (1.0, 1_899.0),
 ]);
 
 /// Mooncake's conversations: what the first turn adds to the system prompt.
 pub(super) const CONVERSATION_FIRST: Quantiles = Quantiles(&[
-    (0.0, 20.0),
-    (0.10, 300.0),
-    (0.25, 1_500.0),
-    (0.50, 4_300.0),
-    (0.75, 9_500.0),
-    (0.90, 24_000.0),
-    (0.97, 50_000.0),
-    (0.99, 70_000.0),
-    (1.0, 120_000.0),
+    (0.0, 22.0),
+    (0.10, 330.0),
+    (0.25, 1_650.0),
+    (0.50, 4_730.0),
+    (0.75, 10_450.0),
+    (0.90, 31_200.0),
+    (0.97, 65_000.0),
+    (0.99, 91_000.0),
+    (1.0, 125_000.0),
 ]);
 
 /// Mooncake's conversations: what each further turn adds to all before it.
 pub(super) const CONVERSATION_FURTHER: Quantiles = Quantiles(&[
-    (0.0, 10.0),
-    (0.25, 200.0),
-    (0.50, 1_500.0),
-    (0.75, 6_000.0),
-    (0.90, 14_000.0),
-    (1.0, 30_000.0),
+    (0.0, 12.0),
+    (0.25, 240.0),
+    (0.50, 1_800.0),
+    (0.75, 7_200.0),
+    (0.90, 16_800.0),
+    (1.0, 36_000.0),
 ]);
 
 /// Mooncake's conversations: answers.
@@ -100,10 +100,10 @@ pub(super) const CONVERSATION_ANSWER: Quantiles = Quantiles(&[
     (0.0, 1.0),
     (0.10, 20.0),
     (0.25, 120.0),
-    (0.50, 320.0),
-    (0.75, 480.0),
-    (0.90, 680.0),
-    (0.99, 1_200.0),
+    (0.50, 310.0),
+    (0.75, 465.0),
+    (0.90, 650.0),
+    (0.99, 1_150.0),
     (1.0, 2_000.0),
 ]);
 
@@ -118,5 +118,58 @@ impl Quantiles {
         let above = self.0.partition_point(|(limit, _)| *limit <= share).clamp(1, self.0.len() - 1);
         let ((low, from), (high, to)) = (self.0[above - 1], self.0[above]);
         from + (to - from) * ((share - low) / (high - low)).clamp(0.0, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: Quantiles = Quantiles(&[(0.0, 10.0), (0.5, 20.0), (1.0, 100.0)]);
+
+    #[test]
+    fn between_two_quantiles_is_a_straight_line() {
+        let values = [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| STEPS.at(share));
+        assert_eq!(values, [10.0, 15.0, 20.0, 60.0, 100.0]);
+    }
+
+    #[test]
+    fn lengths_are_scaled_and_never_zero() {
+        let mut random = Random::new(1, crate::random::Purpose::Lengths, 0);
+        assert!((0..100).all(|_| (5..=50).contains(&STEPS.draw(&mut random, 0.5))));
+        assert_eq!(STEPS.draw(&mut random, 1e-9), 1);
+    }
+
+    fn mean(table: Quantiles) -> f64 {
+        let pairs = table.0.windows(2);
+        pairs.map(|pair| (pair[1].0 - pair[0].0) * (pair[0].1 + pair[1].1) / 2.0).sum()
+    }
+
+    /// The means that are published with the traces.
+    #[test]
+    fn the_tables_have_the_means_of_their_traces() {
+        let near = |table, wanted: f64| assert!((mean(table) / wanted - 1.0).abs() < 0.05, "{}", mean(table));
+        near(AZURE_CHAT_PROMPT, 1_155.0);
+        near(AZURE_CHAT_ANSWER, 211.0);
+        near(AZURE_CODE_PROMPT, 2_048.0);
+        near(AZURE_CODE_ANSWER, 28.0);
+        near(CONVERSATION_ANSWER, 343.0);
+    }
+
+    #[test]
+    fn every_table_rises_from_nothing_to_all() {
+        let tables = [
+            AZURE_CHAT_PROMPT,
+            AZURE_CHAT_ANSWER,
+            AZURE_CODE_PROMPT,
+            AZURE_CODE_ANSWER,
+            CONVERSATION_FIRST,
+            CONVERSATION_FURTHER,
+            CONVERSATION_ANSWER,
+        ];
+        for table in tables {
+            assert!(table.0.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
+            assert_eq!((table.0[0].0, table.0[table.0.len() - 1].0), (0.0, 1.0));
+        }
     }
 }

@@ -19,7 +19,10 @@ struct Recipe {
     further: Quantiles,
     answer: Quantiles,
     turns_mean: f64,
+    /// Of each tenant, in turn.
     system_tokens: &'static [u32],
+    /// Who will ask again starts with so much shorter a text: long documents are asked about once.
+    first_of_many: f64,
     variations: &'static [f64],
     /// All tenants' sessions come from one stream, which has the variation.
     pooled: bool,
@@ -40,6 +43,7 @@ const AZURE_CHAT: Recipe = Recipe {
     answer: lengths::AZURE_CHAT_ANSWER,
     turns_mean: 1.0,
     system_tokens: &[0],
+    first_of_many: 1.0,
     variations: &[1.09],
     pooled: true,
 };
@@ -57,8 +61,9 @@ const CONVERSATION: Recipe = Recipe {
     further: lengths::CONVERSATION_FURTHER,
     answer: lengths::CONVERSATION_ANSWER,
     turns_mean: 1.63,
-    system_tokens: &[0, 1_000, 2_500, 6_100],
-    variations: &[1.0, 3.5, 13.0],
+    system_tokens: &[1_000, 0, 2_500, 0, 6_100, 0, 1_000],
+    first_of_many: 0.3,
+    variations: &[1.0, 1.0, 3.5, 1.0, 1.0, 1.0, 3.5, 1.0, 1.0, 13.0],
     pooled: false,
 };
 
@@ -143,8 +148,7 @@ impl<'a> Builder<'a> {
 
     fn tenant(&self, index: usize) -> Tenant {
         let systems = self.recipe.system_tokens;
-        // By a hash, so that large and small tenants have long and short system prompts alike.
-        let system = f64::from(systems[mixed(index as u64) as usize % systems.len()]);
+        let system = f64::from(systems[index % systems.len()]);
         Tenant {
             id: TenantId(index as u32),
             system_tokens: (system * self.plan.length_scale) as u32,
@@ -162,14 +166,18 @@ impl<'a> Builder<'a> {
         to_s: f64,
         random: &mut Random,
     ) {
-        let turns = random.geometric(self.recipe.turns_mean);
+        let (turns, scale) = (random.geometric(self.recipe.turns_mean), self.plan.length_scale);
         let model = ModelId(random.weighted(&self.models) as u32);
         let class = if random.unit() < self.plan.batch_share { Class::Batch } else { Class::Interactive };
         let (first, mut said) = (work.requests.len(), tenant.system_tokens);
         for turn in 0..turns {
-            let text = if turn == 0 { &self.recipe.first } else { &self.recipe.further };
-            let prompt_tokens = said.saturating_add(text.draw(random, self.plan.length_scale));
-            let answer = self.recipe.answer.draw(random, self.plan.length_scale).min(tenant.max_tokens);
+            let text = match turn {
+                0 if turns == 1 => self.recipe.first.draw(random, scale),
+                0 => self.recipe.first.draw(random, scale * self.recipe.first_of_many),
+                _ => self.recipe.further.draw(random, scale),
+            };
+            let prompt_tokens = said.saturating_add(text);
+            let answer = self.recipe.answer.draw(random, scale).min(tenant.max_tokens);
             let poison = random.unit() < self.plan.poison_share;
             if prompt_tokens > CONTEXT_TOKENS_MAX || at_s >= to_s {
                 break;

@@ -90,9 +90,73 @@ impl TraceLine {
                 let ends = f64::from(count * BLOCK_TOKENS) / of_scaled;
                 let hash = self.hashes.get((ends.ceil() as usize).saturating_sub(1));
                 // Two blocks that end in the same hash are told apart by their number.
-                let text = hash.copied().map_or(mixed(number) ^ 1, |hash| mixed(hash) << 1);
+                let text = hash.copied().map_or(mixed(mixed(number)) | 1, |hash| mixed(hash) << 1);
                 Block(mixed(text ^ mixed(u64::from(count))))
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AZURE: &str = "TIMESTAMP,ContextTokens,GeneratedTokens\n\
+        2023-11-16 18:15:46.6805900,374,44\n\
+        2023-11-17 00:00:01.0000000,396,109\n";
+    const MOONCAKE: &str =
+        "{\"timestamp\": 40, \"input_length\": 1100, \"output_length\": 6, \"hash_ids\": [7, 8, 9]}\n";
+
+    #[test]
+    fn azure_s_lines_are_times_and_lengths() {
+        let lines = parse(AZURE, true).expect("a trace");
+        let line = |at_us, prompt_tokens, output_tokens| TraceLine {
+            at_us,
+            prompt_tokens,
+            output_tokens,
+            hashes: vec![],
+        };
+        assert_eq!(lines, [line(0, 374, 44), line(20_654_319_410, 396, 109)]);
+    }
+
+    #[test]
+    fn mooncake_s_lines_carry_the_hashes_of_their_blocks() {
+        let lines = parse(MOONCAKE, false).expect("a trace");
+        let expected = TraceLine { at_us: 0, prompt_tokens: 1_100, output_tokens: 6, hashes: vec![7, 8, 9] };
+        assert_eq!(lines, [expected]);
+    }
+
+    #[test]
+    fn a_broken_line_is_an_error_with_its_number() {
+        assert_eq!(parse("header\n1,2\n", true), Err("line 2 makes no sense".to_string()));
+        assert_eq!(parse("{}\n", false), Err("line 1 makes no sense".to_string()));
+    }
+
+    fn blocks(hashes: &[u64], prompt_tokens: u32, scale: f64) -> Vec<Block> {
+        let line = TraceLine { at_us: 0, prompt_tokens, output_tokens: 1, hashes: hashes.to_vec() };
+        line.blocks(prompt_tokens, scale, 3)
+    }
+
+    #[test]
+    fn a_hash_of_512_tokens_is_two_blocks_and_a_quarter_of_it_half_a_block() {
+        let whole = blocks(&[7, 8, 9], 1_100, 1.0);
+        assert_eq!(whole.len(), 4);
+        assert_eq!(blocks(&[7, 8, 1], 1_100, 1.0), whole, "the third hash has no whole block");
+        assert_eq!(blocks(&[7, 1, 1], 1_100, 1.0)[..2], whole[..2]);
+        assert_ne!(blocks(&[7, 1, 1], 1_100, 1.0)[2], whole[2]);
+        let quarter = blocks(&[7, 8, 9], 275, 0.25);
+        assert_eq!(quarter.len(), 1);
+        assert_eq!(blocks(&[7, 8, 1], 275, 0.25), quarter);
+        assert_ne!(blocks(&[7, 1, 1], 275, 0.25), quarter);
+    }
+
+    #[test]
+    fn prompts_without_hashes_share_nothing() {
+        let line = |number| {
+            TraceLine { at_us: 0, prompt_tokens: 512, output_tokens: 1, hashes: vec![] }
+                .blocks(512, 1.0, number)
+        };
+        assert_eq!(line(1).len(), 2);
+        assert!(line(1).iter().all(|block| !line(2).contains(block)));
     }
 }

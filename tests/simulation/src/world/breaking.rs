@@ -99,6 +99,7 @@ impl World<'_> {
 
     pub(super) fn node_is_back(&mut self, id: NodeId) {
         self.node(id).up = true;
+        self.side(id).forget_told();
         self.touched(id);
     }
 

@@ -9,7 +9,7 @@ use super::World;
 use super::agenda::Occurrence;
 use super::lives::{Fate, Stage};
 use crate::limits::TRANSIT_US;
-use crate::node::{Notice, Row};
+use crate::node::{Notice, Phase, Row};
 use crate::policy::{Event, FailureKind, Order};
 use crate::random::noise;
 
@@ -17,6 +17,7 @@ impl World<'_> {
     pub(super) fn carry_out(&mut self, order: Order) {
         match order {
             Order::Run { request, node, attempt } => self.send(request, node, attempt),
+            Order::Recall { request } => self.recall(request),
             Order::Refuse { request } | Order::Abort { request } => self.give_up(request),
             Order::Load { node, model } => self.load(node, model),
             Order::Unload { node, model } => self.unload(node, model),
@@ -29,6 +30,13 @@ impl World<'_> {
             self.withdraw(request);
             self.lives.start(request, attempt, node);
             self.agenda.enter(self.now + TRANSIT_US, Occurrence::Deliver { request, attempt, node });
+        }
+    }
+
+    fn recall(&mut self, request: RequestId) {
+        if self.lives.is_alive(request) {
+            self.withdraw(request);
+            self.lives.get_mut(request).stage = Stage::Waiting;
         }
     }
 
@@ -87,7 +95,7 @@ impl World<'_> {
             request,
             attempt,
             prompt,
-            output: left(asked.truth.output_tokens.min(asked.max_tokens)),
+            output: left(asked.output_tokens()),
             reserve: prompt + left(asked.max_tokens),
             chain: asked.chain,
             noise: noise(self.seed, request),
@@ -181,10 +189,15 @@ impl World<'_> {
         }
     }
 
+    /// Who waits for a model that has not been loaded yet waits for nothing.
     fn unload(&mut self, id: NodeId, model: ModelId) {
-        if let Some(lane) = self.node(id).lane_mut(model) {
-            lane.leaving = true;
-            self.touched(id);
+        let mut notices = Vec::new();
+        let Some(lane) = self.node(id).lane_mut(model) else { return };
+        lane.leaving = true;
+        if matches!(lane.phase, Phase::Queued | Phase::Loading) {
+            lane.die(&mut notices);
         }
+        notices.into_iter().for_each(|notice| self.heed(id, notice, FailureKind::NotResident));
+        self.touched(id);
     }
 }

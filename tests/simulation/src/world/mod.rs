@@ -118,11 +118,21 @@ impl<'a> World<'a> {
     /// Tells the policy what is new and carries out what it orders, until there is nothing new.
     fn tell(&mut self, policy: &mut dyn Policy, orders: &mut Vec<Order>) {
         while let Some(event) = self.news.pop_front() {
+            if self.is_stale(&event) {
+                continue;
+            }
             policy.decide(At(self.now), event, orders);
             for order in orders.drain(..) {
                 self.carry_out(order);
             }
         }
+    }
+
+    /// A failure of an attempt that the policy has given up in the meantime is no news.
+    fn is_stale(&self, event: &Event) -> bool {
+        let Event::Failed { request, attempt, .. } = event else { return false };
+        let life = self.lives.get(*request);
+        life.attempt != *attempt || life.stage != Stage::Waiting
     }
 
     fn arrive(&mut self) {

@@ -8,7 +8,7 @@ use scheduler::{ModelId, NodeId, Span};
 use super::World;
 use super::agenda::Occurrence;
 use crate::limits::REPORT_US;
-use crate::node::{Notice, Phase};
+use crate::node::{Lane, Notice, Phase};
 use crate::policy::{Event, ModelReport, ModelState, NodeReport};
 
 /// What the world keeps beside each node.
@@ -19,6 +19,8 @@ pub(super) struct Side {
     /// When the next report may be sent.
     next_report: u64,
     report_due: bool,
+    /// What the last report said of each model.
+    told: Vec<(ModelId, ModelState)>,
     pub(super) failed_loads: Vec<ModelId>,
     loaded_in: Vec<(ModelId, Span)>,
     pub(super) busy_until: u64,
@@ -29,6 +31,13 @@ pub(super) struct Side {
     pub(super) unnoticed: bool,
     /// What its death ended, until it is noticed.
     pub(super) mourned: Vec<Notice>,
+}
+
+impl Side {
+    /// Whoever listened before listens no more: the next report is news.
+    pub(super) fn forget_told(&mut self) {
+        self.told.clear();
+    }
 }
 
 impl World<'_> {
@@ -65,10 +74,16 @@ impl World<'_> {
         self.touched(id);
     }
 
+    /// Puts a report on the agenda if there is anything new to say.
     pub(super) fn wish_to_report(&mut self, id: NodeId) {
         let now = self.now;
-        let side = self.side(id);
-        if !side.report_due {
+        let node = &self.nodes[id.0 as usize];
+        let side = &mut self.sides[id.0 as usize];
+        let measured = node.lanes.iter().any(|lane| !lane.samples.is_empty());
+        let news = measured
+            || !side.failed_loads.is_empty()
+            || !side.told.iter().copied().eq(node.lanes.iter().map(|lane| (lane.model, state(lane))));
+        if news && !side.report_due {
             side.report_due = true;
             let at = side.next_report.max(now);
             self.agenda.enter(at, Occurrence::Report { node: id });
@@ -89,17 +104,22 @@ impl World<'_> {
         let took = |model| loaded_in.iter().find(|(other, _)| *other == model).map(|(_, took)| *took);
         let models = node.lanes.iter_mut().map(|lane| ModelReport {
             model: lane.model,
-            state: match lane.phase {
-                Phase::Queued | Phase::Loading => ModelState::Loading,
-                Phase::Ready | Phase::Hung if lane.leaving => ModelState::Leaving,
-                Phase::Ready | Phase::Hung => ModelState::Ready,
-            },
+            state: state(lane),
             slots,
             samples: lane.samples.take(),
             loaded_in: took(lane.model),
         });
-        let models = models.collect();
+        let models: Vec<ModelReport> = models.collect();
+        side.told = models.iter().map(|model| (model.model, model.state)).collect();
         let report = NodeReport { models, failed_loads: std::mem::take(&mut side.failed_loads) };
         self.news.push_back(Event::NodeReport { node: id, report });
+    }
+}
+
+fn state(lane: &Lane) -> ModelState {
+    match lane.phase {
+        Phase::Queued | Phase::Loading => ModelState::Loading,
+        Phase::Ready | Phase::Hung if lane.leaving => ModelState::Leaving,
+        Phase::Ready | Phase::Hung => ModelState::Ready,
     }
 }
