@@ -55,9 +55,12 @@ fn one() -> u64 {
     1
 }
 
-/// The real scheduler, told nothing and told everything.
-const MINDS: [(&str, Knowledge); 2] =
-    [("mlx-serving", Knowledge::Nothing), ("mlx-serving-perfect", Knowledge::Perfect)];
+/// The real scheduler, told what a chip table says, nothing, or everything.
+const MINDS: [(&str, Knowledge); 3] = [
+    ("mlx-serving", Knowledge::Table),
+    ("mlx-serving-blind", Knowledge::Nothing),
+    ("mlx-serving-perfect", Knowledge::Perfect),
+];
 
 /// What it is compared with.
 const RULES: [(&str, Rule); 12] = [
@@ -138,7 +141,7 @@ pub fn run_one(
         world = world.watched();
     }
     if let Some((_, knowledge)) = MINDS.iter().find(|(name, _)| *name == policy) {
-        let mut mind = Mind::new(fleet, *knowledge, Limits::default());
+        let mut mind = Mind::new(fleet, work, *knowledge, Limits::default(), seed);
         if experiment.checked {
             mind = mind.checked();
         }

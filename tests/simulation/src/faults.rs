@@ -82,16 +82,15 @@ impl FaultRates {
             for (kind, per_hour) in self.kinds().into_iter().enumerate() {
                 let stream = node.id.0 * 16 + kind as u64;
                 let mut random = Random::new(seed, Purpose::Faults, stream);
-                let mut at = 0.0;
-                while per_hour > 0.0 {
-                    at += random.exponential() * 3_600.0 / per_hour;
-                    if at > span_s {
-                        break;
-                    }
+                let mut pause_s = || random.exponential() * 3_600.0 / per_hour;
+                let first_s = if per_hour > 0.0 { pause_s() } else { f64::MAX };
+                let times = std::iter::successors(Some(first_s), |at| Some(at + pause_s()));
+                let times: Vec<f64> = times.take_while(|at| *at <= span_s).collect();
+                faults.extend(times.into_iter().map(|at| {
                     let model = ModelId(random.below(fleet.models.len() as u64) as u32);
                     let lasting_s = random.exponential() * self.lasting_s;
-                    faults.push((at, self.fault(kind, node.id, model, lasting_s)));
-                }
+                    (at, self.fault(kind, node.id, model, lasting_s))
+                }));
             }
         }
         faults

@@ -6,7 +6,7 @@ use scheduler::{ModelId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::hardware::{Chip, Model, Speed, chip_named, model_named, speed};
-use crate::limits::{CACHE_SHARE, CHUNK_TOKENS, GPU_MEMORY_SHARE, ROWS_MAX};
+use crate::limits::{CACHE_SHARE, CHUNK_TOKENS, GPU_MEMORY_SHARE, KV_FLOOR_SHARE, ROWS_MAX};
 
 /// What a fleet is made of, as an experiment names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -166,7 +166,13 @@ impl NodeSpec {
     pub fn fits(&self, models: &[Model], held: &[ModelId], model: ModelId) -> bool {
         let all = held.iter().chain([&model]);
         let bytes: f64 = all.map(|model| models[model.0 as usize].weights_bytes + self.cache_bytes).sum();
-        bytes <= self.memory_bytes * (1.0 - crate::limits::KV_FLOOR_SHARE)
+        bytes <= self.weights_room()
+    }
+
+    /// What weights and prefix caches may take.
+    #[must_use]
+    pub fn weights_room(&self) -> f64 {
+        self.memory_bytes * (1.0 - KV_FLOOR_SHARE)
     }
 }
 

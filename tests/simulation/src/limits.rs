@@ -28,6 +28,10 @@ pub(crate) const REPORT_US: u64 = 1_000_000;
 /// How much the work of one request differs from the mean: the standard deviation of its logarithm.
 pub(crate) const NOISE_SIGMA: f64 = 0.05;
 
+/// How wrong a chip table is about a node: the standard deviation of the logarithm. Published rates of one chip differ as
+/// much, with the software and the model.
+pub(crate) const TABLE_SIGMA: f64 = 0.25;
+
 /// A hung runtime is killed after this, or after `HANG_STEPS` of its expected steps if that is longer.
 pub(crate) const HANG_S: f64 = 15.0;
 /// See `HANG_S`.

@@ -25,6 +25,8 @@ pub enum Purpose {
     Faults = 5,
     /// What a policy leaves to chance.
     Policy = 6,
+    /// How wrong a chip table is.
+    Table = 7,
 }
 
 /// A stream of chance.

@@ -91,7 +91,9 @@ impl Report {
     fn line(&self, row: &Row) -> Vec<String> {
         let number = |pick: fn(&Score) -> f64| format!("{:.2}", row.mean(pick));
         let percent = |pick: fn(&Score) -> f64| format!("{:.1}", row.mean(pick) * 100.0);
-        let gap = row.mean(|score| score.all.completion.mean) / self.bounds.isolation_completion_s.max(1e-9);
+        let completion_s = row.mean(|score| score.all.completion.mean);
+        let gap = |bound_s: f64| format!("{:.2}", completion_s / bound_s.max(1e-9));
+        let hits = row.mean(|score| score.hit_rate) / self.bounds.hit_rate.max(1e-9);
         let fairness: Vec<f64> = row.runs.iter().filter_map(|(_, score)| score.fairness).collect();
         let mean_fairness = fairness.iter().sum::<f64>() / fairness.len().max(1) as f64;
         vec![
@@ -105,8 +107,10 @@ impl Report {
             number(|score| score.all.completion.p95),
             number(|score| score.all.completion.p99),
             percent(|score| score.all.shed),
-            format!("{gap:.2}"),
+            gap(self.bounds.isolation_completion_s),
+            gap(self.bounds.pooled_completion_s),
             percent(|score| score.hit_rate),
+            if self.bounds.hit_rate > 0.0 { format!("{hits:.2}") } else { "-".to_string() },
             format!("{:.0}", row.mean(|score| score.loads as f64)),
             if fairness.is_empty() { "-".to_string() } else { format!("{mean_fairness:.3}") },
             format!("{:.0}", row.mean(|score| score.wait_s_max)),
@@ -129,7 +133,7 @@ impl Report {
     }
 }
 
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 19] = [
     "policy",
     "TTFT mean",
     "p50",
@@ -141,7 +145,9 @@ const COLUMNS: [&str; 17] = [
     "p99",
     "shed %",
     "/alone",
+    "/pool",
     "hit %",
+    "/max",
     "loads",
     "Jain",
     "wait max",

@@ -36,12 +36,13 @@ pub(crate) struct Lane {
     pub(crate) leaving: bool,
     /// Its answers are garbage.
     pub(crate) lying: bool,
-    /// Counts its lives, so that a late event of an old one is not taken for one of the new one.
+    /// The number of its load on this node, so that a late event of an old life is not taken for one of the new one.
     pub(crate) life: u32,
     pub(crate) waiting: VecDeque<Row>,
     pub(crate) samples: Samples,
+    /// Prompt tokens between two decode steps.
+    pub(crate) chunk: u32,
     speed: Speed,
-    chunk: u32,
     prefill: Option<Prefill>,
     rows: Vec<Decode>,
     cache: Cache,
@@ -191,7 +192,7 @@ impl Lane {
                 continue;
             }
             let decode = self.take(index);
-            out.push(self.ended(&decode.row, decode.prefill_s + self.share_s - decode.joined_s, work));
+            out.push(self.ended(&decode.row, decode.prefill_s, self.share_s - decode.joined_s, work));
         }
     }
 
@@ -217,7 +218,7 @@ impl Lane {
             self.join(row, spent_s);
         } else {
             self.reserved_tokens -= u64::from(row.reserve);
-            out.push(self.ended(&row, spent_s, work));
+            out.push(self.ended(&row, spent_s, 0.0, work));
         }
     }
 
@@ -228,9 +229,15 @@ impl Lane {
         self.rows.push(Decode { row, ends, joined_s: self.share_s, prefill_s });
     }
 
-    fn ended(&mut self, row: &Row, gpu_s: f64, work: &Workload) -> Notice {
+    fn ended(&mut self, row: &Row, prefill_s: f64, decode_s: f64, work: &Workload) -> Notice {
         self.cache.insert(work.whole(row.chain));
-        Notice::Ended { request: row.request, attempt: row.attempt, generated: row.output, gpu_s }
+        Notice::Ended {
+            request: row.request,
+            attempt: row.attempt,
+            generated: row.output,
+            prefill_s,
+            gpu_s: prefill_s + decode_s,
+        }
     }
 
     fn take(&mut self, index: usize) -> Decode {
@@ -278,7 +285,6 @@ impl Lane {
         self.cache.clear();
         (self.turn, self.reserved_tokens) = (None, 0);
         self.lying = false;
-        self.life += 1;
         self.phase = Phase::Queued;
     }
 

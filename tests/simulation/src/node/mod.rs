@@ -21,7 +21,7 @@ pub(crate) use self::lane::{Lane, Phase};
 pub(crate) use self::row::{Notice, Row};
 pub use self::samples::StepSample;
 use crate::fleet::{Fleet, NodeSpec};
-use crate::limits::{KV_FLOOR_SHARE, WARM_UP_S};
+use crate::limits::WARM_UP_S;
 use crate::request::{BLOCK_TOKENS, Workload};
 
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub(crate) struct Node<'a> {
     /// Grows with each plan, so that the end of an old one is not taken for that of the new one.
     pub(crate) plans: u64,
     slowdown: f64,
+    loads: u32,
 }
 
 /// Rounds from the node's clock on, all alike.
@@ -49,7 +50,17 @@ struct Plan {
 
 impl<'a> Node<'a> {
     pub(crate) fn new(fleet: &'a Fleet, spec: &'a NodeSpec) -> Self {
-        Self { fleet, spec, up: true, lanes: Vec::new(), clock: 0, plan: None, plans: 0, slowdown: 1.0 }
+        Self {
+            fleet,
+            spec,
+            up: true,
+            lanes: Vec::new(),
+            clock: 0,
+            plan: None,
+            plans: 0,
+            slowdown: 1.0,
+            loads: 0,
+        }
     }
 
     /// When something of its own will happen.
@@ -71,6 +82,7 @@ impl<'a> Node<'a> {
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.model == model && !lane.leaving) else {
             return false;
         };
+        lane.chunk = row.chunk.unwrap_or(lane.chunk).max(1);
         lane.waiting.push_back(row);
         self.join(at, work);
         true
@@ -167,7 +179,7 @@ impl Node<'_> {
             return true;
         }
         let staying = self.lanes.iter().filter(|lane| !lane.leaving).map(|lane| self.footprint(lane.model));
-        if staying.sum::<f64>() + self.footprint(model) > self.weights_room() {
+        if staying.sum::<f64>() + self.footprint(model) > self.spec.weights_room() {
             return false;
         }
         if let Some(lane) = self.lane_mut(model) {
@@ -189,12 +201,14 @@ impl Node<'_> {
         }
         let held = self.lanes.iter().filter(|lane| lane.phase != Phase::Queued);
         let held: f64 = held.map(|lane| self.footprint(lane.model)).sum();
-        let room = self.weights_room() - held;
+        let room = self.spec.weights_room() - held;
         let next = self.lanes.iter().position(|lane| {
             lane.phase == Phase::Queued && !lane.leaving && self.footprint(lane.model) <= room
         })?;
         let model = self.lanes[next].model;
         self.lanes[next].phase = Phase::Loading;
+        self.loads += 1;
+        self.lanes[next].life = self.loads;
         Some((model, self.load_s(model)))
     }
 
@@ -223,10 +237,6 @@ impl Node<'_> {
 
     fn footprint(&self, model: ModelId) -> f64 {
         self.fleet.model(model).weights_bytes + self.spec.cache_bytes
-    }
-
-    fn weights_room(&self) -> f64 {
-        self.spec.memory_bytes * (1.0 - KV_FLOOR_SHARE)
     }
 
     /// What weights and prefix caches leave for the rows.

@@ -22,6 +22,8 @@ pub(crate) struct Row {
     /// How much slower than the mean its work is.
     pub(crate) noise: f64,
     pub(crate) poison: bool,
+    /// What its runtime reads between two decode steps from its coming on.
+    pub(crate) chunk: Option<u32>,
 }
 
 /// The one row of a runtime whose prompt is being read.
@@ -55,7 +57,7 @@ pub(crate) enum Notice {
     /// The first token.
     Began { request: RequestId, attempt: Attempt, cached: u32, prefill_s: f64 },
     /// The last token.
-    Ended { request: RequestId, attempt: Attempt, generated: u32, gpu_s: f64 },
+    Ended { request: RequestId, attempt: Attempt, generated: u32, prefill_s: f64, gpu_s: f64 },
     /// The row is gone.
     Dropped { request: RequestId, attempt: Attempt, generated: u32, gpu_s: f64 },
     /// A request has killed its runtime.

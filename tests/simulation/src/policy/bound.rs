@@ -16,8 +16,8 @@ use crate::fleet::Fleet;
 use crate::random::{Purpose, Random};
 use crate::request::{Request, Workload};
 
-/// An attempt more than this and the request is refused.
-const ATTEMPTS_MAX: u32 = 4;
+/// After so many attempts that died the request is refused.
+const DEATHS_MAX: u32 = 4;
 /// When no node takes a request, it is tried again after this.
 const PARKED: Span = Span::from_s(1);
 /// Each answer moves the mean length by this share of the difference.
@@ -48,6 +48,9 @@ struct Ticket {
     began: bool,
     bound_at: At,
     prefill_s: f64,
+    /// Attempts that ended with their runtime or their node.
+    deaths: u32,
+    /// Nodes that it is not sent to for now.
     failed: Vec<NodeId>,
 }
 
@@ -122,7 +125,8 @@ impl<'a> Bound<'a> {
         ticket.began = false;
         ticket.bound_at = at;
         seat.bind(at, &ticket.request, ticket.prefill_s, self.work);
-        orders.push(Order::Run { request: id, node, attempt: ticket.attempt });
+        let attempt = ticket.attempt;
+        orders.push(Order::Run { request: id, node, attempt, prefill_chunk: None });
     }
 
     /// The attempt is over; its ticket, if the router still has it.
@@ -156,17 +160,15 @@ impl<'a> Bound<'a> {
     fn failed(&mut self, at: At, id: RequestId, kind: FailureKind, began: bool, orders: &mut Vec<Order>) {
         let node = self.tickets.get(&id).and_then(|ticket| ticket.node);
         let Some(ticket) = self.unbind(at, id) else { return };
-        let counted = match kind {
-            FailureKind::Busy | FailureKind::NotResident => false,
-            FailureKind::Crashed | FailureKind::Hung | FailureKind::NodeLost => true,
-        };
-        if began || (counted && ticket.failed.len() as u32 + 1 >= ATTEMPTS_MAX) {
+        let deaths = ticket.deaths + u32::from(is_death(kind));
+        if began || deaths >= DEATHS_MAX {
             self.tickets.remove(&id);
             orders.push(Order::Refuse { request: id });
             return;
         }
         if let (Some(node), Some(ticket)) = (node, self.tickets.get_mut(&id)) {
             self.seats[node.0 as usize].forget_unless_loading(ticket.request.model, kind);
+            ticket.deaths = deaths;
             ticket.failed.push(node);
         }
         self.bind(at, id, orders);
@@ -191,6 +193,13 @@ impl<'a> Bound<'a> {
     }
 }
 
+fn is_death(kind: FailureKind) -> bool {
+    match kind {
+        FailureKind::Busy | FailureKind::NotResident => false,
+        FailureKind::Crashed | FailureKind::Hung | FailureKind::NodeLost => true,
+    }
+}
+
 impl Policy for Bound<'_> {
     fn decide(&mut self, at: At, event: Event, orders: &mut Vec<Order>) {
         match event {
@@ -202,6 +211,7 @@ impl Policy for Bound<'_> {
                     began: false,
                     bound_at: at,
                     prefill_s: 0.0,
+                    deaths: 0,
                     failed: Vec::new(),
                 };
                 self.tickets.insert(request.id, ticket);

@@ -49,6 +49,8 @@ pub enum Event {
         generated: u32,
         /// Prompt tokens that the prefix cache had.
         cached_tokens: u32,
+        /// GPU time of the prefill.
+        prefill: Span,
     },
     /// The attempt is over and the request is not.
     Failed {
@@ -58,6 +60,8 @@ pub enum Event {
         attempt: Attempt,
         /// How.
         kind: FailureKind,
+        /// Tokens of this attempt.
+        generated: u32,
         /// Whether the client has tokens, of this attempt or an older one.
         began: bool,
     },
@@ -149,6 +153,8 @@ pub enum Order {
         node: NodeId,
         /// One more than the one before.
         attempt: Attempt,
+        /// Prompt tokens that its runtime reads between two decode steps from now on; as before when it is absent.
+        prefill_chunk: Option<u32>,
     },
     /// Stop what runs, if anything does; the request waits.
     Recall {

@@ -16,7 +16,7 @@ pub(crate) enum Occurrence {
     /// The rounds a node has planned are over.
     Rounds { node: NodeId, plan: u64 },
     /// An attempt reaches its node.
-    Deliver { request: RequestId, attempt: Attempt, node: NodeId },
+    Deliver { request: RequestId, attempt: Attempt, node: NodeId, chunk: Option<u32> },
     /// A model's weights have been read.
     Loaded { node: NodeId, model: ModelId, life: u32 },
     /// A node may report again.

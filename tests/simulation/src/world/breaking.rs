@@ -86,7 +86,7 @@ impl World<'_> {
             let notice = Notice::Dropped { request, attempt, generated: 0, gpu_s: 0.0 };
             self.side(id).mourned.push(notice);
         } else {
-            self.fail(request, attempt, FailureKind::NodeLost);
+            self.fail(request, attempt, FailureKind::NodeLost, 0);
         }
     }
 

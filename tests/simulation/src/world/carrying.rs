@@ -16,7 +16,9 @@ use crate::random::noise;
 impl World<'_> {
     pub(super) fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Run { request, node, attempt } => self.send(request, node, attempt),
+            Order::Run { request, node, attempt, prefill_chunk } => {
+                self.send(request, node, attempt, prefill_chunk);
+            }
             Order::Recall { request } => self.recall(request),
             Order::Refuse { request } | Order::Abort { request } => self.give_up(request),
             Order::Load { node, model } => self.load(node, model),
@@ -25,11 +27,12 @@ impl World<'_> {
         }
     }
 
-    fn send(&mut self, request: RequestId, node: NodeId, attempt: Attempt) {
+    fn send(&mut self, request: RequestId, node: NodeId, attempt: Attempt, chunk: Option<u32>) {
         if self.lives.is_alive(request) {
             self.withdraw(request);
             self.lives.start(request, attempt, node);
-            self.agenda.enter(self.now + TRANSIT_US, Occurrence::Deliver { request, attempt, node });
+            let delivery = Occurrence::Deliver { request, attempt, node, chunk };
+            self.agenda.enter(self.now + TRANSIT_US, delivery);
         }
     }
 
@@ -65,22 +68,23 @@ impl World<'_> {
         self.touched(id);
     }
 
-    pub(super) fn deliver(&mut self, request: RequestId, attempt: Attempt, id: NodeId) {
+    pub(super) fn deliver(&mut self, request: RequestId, attempt: Attempt, id: NodeId, chunk: Option<u32>) {
         if !self.lives.is_current(request, attempt) {
             return;
         }
         if !self.node(id).up {
             self.unanswered(request, attempt, id);
         } else if self.side(id).busy_until > self.now {
-            self.fail(request, attempt, FailureKind::Busy);
+            self.fail(request, attempt, FailureKind::Busy, 0);
         } else {
-            let (row, model) = (self.row(request, attempt), self.work.request(request).model);
+            let (row, model) =
+                (Row { chunk, ..self.row(request, attempt) }, self.work.request(request).model);
             let (now, work) = (self.now, self.work);
             if self.node(id).accept(now, model, row, work) {
                 self.lives.get_mut(request).stage = Stage::Running;
                 self.touched(id);
             } else {
-                self.fail(request, attempt, FailureKind::NotResident);
+                self.fail(request, attempt, FailureKind::NotResident, 0);
             }
         }
     }
@@ -100,6 +104,7 @@ impl World<'_> {
             chain: asked.chain,
             noise: noise(self.seed, request),
             poison: asked.truth.poison,
+            chunk: None,
         }
     }
 
@@ -124,39 +129,40 @@ impl World<'_> {
                 let life = self.lives.get_mut(request);
                 life.first_token_us.get_or_insert(now);
                 life.cached = cached;
-                let prefill = Span((prefill_s * 1e6) as u64);
+                let prefill = micros(prefill_s);
                 self.news.push_back(Event::FirstToken { request, attempt, cached_tokens: cached, prefill });
             }
-            Notice::Ended { request, attempt, generated, gpu_s } => {
-                self.completed(id, request, attempt, generated, gpu_s);
+            Notice::Ended { request, attempt, generated, prefill_s, gpu_s } => {
+                let garbage = self.is_lying(id, request);
+                let life = self.lives.get_mut(request);
+                life.generated += generated;
+                life.gpu_s += gpu_s;
+                life.garbage |= garbage;
+                let (cached_tokens, prefill) = (life.cached, micros(prefill_s));
+                self.lives.end(request, self.now, Fate::Completed);
+                let event = Event::Finished { request, attempt, generated, cached_tokens, prefill };
+                self.news.push_back(event);
             }
             Notice::Dropped { request, attempt, generated, gpu_s } => {
                 let life = self.lives.get_mut(request);
                 life.generated += generated;
                 life.gpu_s += gpu_s;
-                self.fail(request, attempt, kind);
+                self.fail(request, attempt, kind, generated);
             }
             Notice::Poisoned { model } => self.crash(id, model, FailureKind::Crashed),
         }
     }
 
-    fn completed(&mut self, id: NodeId, request: RequestId, attempt: Attempt, generated: u32, gpu_s: f64) {
+    fn is_lying(&self, id: NodeId, request: RequestId) -> bool {
         let model = self.work.request(request).model;
-        let lying = self.node(id).lane(model).is_some_and(|lane| lane.lying);
-        let life = self.lives.get_mut(request);
-        life.generated += generated;
-        life.gpu_s += gpu_s;
-        life.garbage |= lying;
-        let cached_tokens = life.cached;
-        self.lives.end(request, self.now, Fate::Completed);
-        self.news.push_back(Event::Finished { request, attempt, generated, cached_tokens });
+        self.nodes[id.0 as usize].lane(model).is_some_and(|lane| lane.lying)
     }
 
-    pub(super) fn fail(&mut self, request: RequestId, attempt: Attempt, kind: FailureKind) {
+    pub(super) fn fail(&mut self, request: RequestId, attempt: Attempt, kind: FailureKind, generated: u32) {
         if self.lives.is_current(request, attempt) {
             self.lives.get_mut(request).stage = Stage::Waiting;
             let began = self.began(request);
-            self.news.push_back(Event::Failed { request, attempt, kind, began });
+            self.news.push_back(Event::Failed { request, attempt, kind, generated, began });
         }
     }
 
@@ -200,4 +206,8 @@ impl World<'_> {
         notices.into_iter().for_each(|notice| self.heed(id, notice, FailureKind::NotResident));
         self.touched(id);
     }
+}
+
+fn micros(seconds: f64) -> Span {
+    Span((seconds * 1e6) as u64)
 }

@@ -145,7 +145,9 @@ impl<'a> World<'a> {
     fn happen(&mut self) {
         match self.agenda.take() {
             Some(Occurrence::Rounds { node, plan }) => self.rounds_over(node, plan),
-            Some(Occurrence::Deliver { request, attempt, node }) => self.deliver(request, attempt, node),
+            Some(Occurrence::Deliver { request, attempt, node, chunk }) => {
+                self.deliver(request, attempt, node, chunk);
+            }
             Some(Occurrence::Loaded { node, model, life }) => self.loaded(node, model, life),
             Some(Occurrence::Report { node }) => self.report(node),
             Some(Occurrence::Fault(fault)) => self.break_something(fault),

@@ -1,11 +1,11 @@
 //! Nobody is lost, whatever breaks.
 
-use simulation::experiment::{policy_names, run_one};
+use simulation::experiment::run_one;
 use simulation::faults::FaultRates;
 use simulation::fleet::{FleetPlan, alike, eight_macs};
 use simulation::world::{Fate, Stage};
 
-use crate::{build, experiment};
+use crate::{build, experiment, policies};
 
 /// Something breaks every other second.
 const TERRIBLE: FaultRates = FaultRates {
@@ -23,16 +23,18 @@ const TERRIBLE: FaultRates = FaultRates {
 
 #[test]
 fn every_request_ends_exactly_once_whatever_breaks() {
-    let mut experiment = experiment("bad-day", 0.01);
+    let mut experiment = experiment("bad-day", 0.02);
     experiment.faults = TERRIBLE;
     experiment.workload.poison_share = 0.02;
     experiment.workload.load = Some(0.35);
+    experiment.workload.deadline_s = 60.0;
+    experiment.workload.variations = vec![1.0];
     let (mut broken, mut completed) = (0, 0);
     for seed in 1..=250 {
-        let (fleet, work) = build(&experiment, seed);
-        let name = policy_names()[seed as usize % policy_names().len()];
+        let name = policies()[seed as usize % policies().len()];
         experiment.checked = seed % 4 == 0;
-        for policy in [name, "mlx-serving"] {
+        let (fleet, work) = build(&experiment, seed);
+        for policy in std::iter::once(name).chain((seed % 3 == 0).then_some("mlx-serving")) {
             let outcome = run_one(&experiment, &fleet, &work, policy, seed).expect("an outcome");
             assert_eq!(outcome.violations, [], "{policy}, seed {seed}");
             let count = |fate| outcome.lives.iter().filter(|life| life.stage == Stage::Over(fate)).count();
@@ -44,7 +46,7 @@ fn every_request_ends_exactly_once_whatever_breaks() {
             );
         }
     }
-    assert!(broken > 150 && completed > 3_000, "faults bite, and most survive: {broken} {completed}");
+    assert!(broken > 100 && completed > 2_000, "faults bite, and most survive: {broken} {completed}");
 }
 
 #[test]
@@ -85,7 +87,7 @@ fn without_faults_nothing_is_shed_and_nothing_breaks() {
         let mut experiment = experiment("chat", 0.1);
         experiment.fleet = FleetPlan::of(macs, &["8b"]);
         let (fleet, work) = build(&experiment, 1);
-        for policy in policy_names() {
+        for policy in policies() {
             let outcome = run_one(&experiment, &fleet, &work, policy, 1).expect("an outcome");
             assert!(outcome.lives.iter().all(|life| life.stage == Stage::Over(Fate::Completed)), "{policy}");
             assert_eq!(outcome.violations, [], "{policy}");

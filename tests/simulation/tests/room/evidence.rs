@@ -7,7 +7,7 @@ use crate::experiment;
 
 /// Mean over three seeds, by policy.
 fn mean(name: &str, load: f64, policies: &[&str], number: fn(&Score) -> f64) -> Vec<f64> {
-    let mut experiment = experiment(name, 0.7);
+    let mut experiment = experiment(name, if policies[0].starts_with("mlx") { 0.2 } else { 0.7 });
     experiment.workload.load = Some(load);
     // Bursts of single tenants make any policy look bad for as long as they last.
     experiment.workload.variations = vec![1.0];

@@ -1,5 +1,6 @@
 //! Each fault takes its course, and the policy hears of it no sooner than it could.
 
+use scheduler::{Attempt, RequestId};
 use simulation::faults::{Fault, FaultRates};
 use simulation::fleet::{FleetPlan, alike};
 use simulation::policy::{Event, FailureKind, ModelState, Order};
@@ -13,9 +14,8 @@ fn broken(fault: Fault) -> (Vec<(u64, Event)>, Outcome) {
 }
 
 fn failures(heard: &[(u64, Event)]) -> Vec<(u64, FailureKind)> {
-    let failure = |(at, event): &(u64, Event)| match event {
-        Event::Failed { kind, .. } => Some((*at, *kind)),
-        _ => None,
+    let failure = |(at, event): &(u64, Event)| {
+        if let Event::Failed { kind, .. } = event { Some((*at, *kind)) } else { None }
     };
     heard.iter().filter_map(failure).collect()
 }
@@ -78,11 +78,12 @@ fn a_slow_node_takes_longer_by_its_factor_for_a_while() {
 fn a_poison_request_kills_every_runtime_that_reads_it_and_those_beside_it() {
     let mut work = requests(&[(0.0, 400), (1.0, 10)]);
     work.requests[1].truth.poison = true;
-    let (heard, outcome) = play(&work, &[], &[], |at, event, orders| match event {
-        Event::Failed { request, attempt, .. } if request.0 == 1 && attempt.0 == 2 => {
-            orders.push(Order::Refuse { request: *request });
+    let (heard, outcome) = play(&work, &[], &[], |at, event, orders| {
+        if let Event::Failed { request: RequestId(1), attempt: Attempt(2), .. } = event {
+            orders.push(Order::Refuse { request: RequestId(1) });
+        } else {
+            first_then_other(at, event, orders);
         }
-        _ => first_then_other(at, event, orders),
     });
     let kinds: Vec<_> = failures(&heard).into_iter().map(|(_, kind)| kind).collect();
     assert!(kinds.len() >= 3 && kinds.iter().all(|kind| *kind == FailureKind::Crashed), "{kinds:?}");
@@ -112,11 +113,9 @@ fn a_failed_load_is_reported_and_leaves_nothing_behind() {
     let work = requests(&[(0.0, 10), (30.0, 10)]);
     let faults = [(1.0, Fault::Crash(OTHER, MODEL)), (1.5, Fault::LoadsFail(OTHER, 60.0))];
     let (heard, _) = play(&work, &faults, &[], first_then_other);
-    let told = heard.iter().find_map(|(at, event)| match event {
-        Event::NodeReport { node: OTHER, report } if !report.failed_loads.is_empty() => {
-            Some((*at, report.clone()))
-        }
-        _ => None,
+    let told = heard.into_iter().find_map(|(at, event)| {
+        let Event::NodeReport { node: OTHER, report } = event else { return None };
+        (!report.failed_loads.is_empty()).then_some((at, report))
     });
     let (at, report) = told.expect("a report of it");
     assert_eq!(at, 1_000_000 + LOAD_US);

@@ -69,7 +69,7 @@ pub(crate) fn play(
 }
 
 pub(crate) fn run(request: RequestId, node: NodeId, attempt: u32) -> Order {
-    Order::Run { request, node, attempt: Attempt(attempt) }
+    Order::Run { request, node, attempt: Attempt(attempt), prefill_chunk: None }
 }
 
 /// Everything to the first node; what fails, to the other one.
@@ -118,13 +118,17 @@ fn a_request_alone_takes_the_road_its_prefill_and_its_steps() {
     let seconds = |at: Option<u64>| at.expect("a time") as f64 / 1e6;
     assert!((seconds(outcome.lives[0].first_token_us) - first).abs() < 1e-5);
     assert!((seconds(outcome.lives[0].ended_us) - last).abs() < 1e-5);
-    let tokens = heard.iter().filter_map(|(_, event)| match event {
-        Event::FirstToken { prefill, cached_tokens, .. } => Some((prefill.0, *cached_tokens)),
-        Event::Finished { generated, .. } => Some((0, *generated)),
-        _ => None,
+    let first_token = heard.iter().find_map(|(_, event)| {
+        let Event::FirstToken { prefill, cached_tokens, .. } = event else { return None };
+        Some((prefill.0, *cached_tokens))
     });
     let prefill_us = (speed.prefill_s(1_000.0, 0.0) * noise * 1e6) as u64;
-    assert_eq!(tokens.collect::<Vec<_>>(), [(prefill_us, 0), (0, 101)]);
+    assert_eq!(first_token, Some((prefill_us, 0)));
+    let last_token = heard.iter().find_map(|(_, event)| {
+        let Event::Finished { prefill, generated, .. } = event else { return None };
+        Some((prefill.0, *generated))
+    });
+    assert_eq!(last_token, Some((prefill_us, 101)));
 }
 
 #[test]
@@ -180,9 +184,9 @@ fn a_recalled_request_goes_on_elsewhere_with_what_it_has() {
             orders.extend([Order::Recall { request: ONE }, run(ONE, OTHER, 2)]);
         }
     });
-    let rest = heard.iter().find_map(|(_, event)| match event {
-        Event::Finished { generated, attempt: Attempt(2), .. } => Some(*generated),
-        _ => None,
+    let rest = heard.iter().find_map(|(_, event)| {
+        let Event::Finished { generated, attempt: Attempt(2), .. } = event else { return None };
+        Some(*generated)
     });
     assert!(rest.is_some_and(|rest| (1..300).contains(&rest)), "{rest:?}");
     assert_eq!((outcome.lives[0].stage, outcome.lives[0].generated), (Stage::Over(Fate::Completed), 300));
@@ -237,9 +241,9 @@ fn a_model_is_loaded_and_let_go_by_order() {
     ];
     assert_eq!(states(&heard, OTHER), expected);
     assert_eq!(outcome.loads, 1);
-    let told = heard.iter().find_map(|(_, event)| match event {
-        Event::NodeReport { report, .. } => report.models.iter().find_map(|model| model.loaded_in),
-        _ => None,
+    let told = heard.iter().find_map(|(_, event)| {
+        let Event::NodeReport { report, .. } = event else { return None };
+        report.models.iter().find_map(|model| model.loaded_in)
     });
     assert_eq!(told, Some(Span((load_s * 1e6) as u64)));
 }
@@ -265,12 +269,12 @@ fn who_waits_for_a_model_that_is_given_up_before_it_is_loaded_is_told() {
     let work = requests(&[(20.0, 10)]);
     let (heard, outcome) = play(&work, &[], &[10.0, 20.5], |at, event, orders| {
         let (node, model) = (NODE, MODEL);
-        match event {
-            Event::Wake => orders.push(Order::Unload { node, model }),
-            Event::Arrived(request) => {
-                orders.extend([Order::Load { node, model }, run(request.id, NODE, 1)]);
-            }
-            _ => first_then_other(at, event, orders),
+        if is_wake(event) {
+            orders.push(Order::Unload { node, model });
+        } else if let Some(request) = arrived(event) {
+            orders.extend([Order::Load { node, model }, run(request, NODE, 1)]);
+        } else {
+            first_then_other(at, event, orders);
         }
     });
     let told = heard.iter().find(|(_, event)| matches!(event, Event::Failed { .. })).expect("a failure");
@@ -288,13 +292,11 @@ fn a_canary_is_answered_truly_by_an_honest_runtime() {
             orders.push(Order::Probe { node: NODE, model: ModelId(7) });
         }
     });
-    let answers: Vec<_> = heard
-        .iter()
-        .filter_map(|(at, event)| match event {
-            Event::ProbeDone { model, good, took, .. } => Some((*at - took.0, model.0, *good)),
-            _ => None,
-        })
-        .collect();
+    let answers = heard.iter().filter_map(|(at, event)| {
+        let Event::ProbeDone { model, good, took, .. } = event else { return None };
+        Some((*at - took.0, model.0, *good))
+    });
+    let answers: Vec<_> = answers.collect();
     assert_eq!(answers, [(5_000_000, 7, false), (5_000_000, 0, true)]);
 }
 

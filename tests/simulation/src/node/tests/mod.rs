@@ -49,6 +49,7 @@ fn row(request: u64, prompt: u32, output: u32) -> Row {
         chain: Chain::default(),
         noise: 1.0,
         poison: false,
+        chunk: None,
     }
 }
 
