@@ -1,4 +1,4 @@
-//! No policy beats a bound.
+//! No policy beats a bound. Owns the proof on small rooms; refuses to say how near a policy comes.
 
 use simulation::bounds::{bounds, capacity, isolation, knee, offered_load};
 use simulation::experiment::run_one;

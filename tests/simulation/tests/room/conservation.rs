@@ -1,4 +1,4 @@
-//! Nobody is lost, whatever breaks.
+//! Nobody is lost, whatever breaks. Owns rooms in which everything does; refuses to ask how long it takes.
 
 use simulation::experiment::run_one;
 use simulation::faults::FaultRates;

@@ -1,4 +1,4 @@
-//! The same seed gives the same bytes.
+//! The same seed gives the same bytes. Owns the comparison of whole reports; refuses golden files.
 
 use simulation::experiment::run;
 use simulation::{Options, simulate};

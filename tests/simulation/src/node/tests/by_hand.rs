@@ -1,4 +1,4 @@
-//! Cases that fit on a sheet of paper.
+//! Cases that fit on a sheet of paper, each with its arithmetic. Owns exact times; refuses tolerances.
 
 use proptest::prelude::*;
 use scheduler::Block;
