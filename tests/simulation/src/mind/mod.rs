@@ -20,7 +20,7 @@ use self::checker::Checker;
 use self::registry::Registry;
 use self::telling::Telling;
 use crate::fleet::Fleet;
-use crate::policy::{Event, FailureKind, Order, Policy};
+use crate::policy::{Canary, Event, FailureKind, Order, Policy};
 use crate::random::mixed;
 use crate::request::{Request, Workload};
 
@@ -101,9 +101,9 @@ impl<'a> Mind<'a> {
                 Command::NodeReported { node, report: self.telling.report(node, &report) }
             }
             Event::NodeLost { node } => Command::NodeLost { node },
-            Event::ProbeDone { node, model, good, .. } => {
-                let result = if good { ProbeResult::Passed } else { ProbeResult::Mismatch };
-                Command::Probed { probe: self.probes.remove(&(node, model))?, result }
+            Event::ProbeDone { node, model, answer, .. } => {
+                let probe = self.probes.remove(&(node, model))?;
+                Command::Probed { probe, result: result(answer) }
             }
             Event::Wake => Command::Wake,
         })
@@ -199,6 +199,14 @@ fn failed(request: RequestId, attempt: Attempt, kind: FailureKind, generated: u3
         FailureKind::NodeLost => Outcome::Failed(Failure::Reset),
     };
     Command::Finished { request, attempt, outcome, usage: Usage { generated, ..Usage::default() } }
+}
+
+fn result(answer: Canary) -> ProbeResult {
+    match answer {
+        Canary::Right => ProbeResult::Passed,
+        Canary::Wrong => ProbeResult::Mismatch,
+        Canary::Silent => ProbeResult::Failed,
+    }
 }
 
 /// The scheduler forgets a request that breaks after its first token; its gateway tells the client.

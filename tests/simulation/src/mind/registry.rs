@@ -56,3 +56,38 @@ pub(super) fn budget(fleet: &Fleet, node: NodeId) -> u64 {
 pub(super) fn bytes(fleet: &Fleet, node: NodeId, model: ModelId) -> u64 {
     (fleet.model(model).weights_bytes + fleet.node(node).cache_bytes) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{FleetPlan, alike};
+
+    #[test]
+    fn what_is_held_at_the_start_is_reserved_and_told() {
+        let fleet = FleetPlan::of(alike("M2 Max", 64.0, 2), &["8b"]).build().expect("a fleet");
+        let fact = |node| {
+            Command::Recall(Fact::Home {
+                node: NodeId(node),
+                model: ModelId(0),
+                bytes: bytes(&fleet, NodeId(node), ModelId(0)),
+            })
+        };
+        assert_eq!(Registry::new(&fleet).facts(), [fact(0), fact(1)]);
+    }
+
+    #[test]
+    fn memory_is_reserved_up_to_the_budget_and_comes_back() {
+        let plan = FleetPlan { placed: Some(2), ..FleetPlan::of(alike("M2 Max", 64.0, 1), &["8b"; 4]) };
+        let fleet = plan.build().expect("a fleet");
+        let mut registry = Registry::new(&fleet);
+        let reserve = |registry: &mut Registry<'_>, model| {
+            let lane = (NodeId(0), ModelId(model));
+            registry.reserve(lane, bytes(&fleet, NodeId(0), ModelId(model)))
+        };
+        assert!(reserve(&mut registry, 2), "three fit");
+        assert!(reserve(&mut registry, 2), "the same once more takes nothing");
+        assert!(!reserve(&mut registry, 3), "a fourth does not");
+        registry.release((NodeId(0), ModelId(0)));
+        assert!(reserve(&mut registry, 3));
+    }
+}

@@ -102,3 +102,50 @@ fn measured(there: &policy::ModelReport) -> Measured {
     });
     Measured { steps: steps.collect(), load: there.loaded_in }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{FleetPlan, alike};
+
+    fn fleet() -> Fleet {
+        let plan =
+            FleetPlan { placed: Some(1), ..FleetPlan::of(alike("M2 Max", 64.0, 200), &["8b", "14b", "70b"]) };
+        plan.build().expect("a fleet")
+    }
+
+    fn told(knowledge: Knowledge, node: u64, report: &policy::NodeReport) -> NodeReport {
+        Telling::new(&fleet(), knowledge, 1).report(NodeId(node), report)
+    }
+
+    #[test]
+    fn a_node_offers_what_would_fit_beside_what_it_holds() {
+        let held = policy::ModelReport {
+            model: ModelId(0),
+            state: policy::ModelState::Ready,
+            slots: 16,
+            samples: vec![],
+            loaded_in: None,
+        };
+        let report = policy::NodeReport { models: vec![held], failed_loads: vec![ModelId(1)] };
+        let told = told(Knowledge::Nothing, 0, &report);
+        let states: Vec<_> = told.models.iter().map(|model| (model.model.0, model.state)).collect();
+        assert_eq!(states, [(0, ModelState::Ready), (1, ModelState::Failed)], "70b is too large");
+        let taken: u64 = told.models.iter().map(|model| model.bytes).sum();
+        assert!(taken <= told.budget_bytes);
+        assert!(told.models[0].kv_tokens > 100_000 && told.models[0].prefix_tokens > 10_000);
+    }
+
+    #[test]
+    fn speeds_are_told_as_far_as_they_are_known() {
+        let (nothing, fleet) = (policy::NodeReport::default(), fleet());
+        let step = |knowledge, node| f64::from(told(knowledge, node, &nothing).models[0].rates.step_ms);
+        let truth = fleet.speed(NodeId(0), ModelId(0)).step_s * 1e3;
+        assert_eq!(step(Knowledge::Nothing, 0), 0.0);
+        assert!((step(Knowledge::Perfect, 0) / truth - 1.0).abs() < 1e-6);
+        let errors = (0..200).map(|node| (step(Knowledge::Table, node) / truth).ln());
+        let variance = errors.map(|error| error * error).sum::<f64>() / 200.0;
+        assert!((variance.sqrt() - TABLE_SIGMA).abs() < 0.05, "{variance}");
+        assert_eq!(step(Knowledge::Table, 7), step(Knowledge::Table, 7));
+    }
+}

@@ -83,13 +83,24 @@ pub enum Event {
         node: NodeId,
         /// By which model.
         model: ModelId,
-        /// Whether the answer was the expected one.
-        good: bool,
+        /// What came back.
+        answer: Canary,
         /// How long it took.
         took: Span,
     },
     /// The time of [`Policy::next_wake`].
     Wake,
+}
+
+/// What a canary came back with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canary {
+    /// The known answer.
+    Right,
+    /// Another answer.
+    Wrong,
+    /// No answer.
+    Silent,
 }
 
 /// How an attempt failed.

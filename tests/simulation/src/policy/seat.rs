@@ -178,3 +178,78 @@ impl Seat {
 fn kv_bytes(request: &Request) -> f64 {
     f64::from(request.prompt_tokens) * 131_072.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{FleetPlan, alike};
+
+    /// Room for three of four models.
+    fn fleet() -> Fleet {
+        FleetPlan::of(alike("M2 Max", 64.0, 1), &["8b"; 4]).build().expect("a fleet")
+    }
+
+    fn ask(seat: &mut Seat, fleet: &Fleet, model: u32, second: u64) -> Vec<Order> {
+        let mut orders = Vec::new();
+        seat.make_resident(fleet, ModelId(model), At(second), &mut orders);
+        orders
+    }
+
+    fn seat(fleet: &Fleet) -> Seat {
+        let mut seat = Seat::new(fleet, &fleet.nodes[0], Rule::Random);
+        seat.reported(vec![ModelId(0), ModelId(1), ModelId(2)]);
+        seat
+    }
+
+    #[test]
+    fn the_model_that_was_not_asked_for_longest_makes_room() {
+        let (fleet, node) = (fleet(), NodeId(0));
+        let mut seat = seat(&fleet);
+        assert_eq!([1, 0, 2].map(|model| ask(&mut seat, &fleet, model, 1)), [vec![], vec![], vec![]]);
+        let expected = [Order::Unload { node, model: ModelId(1) }, Order::Load { node, model: ModelId(3) }];
+        assert_eq!(ask(&mut seat, &fleet, 3, 2), expected);
+        assert!(seat.holds(ModelId(3)) && !seat.holds(ModelId(1)));
+    }
+
+    #[test]
+    fn a_report_is_news_when_something_came_or_went() {
+        let fleet = fleet();
+        let mut seat = seat(&fleet);
+        assert!(!seat.reported(vec![ModelId(2), ModelId(1), ModelId(0)]));
+        assert!(seat.reported(vec![ModelId(0), ModelId(1)]));
+        assert!(seat.reported(vec![ModelId(0), ModelId(1), ModelId(3)]));
+        seat.lost();
+        assert!(!seat.alive && !seat.holds(ModelId(0)));
+        assert!(seat.reported(vec![]), "it is back");
+    }
+
+    #[test]
+    fn prompts_that_are_bound_make_a_queue_that_shrinks_with_time_and_with_first_tokens() {
+        let fleet = fleet();
+        let (mut seat, work) = (seat(&fleet), Workload::default());
+        let request = Request {
+            id: scheduler::RequestId(0),
+            arrived: At(0),
+            tenant: scheduler::TenantId(0),
+            class: scheduler::Class::Interactive,
+            model: ModelId(0),
+            prompt_tokens: 1_000,
+            max_tokens: 100,
+            deadline: At(u64::MAX),
+            session: scheduler::SessionKey(0),
+            chain: crate::request::Chain::default(),
+            truth: crate::request::Truth::default(),
+        };
+        let queue = |seat: &Seat, second: u64| {
+            let at = At(second * 1_000_000);
+            seat.view(&fleet, &request, &[], 100.0, at).queue_s
+        };
+        seat.bind(At(0), &request, 4.0, &work);
+        seat.bind(At(0), &request, 3.0, &work);
+        assert_eq!((queue(&seat, 0), queue(&seat, 2)), (7.0, 5.0));
+        seat.began(At(5_000_000), 4.0);
+        assert_eq!(queue(&seat, 6), 2.0);
+        seat.unbind(At(6_000_000), &request, Some(3.0));
+        assert_eq!((queue(&seat, 6), seat.view(&fleet, &request, &[], 1.0, At(0)).pending), (0.0, 1));
+    }
+}

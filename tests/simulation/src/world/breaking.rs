@@ -11,7 +11,7 @@ use super::agenda::Occurrence;
 use crate::faults::Fault;
 use crate::limits::{CANARY_TOKENS, HANG_S, HANG_STEPS, LOST_US};
 use crate::node::{Notice, Phase};
-use crate::policy::{Event, FailureKind};
+use crate::policy::{Canary, Event, FailureKind};
 
 impl World<'_> {
     pub(super) fn break_something(&mut self, fault: Fault) {
@@ -141,7 +141,8 @@ impl World<'_> {
         let node = self.node(id);
         let lane = node.lane(model).filter(|lane| lane.phase == Phase::Ready && node.up);
         let Some(life) = lane.map(|lane| lane.life) else {
-            self.news.push_back(Event::ProbeDone { node: id, model, good: false, took: Span::ZERO });
+            let (answer, took) = (Canary::Silent, Span::ZERO);
+            self.news.push_back(Event::ProbeDone { node: id, model, answer, took });
             return;
         };
         let (speed, tokens) = (fleet.speed(id, model), f64::from(CANARY_TOKENS));
@@ -153,7 +154,11 @@ impl World<'_> {
         let took = Span(self.now - sent);
         let node = self.node(id);
         let lane = node.lane(model).filter(|lane| lane.life == life && node.up);
-        let good = lane.is_some_and(|lane| lane.phase == Phase::Ready && !lane.lying);
-        self.news.push_back(Event::ProbeDone { node: id, model, good, took });
+        let answer = match lane.filter(|lane| lane.phase == Phase::Ready) {
+            Some(lane) if lane.lying => Canary::Wrong,
+            Some(_) => Canary::Right,
+            None => Canary::Silent,
+        };
+        self.news.push_back(Event::ProbeDone { node: id, model, answer, took });
     }
 }

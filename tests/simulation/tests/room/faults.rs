@@ -3,7 +3,7 @@
 use scheduler::{Attempt, RequestId};
 use simulation::faults::{Fault, FaultRates};
 use simulation::fleet::{FleetPlan, alike};
-use simulation::policy::{Event, FailureKind, ModelState, Order};
+use simulation::policy::{Canary, Event, FailureKind, ModelState, Order};
 use simulation::world::{Fate, Outcome, Stage};
 
 use crate::scripted::{MODEL, NODE, OTHER, first_then_other, play, requests, states};
@@ -104,7 +104,7 @@ fn a_lying_runtime_answers_garbage_and_only_a_canary_tells() {
     });
     let garbage: Vec<bool> = outcome.lives.iter().map(|life| life.garbage).collect();
     assert_eq!(garbage, [false, true, false], "a restart makes it honest");
-    assert!(heard.iter().any(|(_, event)| matches!(event, Event::ProbeDone { good: false, .. })));
+    assert!(heard.iter().any(|(_, event)| matches!(event, Event::ProbeDone { answer: Canary::Wrong, .. })));
     assert_eq!(failures(&heard), []);
 }
 

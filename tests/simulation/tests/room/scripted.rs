@@ -3,7 +3,7 @@
 use scheduler::{At, Attempt, Class, ModelId, NodeId, RequestId, SessionKey, Span, TenantId};
 use simulation::faults::Fault;
 use simulation::fleet::{Fleet, FleetPlan, alike};
-use simulation::policy::{Event, ModelState, Order, Policy};
+use simulation::policy::{Canary, Event, ModelState, Order, Policy};
 use simulation::request::{Chain, Request, Truth, Workload};
 use simulation::world::{Fate, Outcome, Stage, Violation, World};
 
@@ -293,11 +293,11 @@ fn a_canary_is_answered_truly_by_an_honest_runtime() {
         }
     });
     let answers = heard.iter().filter_map(|(at, event)| {
-        let Event::ProbeDone { model, good, took, .. } = event else { return None };
-        Some((*at - took.0, model.0, *good))
+        let Event::ProbeDone { model, answer, took, .. } = event else { return None };
+        Some((*at - took.0, model.0, *answer))
     });
     let answers: Vec<_> = answers.collect();
-    assert_eq!(answers, [(5_000_000, 7, false), (5_000_000, 0, true)]);
+    assert_eq!(answers, [(5_000_000, 7, Canary::Silent), (5_000_000, 0, Canary::Right)]);
 }
 
 #[test]
