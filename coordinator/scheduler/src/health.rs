@@ -15,7 +15,7 @@ use crate::ids::{Attempt, Fingerprint, Lane, ModelId, NodeId, RequestId};
 use crate::machine::Scheduler;
 use crate::nodes::is_death;
 use crate::requests::{Record, Run};
-use crate::time::{At, Span};
+use crate::time::At;
 use crate::turn::Turn;
 
 impl Scheduler {
