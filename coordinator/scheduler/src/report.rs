@@ -139,4 +139,13 @@ mod tests {
             believed.iter().map(|model| (model.model.0, model.slots, model.measured.steps.len())).collect();
         assert_eq!(told, [(1, 8, 1), (2, 3, 1)]);
     }
+
+    #[test]
+    fn no_model_is_believed_to_be_larger_than_a_room_of_macs() {
+        let absurd = ModelReport { bytes: u64::MAX, ..model(1, 1) };
+        let honest = ModelReport { bytes: 5 << 30, ..model(2, 1) };
+        let report = NodeReport { budget_bytes: 0, models: vec![absurd, honest] };
+        let bytes: Vec<u64> = report.believed(8, 8, 8).iter().map(|model| model.bytes).collect();
+        assert_eq!(bytes, [BYTES_MAX, 5 << 30]);
+    }
 }
