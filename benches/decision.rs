@@ -150,22 +150,21 @@ impl Room {
         self.apply(Command::Submit(submission));
     }
 
-    /// How many started.
+    /// How many started. Each tells its first token at once, so that every node takes up its next prompt.
     fn apply(&mut self, command: Command) -> usize {
         // Some three answers a second end in a room of this size.
         self.now += 100_000;
-        self.effects.clear();
-        self.scheduler.apply(At(self.now), command, &mut self.effects);
-        let starts: Vec<(RequestId, Attempt)> = self.effects.iter().filter_map(started).collect();
-        for (request, attempt) in &starts {
-            self.running.push_back((*request, *attempt));
-            let began = Command::Began { request: *request, attempt: *attempt };
+        let (mut commands, mut starts) = (VecDeque::from([command]), 0);
+        while let Some(command) = commands.pop_front() {
             self.effects.clear();
-            self.scheduler.apply(At(self.now), began, &mut self.effects);
-            let more: Vec<(RequestId, Attempt)> = self.effects.iter().filter_map(started).collect();
-            self.running.extend(more);
+            self.scheduler.apply(At(self.now), command, &mut self.effects);
+            for (request, attempt) in self.effects.iter().filter_map(started) {
+                commands.push_back(Command::Began { request, attempt });
+                self.running.push_back((request, attempt));
+                starts += 1;
+            }
         }
-        starts.len()
+        starts
     }
 }
 

@@ -152,6 +152,7 @@ pub(crate) fn generate(start: AttemptStart) -> Generate {
         top_logprobs: start.top_logprobs,
         cache_salt: start.cache_salt,
         prefill_chunk: (start.prefill_chunk > 0).then_some(start.prefill_chunk),
+        generated: start.generated,
     }
 }
 
@@ -287,11 +288,18 @@ mod tests {
     }
 
     #[test]
-    fn a_salt_and_a_chunk_are_handed_on_as_they_are_and_zero_is_no_chunk() {
-        let start =
-            AttemptStart { cache_salt: "tenant".to_owned(), prefill_chunk: 512, ..AttemptStart::default() };
+    fn a_salt_a_chunk_and_what_was_generated_are_handed_on_as_they_are_and_zero_is_no_chunk() {
+        let start = AttemptStart {
+            cache_salt: "tenant".to_owned(),
+            prefill_chunk: 512,
+            generated: 3,
+            ..AttemptStart::default()
+        };
         let asked = generate(start);
-        assert_eq!((asked.cache_salt.as_str(), asked.prefill_chunk), ("tenant", Some(512)));
+        assert_eq!(
+            (asked.cache_salt.as_str(), asked.prefill_chunk, asked.generated),
+            ("tenant", Some(512), 3)
+        );
         let bare = generate(AttemptStart::default());
         assert_eq!((bare.cache_salt.as_str(), bare.prefill_chunk), ("", None));
     }

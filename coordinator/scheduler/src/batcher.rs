@@ -33,6 +33,15 @@ struct Width {
     shrunk: Option<At>,
 }
 
+impl Width {
+    fn limit(&self) -> u32 {
+        match self.knee {
+            0 => self.limit,
+            knee => self.limit.min(knee),
+        }
+    }
+}
+
 impl Batcher {
     /// The runtime reports its slots. A limit that was shrunk stays shrunk: more slots on paper end no overload.
     pub(crate) fn report(&mut self, lane: Lane, slots: u32) {
@@ -95,15 +104,13 @@ impl Batcher {
         self.pauses.first().copied()
     }
 
-    pub(crate) fn paused_until(&self, lane: Lane) -> Option<At> {
-        self.widths.get(&lane)?.paused_until
+    /// How many at once, and until when none.
+    pub(crate) fn allows(&self, lane: Lane) -> (u32, Option<At>) {
+        self.widths.get(&lane).map_or((0, None), |width| (width.limit(), width.paused_until))
     }
 
     pub(crate) fn limit(&self, lane: Lane) -> u32 {
-        self.widths.get(&lane).map_or(0, |width| match width.knee {
-            0 => width.limit,
-            knee => width.limit.min(knee),
-        })
+        self.widths.get(&lane).map_or(0, Width::limit)
     }
 
     pub(crate) fn slots(&self, lane: Lane) -> u32 {
@@ -215,12 +222,12 @@ mod tests {
         for round in 1..=8 {
             let at = At(round * 100_000_000);
             batcher.busy(LANE, at, at, &Limits::default());
-            pauses.push(batcher.paused_until(LANE).map(|until| until.since(at).0 / 1_000));
+            pauses.push(batcher.allows(LANE).1.map(|until| until.since(at).0 / 1_000));
         }
         let expected = [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000];
         assert_eq!(pauses, expected.map(Some));
         batcher.completed(LANE);
-        assert_eq!(batcher.paused_until(LANE), None);
+        assert_eq!(batcher.allows(LANE).1, None);
         busy(&mut batcher, 900_000_000, 900_000_001);
         assert_eq!(batcher.first_pause(), Some((At(900_100_001), LANE)));
     }

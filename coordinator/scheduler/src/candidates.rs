@@ -14,6 +14,7 @@ use crate::blame::Isolation;
 use crate::breaker::Admission;
 use crate::command::{Class, Submission};
 use crate::ids::{Lane, ModelId, NodeId};
+use crate::ledger::Load;
 use crate::machine::Scheduler;
 use crate::overload::Rung;
 use crate::placement::{self, Ask, Candidate, Facts, Gate};
@@ -30,15 +31,14 @@ pub(crate) struct Site {
     speed: Speed,
     /// Prompt tokens that the first real request after an open breaker may have.
     prompt_tokens_max: Option<u32>,
-    backlog: Span,
     /// Until a slot comes free, as far as can be told.
     slot: Span,
-    in_flight: u32,
-    in_flight_on_node: u32,
-    kv_tokens: u32,
+    load: Load,
     kv_room: u32,
-    /// A step of every other runtime that is at work on the node: they take turns on its one GPU.
-    beside_s: f64,
+    /// A decode step of every runtime that is at work on the node, as it is now and with one sequence more: they take turns on
+    /// its one GPU.
+    step_now_s: f64,
+    step_more_s: f64,
     doubt: f64,
 }
 
@@ -94,17 +94,16 @@ impl Scheduler {
 
     fn site(&self, lane: Lane) -> Site {
         let speed = self.rates.speed(lane);
-        let (in_flight, in_flight_on_node) = (self.ledger.on_lane(lane), self.ledger.on_node(lane.0));
-        let beside_s = if in_flight_on_node > in_flight { self.steps_beside(lane) } else { 0.0 };
-        let kv_tokens = self.ledger.kv_tokens(lane);
+        let load = self.ledger.load(lane, self.now);
+        let beside_s = if load.on_node > load.in_flight { self.steps_beside(lane) } else { 0.0 };
+        let step_s = speed.step_s(load.in_flight.max(1), load.kv_tokens);
         // Whoever is overdue may still go on for some steps.
-        let overdue_s =
-            f64::from(self.limits.overdue_steps) * (speed.step_s(in_flight.max(1), kv_tokens) + beside_s);
-        let next_end = self.ledger.next_end(lane).map_or(Span::ZERO, |ends| ends.since(self.now));
+        let overdue_s = f64::from(self.limits.overdue_steps) * (step_s + beside_s);
+        let next_end = load.next_end.map_or(Span::ZERO, |ends| ends.since(self.now));
         let admission = self.breakers.gate(lane, &self.limits.breaker);
         Site {
             node: lane.0,
-            gate: self.gate_for_all(lane),
+            gate: self.shut_for_all(lane, &load, admission),
             speed,
             prompt_tokens_max: match admission {
                 Admission::OneProbeRequest { .. } => Some(self.limits.breaker.probe_prompt_tokens_max),
@@ -113,13 +112,11 @@ impl Scheduler {
                 | Admission::Limited { .. }
                 | Admission::Shut { .. } => None,
             },
-            backlog: self.ledger.prefill_backlog(lane.0, self.now),
             slot: next_end.max(placement::span(&self.limits, overdue_s)),
-            in_flight,
-            in_flight_on_node,
-            kv_tokens,
+            load,
             kv_room: self.fleet.kv_tokens(lane),
-            beside_s,
+            step_now_s: beside_s + if load.in_flight == 0 { 0.0 } else { step_s },
+            step_more_s: beside_s + speed.step_s(load.in_flight.saturating_add(1), load.kv_tokens),
             doubt: match admission {
                 Admission::Penalised { factor, .. } => f64::from(factor),
                 Admission::Free
@@ -132,21 +129,17 @@ impl Scheduler {
 
     fn facts(&self, site: &Site, record: &Record, cached: u32) -> Facts {
         let uncached = record.submission.prompt_tokens.saturating_sub(cached);
-        let (width, kv_tokens) = (site.in_flight, site.kv_tokens);
-        let step_now_s = if width == 0 { 0.0 } else { site.speed.step_s(width, kv_tokens) };
-        let with_kv = kv_tokens.saturating_add(record.kv_tokens);
-        let step_with_s = site.speed.step_s(width.saturating_add(1), with_kv);
         let chunk = f64::from(self.limits.prefill_chunk_assumed.max(1));
         Facts {
             node: site.node,
             gate: site.gate,
-            wait: site.backlog,
+            wait: site.load.backlog,
             cached_tokens: cached,
             prefill_s: site.speed.prefill_s(uncached, cached),
             chunks: f64::from(uncached) / chunk,
-            step_now_s: step_now_s + site.beside_s,
-            step_with_s: step_with_s + site.beside_s,
-            running: site.in_flight_on_node,
+            step_now_s: site.step_now_s,
+            step_with_s: site.step_more_s + f64::from(record.kv_tokens) * site.speed.kv_token_s,
+            running: site.load.on_node,
             doubt: site.doubt,
         }
     }
@@ -157,7 +150,7 @@ impl Scheduler {
     }
 
     /// What shuts the node out for everybody: all gates but 4 and 7, and of 8 the part that is not the request's own.
-    pub(crate) fn gate_for_all(&self, lane: Lane) -> Option<Gate> {
+    fn shut_for_all(&self, lane: Lane, load: &Load, admission: Admission) -> Option<Gate> {
         // 1
         if self.fleet.is_draining(lane.0) {
             return Some(Gate::Draining);
@@ -167,8 +160,6 @@ impl Scheduler {
             return Some(Gate::Leaving);
         }
         // 3
-        let in_flight = self.ledger.on_lane(lane);
-        let admission = self.breakers.gate(lane, &self.limits.breaker);
         match admission {
             Admission::Free
             | Admission::Penalised { .. }
@@ -180,21 +171,28 @@ impl Scheduler {
             }
         }
         // 5
-        if let Some(until) = self.batcher.paused_until(lane) {
+        let (width, paused_until) = self.batcher.allows(lane);
+        if let Some(until) = paused_until {
             return Some(Gate::Paused { until });
         }
         // 6
-        let limit = admission.width(self.batcher.limit(lane));
-        if in_flight >= limit {
-            return Some(Gate::Full { in_flight, limit });
+        let limit = admission.width(width);
+        if load.in_flight >= limit {
+            return Some(Gate::Full { in_flight: load.in_flight, limit });
         }
         // 8
-        if self.ledger.has_alone(lane) {
+        if load.alone {
             return Some(Gate::Alone);
         }
         // 9
-        let left = self.ledger.prefill_backlog(lane.0, self.now);
+        let left = load.backlog;
         (left > self.limits.bind_ahead).then_some(Gate::Prefilling { left })
+    }
+
+    /// What shuts the node out for everybody.
+    pub(crate) fn gate_for_all(&self, lane: Lane) -> Option<Gate> {
+        let admission = self.breakers.gate(lane, &self.limits.breaker);
+        self.shut_for_all(lane, &self.ledger.load(lane, self.now), admission)
     }
 
     /// Batch work waits while people do, when the line is long. A line of nothing but batch work is served.
@@ -287,15 +285,15 @@ fn gate(site: &Site, record: &Record, failed: bool, isolation: Isolation) -> Opt
         return site.gate;
     }
     // 7
-    let free = site.kv_room.saturating_sub(site.kv_tokens);
-    if site.kv_room > 0 && record.kv_tokens > free && site.in_flight > 0 {
+    let free = site.kv_room.saturating_sub(site.load.kv_tokens);
+    if site.kv_room > 0 && record.kv_tokens > free && site.load.in_flight > 0 {
         return Some(Gate::KvFull { needed: record.kv_tokens, free });
     }
     // 8
     let crowded = match isolation {
         Isolation::None => false,
-        Isolation::Lane(_) => site.in_flight > 0,
-        Isolation::Node(_) => site.in_flight_on_node > 0,
+        Isolation::Lane(_) => site.load.in_flight > 0,
+        Isolation::Node(_) => site.load.on_node > 0,
     };
     // 9
     if crowded { Some(Gate::Alone) } else { site.gate }
@@ -304,7 +302,7 @@ fn gate(site: &Site, record: &Record, failed: bool, isolation: Isolation) -> Opt
 /// Until a request could start there.
 fn wait(site: &Site, gate: Option<Gate>) -> Span {
     match gate {
-        Some(Gate::Full { .. } | Gate::KvFull { .. }) => site.slot.max(site.backlog),
+        Some(Gate::Full { .. } | Gate::KvFull { .. }) => site.slot.max(site.load.backlog),
         Some(
             Gate::Paused { .. }
             | Gate::Draining
@@ -315,6 +313,6 @@ fn wait(site: &Site, gate: Option<Gate>) -> Span {
             | Gate::Alone
             | Gate::Prefilling { .. },
         )
-        | None => site.backlog,
+        | None => site.load.backlog,
     }
 }

@@ -77,7 +77,7 @@ impl Scheduler {
         let sites = self.sites(model);
         let behind = u64::try_from(self.queue.length(model).saturating_sub(1)).unwrap_or(u64::MAX);
         let saved = self.gap(model).times(behind);
-        let mut best: Option<(Span, RequestId, Candidate)> = None;
+        let mut best: Option<(Span, RequestId, Candidate, Vec<Candidate>)> = None;
         let mut front = None;
         for request in self.worth_trying(model, &sites) {
             let Some(record) = self.requests.get(request).filter(|record| self.may_start(record)) else {
@@ -108,11 +108,12 @@ impl Scheduler {
             // 3
             front = front.or(Some(request));
             let cost = later + self.share_of_line(request, &open, saved);
-            best = best.filter(|(least, ..)| *least <= cost).or(Some((cost, request, open)));
+            if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
+                best = Some((cost, request, open, candidates));
+            }
         }
-        let Some((_, request, open)) = best else { return false };
-        let candidates = self.requests.get(request).map(|record| self.candidates(record, &sites));
-        self.start(request, &open, candidates.unwrap_or_default(), turn);
+        let Some((_, request, open, candidates)) = best else { return false };
+        self.start(request, &open, candidates, turn);
         true
     }
 

@@ -115,7 +115,7 @@ pub enum Refusal {
     },
     /// Its deadline passed while it waited.
     Expired,
-    /// Every allowed attempt failed before the first token.
+    /// Every allowed attempt failed.
     NodeLost,
     /// The number belongs to a request that is alive. This second submission is refused; the first one goes on.
     Duplicate,
@@ -130,8 +130,6 @@ pub enum Refusal {
 pub enum AbortReason {
     /// The deadline passed.
     DeadlineExceeded,
-    /// The node was lost after the first token.
-    NodeLost,
 }
 
 /// Why the scheduler wants to be woken.

@@ -1,25 +1,26 @@
 //! What becomes of an attempt: it begins, ends well, or comes to nothing.
 //!
-//! Owns what is learned from an ending and what happens to the request. When an attempt comes to nothing before its first token,
-//! the request goes back into the line, before all that have not had their turn:
+//! Owns what is learned from an ending and what happens to the request. When an attempt comes to nothing, the request goes back
+//! into the line, before all that have not had their turn:
 //!
 //! 1. "Busy" costs the request nothing; the runtime's limit shrinks and the runtime gets a pause.
-//! 2. A failure is counted. After the third the request is refused, since by then it is the suspect; and when retries have used
-//!    up their budget, because then the cluster is.
+//! 2. A failure is counted. After the third before a first token the request is refused, since by then it is the suspect; and
+//!    when retries have used up their budget, because then the cluster is.
 //! 3. The node that failed it is shut for this request while another node could serve the model, however long that one is
 //!    full. When every such node has failed it, one may be used again once it has reported after its failure: then its
 //!    runtime lives and holds the model. A report sent before the failure and read after it cannot be told apart; the
 //!    count in 2 bounds that.
 //! 4. If its runtime died, it may have been its doing: `blame` decides whether it runs alone, not at all, or as before.
 //!
-//! After the first token nothing is retried here: the client has tokens that another node would repeat.
+//! 5. After the first token it migrates: the next node reads the prompt and the answer so far as one prompt and goes on from
+//!    there, so that its client sees a pause. Migrations are counted for themselves.
 
 use crate::command::{Outcome, Usage};
 use crate::effect::{AbortReason, Effect, Refusal};
 use crate::ids::{Attempt, Lane, RequestId};
 use crate::machine::Scheduler;
 use crate::requests::{NodeFailure, Record, Run};
-use crate::time::Span;
+use crate::time::{At, Span};
 use crate::turn::Turn;
 
 impl Scheduler {
@@ -77,12 +78,8 @@ impl Scheduler {
                 self.stop(request, turn);
                 self.enter(request, turn);
             }
-            Outcome::Failed(_) if run.began.is_none() => self.retry(request, turn),
-            Outcome::Completed
-            | Outcome::ClientGone
-            | Outcome::Rejected
-            | Outcome::Busy
-            | Outcome::Failed(_) => {
+            Outcome::Failed(_) => self.retry(request, usage, turn),
+            Outcome::Completed | Outcome::ClientGone | Outcome::Rejected | Outcome::Busy => {
                 if let Some(record) = self.leave(request, turn) {
                     self.settle_account(&record, &run, usage, turn);
                     self.departed(&record, turn);
@@ -97,7 +94,9 @@ impl Scheduler {
         let submission = &record.submission;
         let lane = (run.node, submission.model);
         let (tenant, model, most) = (submission.tenant, submission.model, submission.max_tokens);
-        self.answers.completed(tenant, model, most, usage.generated);
+        let before = record.carried_tokens;
+        let (most, generated) = (most.saturating_add(before), usage.generated.saturating_add(before));
+        self.answers.completed(tenant, model, most, generated);
         let uncached = submission.prompt_tokens.saturating_sub(usage.cached_tokens);
         self.reference.completed(model, uncached, usage.generated);
         if usage.prefill > Span::ZERO {
@@ -107,19 +106,24 @@ impl Scheduler {
         self.prefixes.corrected(lane, &submission.blocks, run.visit, usage.cached_tokens);
     }
 
-    /// The attempt failed before its first token, or its node did.
-    pub(crate) fn retry(&mut self, request: RequestId, turn: &mut Turn<'_>) {
+    /// The attempt failed, or its node did. `usage` may know nothing: then its tokens are counted by the time it had.
+    pub(crate) fn retry(&mut self, request: RequestId, usage: Usage, turn: &mut Turn<'_>) {
         let Some(run) = self.stop(request, turn) else { return };
+        if let Some(record) = self.requests.get(request).filter(|_| run.began.is_some()) {
+            let record = Record { run: Some(run), ..record.clone() };
+            self.settle_account(&record, &run, usage, turn);
+        }
         let report = self.fleet.reports();
+        let generated = generated(&run, usage, turn.at);
         let Some(record) = self.requests.get_mut(request) else { return };
-        record.failed = record.failed.saturating_add(1);
         record.failures.push(NodeFailure { node: run.node, report });
-        let (failed, fingerprint) = (record.failed, record.submission.fingerprint);
+        record.count_failure(run.began.map(|_| generated));
+        let too_often =
+            record.failed > self.limits.redispatches_max || record.migrations > self.limits.migrations_max;
+        let fingerprint = record.submission.fingerprint;
         if let Some(refusal) = self.condemned(fingerprint, turn.at) {
             self.refuse(request, refusal, turn);
-        } else if failed > self.limits.redispatches_max
-            || !self.retries.withdraw(turn.at, &self.limits.retries)
-        {
+        } else if too_often || !self.retries.withdraw(turn.at, &self.limits.retries) {
             self.refuse(request, Refusal::NodeLost, turn);
         } else {
             self.enter(request, turn);
@@ -174,10 +178,7 @@ impl Scheduler {
     /// The tenant pays for what was done, not for what was expected: the difference is charged or given back.
     fn settle_account(&mut self, record: &Record, run: &Run, usage: Usage, turn: &Turn<'_>) {
         let lane = (run.node, record.submission.model);
-        let generated = match (usage.generated, run.began) {
-            (0, Some(began)) => tokens_since(turn.at.since(began), run.step),
-            (generated, _) => generated,
-        };
+        let generated = generated(run, usage, turn.at);
         let prompt =
             if run.began.is_some() || usage.generated > 0 { record.submission.prompt_tokens } else { 0 };
         let cached = if usage.generated > 0 { usage.cached_tokens } else { run.cached_tokens };
@@ -206,6 +207,14 @@ impl Scheduler {
         let model = record.submission.model;
         let (waiting, in_line) = (self.queue.waiting(), self.queue.length(model));
         self.drain.departed(model, turn.at, waiting, in_line, self.limits.models_learned_max);
+    }
+}
+
+/// Tokens that came of an attempt, counted or as far as can be told from the time it had.
+fn generated(run: &Run, usage: Usage, at: At) -> u32 {
+    match (usage.generated, run.began) {
+        (0, Some(began)) => tokens_since(at.since(began), run.step),
+        (generated, _) => generated,
     }
 }
 

@@ -28,10 +28,15 @@ impl Scheduler {
         models: &[ModelReport],
         turn: &mut Turn<'_>,
     ) {
+        let at = turn.at;
+        // Without a budget nothing is planned there; what it holds is believed all the same, if it was planned for before.
         if budget_bytes == 0 {
+            let known: Vec<ModelId> = self.residency.on(node).collect();
+            for model in models.iter().filter(|model| known.contains(&model.model)) {
+                self.home_reported(at, (node, model.model), model);
+            }
             return;
         }
-        let at = turn.at;
         self.residency.node(
             at,
             NodeFacts {

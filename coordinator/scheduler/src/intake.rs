@@ -86,6 +86,8 @@ impl Scheduler {
             work,
             attempt: Attempt::default(),
             failed: 0,
+            migrations: 0,
+            carried_tokens: 0,
             failures: alloc::vec::Vec::new(),
             wishes: alloc::vec::Vec::new(),
             holding_since: None,

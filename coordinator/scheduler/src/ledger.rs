@@ -25,6 +25,22 @@ pub(crate) struct Booking {
     pub(crate) isolation: Isolation,
 }
 
+/// What a runtime carries, and its node besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) in_flight: u32,
+    /// KV tokens reserved.
+    pub(crate) kv_tokens: u32,
+    /// When the next slot will probably come free.
+    pub(crate) next_end: Option<At>,
+    /// Attempts of all models on the node.
+    pub(crate) on_node: u32,
+    /// How long a new prefill would wait for those before it on the node.
+    pub(crate) backlog: Span,
+    /// Whether somebody runs there whom nobody may join yet.
+    pub(crate) alone: bool,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     lanes: BTreeMap<Lane, Carried>,
@@ -51,6 +67,12 @@ struct Backlog {
     since: At,
     /// The one that has the whole node, until when.
     alone: Option<(RequestId, Hold)>,
+}
+
+impl Carried {
+    fn in_flight(&self) -> u32 {
+        u32::try_from(self.bookings.len()).unwrap_or(u32::MAX)
+    }
 }
 
 impl Ledger {
@@ -108,8 +130,22 @@ impl Ledger {
         self.lanes.is_empty() && self.nodes.is_empty()
     }
 
+    /// All that a decision asks about a runtime. Linear in the prefills under way, which are at most the node's slots.
+    pub(crate) fn load(&self, lane: Lane, at: At) -> Load {
+        let Some(backlog) = self.nodes.get(&lane.0) else { return Load::default() };
+        let carried = self.lanes.get(&lane);
+        Load {
+            in_flight: carried.map_or(0, Carried::in_flight),
+            kv_tokens: carried.map_or(0, |carried| whole(carried.kv_tokens)),
+            next_end: carried.and_then(|carried| carried.ends.first()).map(|(ends, _)| *ends),
+            on_node: backlog.in_flight,
+            backlog: backlog.remaining(at),
+            alone: backlog.alone.is_some() || carried.is_some_and(|carried| carried.alone.is_some()),
+        }
+    }
+
     pub(crate) fn on_lane(&self, lane: Lane) -> u32 {
-        self.lanes.get(&lane).map_or(0, |carried| u32::try_from(carried.bookings.len()).unwrap_or(u32::MAX))
+        self.lanes.get(&lane).map_or(0, Carried::in_flight)
     }
 
     pub(crate) fn on_node(&self, node: NodeId) -> u32 {
@@ -121,20 +157,9 @@ impl Ledger {
         self.lanes.get(&lane).map_or(0, |carried| whole(carried.kv_tokens))
     }
 
-    /// When the next slot of a runtime will probably come free.
-    pub(crate) fn next_end(&self, lane: Lane) -> Option<At> {
-        self.lanes.get(&lane)?.ends.first().map(|(ends, _)| *ends)
-    }
-
     /// When the last of what runs there will probably have ended.
     pub(crate) fn last_end(&self, lane: Lane) -> Option<At> {
         self.lanes.get(&lane)?.ends.last().map(|(ends, _)| *ends)
-    }
-
-    /// Whether somebody runs there whom nobody may join yet.
-    pub(crate) fn has_alone(&self, lane: Lane) -> bool {
-        let alone_on_runtime = self.lanes.get(&lane).is_some_and(|carried| carried.alone.is_some());
-        alone_on_runtime || self.nodes.get(&lane.0).is_some_and(|backlog| backlog.alone.is_some())
     }
 
     /// How long a new prefill would wait for those before it. Linear in them; they are at most the node's slots.
@@ -160,9 +185,7 @@ impl Ledger {
     /// The other runtimes of the node that carry something, with how many and their KV tokens.
     pub(crate) fn beside(&self, lane: Lane) -> impl Iterator<Item = (Lane, u32, u32)> + '_ {
         let others = self.lanes_of(lane.0).filter(move |(other, _)| **other != lane);
-        others.map(|(other, carried)| {
-            (*other, u32::try_from(carried.bookings.len()).unwrap_or(u32::MAX), whole(carried.kv_tokens))
-        })
+        others.map(|(other, carried)| (*other, carried.in_flight(), whole(carried.kv_tokens)))
     }
 
     pub(crate) fn contains(&self, lane: Lane, request: RequestId) -> bool {
@@ -251,6 +274,10 @@ mod tests {
         ledger
     }
 
+    fn alone(ledger: &Ledger, lane: Lane) -> bool {
+        ledger.load(lane, at(0)).alone
+    }
+
     fn backlog(ledger: &Ledger, second: u64) -> Span {
         ledger.prefill_backlog(NodeId(1), at(second))
     }
@@ -308,10 +335,10 @@ mod tests {
     #[test]
     fn the_next_slot_comes_free_with_the_first_to_end() {
         let mut ledger = three();
-        assert_eq!(ledger.next_end(QWEN), Some(at(101)));
+        assert_eq!(ledger.load(QWEN, at(0)).next_end, Some(at(101)));
         ledger.end(QWEN, RequestId(1), at(2));
-        assert_eq!(ledger.next_end(QWEN), Some(at(103)));
-        assert_eq!(ledger.next_end((NodeId(2), ModelId(1))), None);
+        assert_eq!(ledger.load(QWEN, at(0)).next_end, Some(at(103)));
+        assert_eq!(ledger.load((NodeId(2), ModelId(1)), at(0)).next_end, None);
     }
 
     #[test]
@@ -320,12 +347,12 @@ mod tests {
             for isolation in [Isolation::Lane(hold), Isolation::Node(hold)] {
                 let mut ledger = Ledger::default();
                 ledger.start(QWEN, Booking { isolation, ..booking(1, 1) }, at(0));
-                assert!(ledger.has_alone(QWEN));
-                assert_eq!(ledger.has_alone(LLAMA), isolation == Isolation::Node(hold));
+                assert!(alone(&ledger, QWEN));
+                assert_eq!(alone(&ledger, LLAMA), isolation == Isolation::Node(hold));
                 ledger.began(QWEN, RequestId(1), at(1));
-                assert_eq!(ledger.has_alone(QWEN), hold == Hold::End);
+                assert_eq!(alone(&ledger, QWEN), hold == Hold::End);
                 ledger.end(QWEN, RequestId(1), at(2));
-                assert!(!ledger.has_alone(QWEN) && !ledger.has_alone(LLAMA));
+                assert!(!alone(&ledger, QWEN) && !alone(&ledger, LLAMA));
             }
         }
     }

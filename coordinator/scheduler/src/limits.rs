@@ -65,6 +65,9 @@ pub struct Limits {
     /// Further dispatches after attempts that failed before their first token. Two, because a third failure says that the
     /// request, not the nodes, is at fault.
     pub redispatches_max: u32,
+    /// Further dispatches after attempts that failed after their first token. One more, because the client has part of an answer
+    /// that is worth something, and the answer has shown that it can be computed.
+    pub migrations_max: u32,
     /// Nodes that are known at once: far more than a room holds; bounds a fault that makes up node numbers.
     pub nodes_max: usize,
     /// Models of one report that are read. A Mac holds a handful.
@@ -220,6 +223,7 @@ impl Default for Limits {
         Self {
             waiting_max: 10_000,
             redispatches_max: 2,
+            migrations_max: 3,
             nodes_max: 1_024,
             models_per_node_max: 64,
             models_learned_max: 1_024,
@@ -246,7 +250,7 @@ impl Default for Limits {
             handicap_max: Span::from_s(120),
             batch_ageing: Span::from_s(600),
             window: 32,
-            judged_max: 320,
+            judged_max: 160,
             window_min: 4,
             wishes_max: 3,
             wishes_tried: 4,

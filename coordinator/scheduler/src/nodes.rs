@@ -3,8 +3,7 @@
 //! Owns the routing of a report: residency and room to `fleet`, slots to `batcher`, speeds to `rates`, what could be loaded to
 //! `residency`. A report never changes what runs; it takes back only what had not begun on a model that is gone.
 
-use crate::command::Failure;
-use crate::effect::AbortReason;
+use crate::command::{Failure, Usage};
 use crate::ids::{Lane, ModelId, NodeId};
 use crate::machine::Scheduler;
 use crate::rates::Speed;
@@ -90,7 +89,7 @@ impl Scheduler {
         turn.due.insert(lane.1);
         for request in self.ledger.requests_on_lane(lane) {
             if self.requests.get(request).is_some_and(|record| record.run.is_some() && !record.began()) {
-                self.retry(request, turn);
+                self.retry(request, Usage::default(), turn);
             }
         }
     }
@@ -106,11 +105,7 @@ impl Scheduler {
             turn.due.insert(model);
         }
         for request in ran {
-            match self.requests.get(request).map(|record| (record.run.is_some(), record.began())) {
-                Some((true, true)) => self.abort(request, AbortReason::NodeLost, turn),
-                Some((true, false)) => self.retry(request, turn),
-                Some((false, _)) | None => {}
-            }
+            self.retry(request, Usage::default(), turn);
         }
         self.homes_lost(node, turn);
     }

@@ -172,11 +172,19 @@ pub(crate) fn judge(limits: &Limits, ask: &Ask, facts: &Facts) -> Candidate {
 }
 
 pub(crate) fn choose(ask: &Ask, candidates: &[Candidate]) -> Choice {
-    let open = candidates.iter().filter(|candidate| candidate.gate.is_none());
-    let Some(open) = open.min_by_key(|candidate| rank(candidate)).copied() else { return Choice::Wait };
-    let soon = candidates.iter().filter(|candidate| candidate.gate.is_some_and(Gate::opens_soon));
-    let soon = soon.map(|candidate| candidate.terms.total()).min().unwrap_or(open.terms.total());
-    let later = open.terms.total().less(soon);
+    let (mut open, mut soon): (Option<(Span, &Candidate)>, Option<Span>) = (None, None);
+    for candidate in candidates {
+        let total = candidate.terms.total();
+        match candidate.gate {
+            None if open.is_none_or(|(least, best)| (total, candidate.node) < (least, best.node)) => {
+                open = Some((total, candidate));
+            }
+            Some(gate) if gate.opens_soon() => soon = Some(soon.map_or(total, |least| least.min(total))),
+            None | Some(_) => {}
+        }
+    }
+    let Some((total, open)) = open.map(|(total, open)| (total, *open)) else { return Choice::Wait };
+    let later = total.less(soon.unwrap_or(total));
     if later > Span::ZERO && !ask.impatient { Choice::Hold { open, later } } else { Choice::Start(open) }
 }
 

@@ -277,7 +277,7 @@ impl Line {
 
     fn reorder(&mut self, tenant: TenantId, turns: Turns) {
         for class in [Class::Interactive, Class::Batch] {
-            if self.queues.contains_key(&(class, tenant)) {
+            if self.queues.get(&(class, tenant)).is_some_and(|queue| queue.turns != turns) {
                 self.change(class, tenant, turns, |_| true);
             }
         }
@@ -293,14 +293,19 @@ impl Line {
     ) -> bool {
         let new = OneTenant { turns, requests: RankedSet::default() };
         let queue = self.queues.entry((class, tenant)).or_insert(new);
-        if let Some(head) = head(class, tenant, queue) {
-            self.heads.remove(head);
-        }
+        let before = head(class, tenant, queue);
         let changed = change(&mut queue.requests);
         queue.turns = turns;
-        match head(class, tenant, queue) {
-            Some(head) => {
-                self.heads.insert(head);
+        let after = head(class, tenant, queue);
+        if after == before && after.is_some() {
+            return changed;
+        }
+        if let Some(before) = before {
+            self.heads.remove(before);
+        }
+        match after {
+            Some(after) => {
+                self.heads.insert(after);
             }
             None => {
                 self.queues.remove(&(class, tenant));

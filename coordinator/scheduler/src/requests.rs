@@ -12,7 +12,7 @@ use crate::prefix::Visit;
 use crate::queue::Place;
 use crate::time::{At, Span};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) submission: Submission,
     /// As it counts now: batch work that has waited too long is interactive.
@@ -29,6 +29,10 @@ pub(crate) struct Record {
     pub(crate) attempt: Attempt,
     /// Dispatches that failed before their first token.
     pub(crate) failed: u32,
+    /// Those that failed after it.
+    pub(crate) migrations: u32,
+    /// Tokens of the answer that earlier attempts generated. They count as part of the prompt.
+    pub(crate) carried_tokens: u32,
     pub(crate) failures: Vec<NodeFailure>,
     /// Nodes that have its prefix cached, for which it wishes while it waits.
     pub(crate) wishes: Vec<NodeId>,
@@ -80,9 +84,26 @@ impl Record {
         }
     }
 
-    /// Whether its client has tokens.
+    /// Whether its attempt has had its first token.
     pub(crate) fn began(&self) -> bool {
         self.run.is_some_and(|run| run.began.is_some())
+    }
+
+    /// An attempt failed; `generated` is `None` if that was before its first token.
+    pub(crate) fn count_failure(&mut self, generated: Option<u32>) {
+        let Some(generated) = generated else {
+            self.failed = self.failed.saturating_add(1);
+            return;
+        };
+        self.migrations = self.migrations.saturating_add(1);
+        let submission = &mut self.submission;
+        // One token at least is still to come, whatever the clock says of those that came.
+        let generated = generated.min(submission.max_tokens.saturating_sub(1));
+        submission.prompt_tokens = submission.prompt_tokens.saturating_add(generated);
+        submission.max_tokens = submission.max_tokens.saturating_sub(generated);
+        self.carried_tokens = self.carried_tokens.saturating_add(generated);
+        self.output_tokens = self.output_tokens.saturating_sub(generated).max(1);
+        self.kv_tokens = self.kv_tokens.max(submission.prompt_tokens.saturating_add(self.output_tokens));
     }
 }
 
@@ -163,6 +184,8 @@ pub(crate) mod tests {
             work: Span::from_s(1),
             attempt: Attempt::default(),
             failed: 0,
+            migrations: 0,
+            carried_tokens: 0,
             failures: Vec::new(),
             wishes: Vec::new(),
             holding_since: None,

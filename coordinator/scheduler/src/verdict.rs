@@ -113,7 +113,7 @@ pub fn refusal_words(refusal: &Refusal, names: &dyn Names) -> String {
             format!("the first token alone needs {}, past the deadline", seconds(*needed))
         }
         Refusal::Expired => "its deadline passed while it waited".to_string(),
-        Refusal::NodeLost => "every allowed attempt failed before the first token".to_string(),
+        Refusal::NodeLost => "every allowed attempt failed".to_string(),
         Refusal::Duplicate => "a request of that number is alive".to_string(),
         Refusal::Quarantined => "it brought down two runtimes and does not run again".to_string(),
         Refusal::NoCapacity(why) => why.words(names),
@@ -242,7 +242,7 @@ mod tests {
             "the first token alone needs 1.000 s, past the deadline."
         );
         assert_eq!(refused(Refusal::Expired), "its deadline passed while it waited.");
-        assert_eq!(refused(Refusal::NodeLost), "every allowed attempt failed before the first token.");
+        assert_eq!(refused(Refusal::NodeLost), "every allowed attempt failed.");
         assert_eq!(refused(Refusal::Duplicate), "a request of that number is alive.");
         assert_eq!(
             refused(Refusal::Shed { retry_after: second }),

@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 
 use crate::command::{Command, Outcome};
 use crate::effect::{Effect, Refusal};
-use crate::ids::{Attempt, RequestId};
+use crate::ids::{Attempt, NodeId, RequestId};
 use crate::invariants::Broken;
 use crate::views::Load;
 
@@ -20,7 +20,7 @@ pub struct Witness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Waiting { attempt: Attempt },
-    Running { attempt: Attempt, began: bool },
+    Running { attempt: Attempt, node: NodeId, began: bool },
     Over,
 }
 
@@ -58,15 +58,24 @@ impl Witness {
                 self.lives.entry(*request).and_modify(|life| *life = Life::Over);
             }
             Command::Began { request, attempt } => {
-                if let Some(Life::Running { attempt: current, began }) = self.lives.get_mut(request) {
+                if let Some(Life::Running { attempt: current, began, .. }) = self.lives.get_mut(request) {
                     *began |= current == attempt;
                 }
             }
             Command::Finished { request, attempt, outcome, .. } => {
                 self.hear_end(*request, *attempt, *outcome)
             }
+            Command::NodeLost { node } => {
+                for life in self.lives.values_mut() {
+                    match *life {
+                        Life::Running { attempt, node: on, .. } if on == *node => {
+                            *life = Life::Waiting { attempt }
+                        }
+                        Life::Waiting { .. } | Life::Running { .. } | Life::Over => {}
+                    }
+                }
+            }
             Command::NodeReported { .. }
-            | Command::NodeLost { .. }
             | Command::NodeDraining { .. }
             | Command::Reserved { .. }
             | Command::Probed { .. }
@@ -80,23 +89,25 @@ impl Witness {
 
     fn hear_end(&mut self, request: RequestId, attempt: Attempt, outcome: Outcome) {
         let Some(life) = self.lives.get_mut(&request) else { return };
-        let Life::Running { attempt: current, began } = *life else { return };
+        let Life::Running { attempt: current, began, .. } = *life else { return };
         if current != attempt {
             return;
         }
         *life = match outcome {
             Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => Life::Over,
-            Outcome::Busy | Outcome::Failed(_) if began => Life::Over,
+            Outcome::Busy if began => Life::Over,
             Outcome::Busy | Outcome::Failed(_) => Life::Waiting { attempt },
         };
     }
 
     fn see(&mut self, effect: &Effect, duplicate: Option<RequestId>) -> Result<(), Broken> {
         match *effect {
-            Effect::Dispatch { request, attempt, .. } => {
-                // A node that was lost or let the model go ends an attempt without a word about it.
+            Effect::Dispatch { request, attempt, node, .. } => {
+                // A node that let the model go ends an attempt without a word about it.
                 let last = match self.lives.get(&request) {
-                    Some(Life::Waiting { attempt } | Life::Running { attempt, began: false }) => attempt.0,
+                    Some(Life::Waiting { attempt } | Life::Running { attempt, began: false, .. }) => {
+                        attempt.0
+                    }
                     Some(Life::Running { began: true, .. } | Life::Over) | None => {
                         return Err(Broken::Unaccounted { request });
                     }
@@ -104,10 +115,10 @@ impl Witness {
                 if attempt.0 != last.saturating_add(1) {
                     return Err(Broken::AttemptOutOfOrder { request });
                 }
-                self.lives.insert(request, Life::Running { attempt, began: false });
+                self.lives.insert(request, Life::Running { attempt, node, began: false });
             }
             Effect::Queued { request, .. } => match self.lives.get(&request).copied() {
-                Some(Life::Waiting { attempt } | Life::Running { attempt, began: false }) => {
+                Some(Life::Waiting { attempt } | Life::Running { attempt, began: false, .. }) => {
                     self.lives.insert(request, Life::Waiting { attempt });
                 }
                 Some(Life::Running { began: true, .. } | Life::Over) | None => {
@@ -201,8 +212,11 @@ mod tests {
         assert_eq!(witness.observe(&finished(1, FAILED), &[], &load(0, 1)), Ok(()));
         let began = Command::Began { request: ONE, attempt: Attempt(2) };
         assert_eq!(witness.observe(&began, &[], &load(0, 1)), Ok(()));
+        assert_eq!(witness.observe(&finished(2, FAILED), &[dispatch(3)], &load(0, 1)), Ok(()));
+        let lost = Command::NodeLost { node: NodeId(1) };
+        assert_eq!(witness.observe(&lost, &[dispatch(4)], &load(0, 1)), Ok(()));
         assert_eq!(witness.submitted_and_ended(), (1, 0));
-        assert_eq!(witness.observe(&finished(2, FAILED), &[], &load(0, 0)), Ok(()));
+        assert_eq!(witness.observe(&finished(4, Outcome::Completed), &[], &load(0, 0)), Ok(()));
         assert_eq!(witness.submitted_and_ended(), (1, 1));
     }
 
@@ -229,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_the_first_token_is_noticed() {
+    fn a_migration_without_a_failure_is_noticed() {
         let mut witness = running();
         let began = Command::Began { request: ONE, attempt: Attempt(1) };
         assert_eq!(witness.observe(&began, &[], &load(0, 1)), Ok(()));

@@ -1,8 +1,9 @@
 //! The life of one generation on the cluster side: from the queue to its last token.
 //!
-//! Owns the walk through orders and frames of a single wish: wait, run on a node, begin, perhaps run elsewhere, end. Refuses
-//! to choose nodes or to retry by itself: every attempt is an order of the scheduler, every failure is reported to it. Tells
-//! the scheduler of a success at the end of the answer, never at its start.
+//! Owns the walk through orders and frames of a single wish: wait, run on a node, begin, perhaps go on elsewhere, end; and the
+//! journal of the tokens its client has, from which another node goes on when one dies in the middle of the answer. Refuses to
+//! choose nodes or to retry by itself: every attempt is an order of the scheduler, every failure is reported to it. Tells the
+//! scheduler of a success at the end of the answer, never at its start.
 
 use std::time::Duration;
 
@@ -28,11 +29,12 @@ pub(crate) struct Cluster {
 }
 
 impl StartGeneration for Cluster {
-    fn start(&self, wish: Wish) -> Generation {
+    fn start(&self, mut wish: Wish) -> Generation {
+        seed(&mut wish);
         let (events, receiver) = mpsc::channel(limits::EVENTS_PER_REQUEST);
         let cancel = CancellationToken::new();
         let request = self.leader.next_request();
-        let life = Life { request, cluster: self.clone(), wish, events, running: None, received: 0 };
+        let life = Life { request, cluster: self.clone(), wish, events, running: None, journal: Vec::new() };
         tokio::spawn(life.run(cancel.clone()));
         Generation { request: request.0, events: receiver, _cancel: cancel.drop_guard() }
     }
@@ -44,14 +46,16 @@ struct Life {
     wish: Wish,
     events: mpsc::Sender<Event>,
     running: Option<Running>,
-    /// Tokens that the client has: from the first on another attempt would repeat them.
-    received: u32,
+    /// The tokens that the client has. An attempt goes on behind them.
+    journal: Vec<u32>,
 }
 
 struct Running {
     attempt: u32,
     node: u64,
     stream: AttemptStream,
+    /// Tokens that the client had before it.
+    before: usize,
 }
 
 /// Whether the life goes on after an order or a frame.
@@ -100,36 +104,33 @@ impl Life {
                 self.open(attempt, node, affinity, prefill_chunk).await
             }
             Order::Refused { refusal, words } => {
-                let failure = failure_of(refusal, &self.wish.model, &words);
+                let failure = failure_of(refusal, &self.wish.model, &words, !self.journal.is_empty());
                 self.fail(failure).await
             }
             Order::Stop(AbortReason::DeadlineExceeded) => self.fail(Failure::DeadlineExceeded).await,
-            Order::Stop(AbortReason::NodeLost) => {
-                self.fail(Failure::NodeLost { began: self.received > 0 }).await
-            }
         }
     }
 
     async fn open(&mut self, attempt: u32, node: u64, affinity: &'static str, prefill_chunk: u32) -> Then {
         // Frames of the old attempt end here, with its stream.
         self.running = None;
+        let before = self.journal.len();
         let opened = self.cluster.streams.open(node, &self.start(attempt, prefill_chunk)).await;
         match opened {
             Ok(stream) => {
-                self.running = Some(Running { attempt, node, stream });
+                self.running = Some(Running { attempt, node, stream, before });
                 self.emit(Event::Dispatched { node, attempt, affinity: Some(affinity) }).await
             }
-            Err(error) => self.report(attempt, node, outcome_of(&error), &error.to_string()).await,
+            Err(error) => self.report(attempt, node, 0, outcome_of(&error), &error.to_string()).await,
         }
     }
 
     async fn take(&mut self, frame: AttemptFrame) -> Then {
         if !frame.ids.is_empty() {
-            if self.received == 0 {
+            if self.generated() == 0 {
                 self.cluster.leader.began(self.request, frame.attempt).await;
             }
-            let ids = u32::try_from(frame.ids.len()).unwrap_or(u32::MAX);
-            self.received = self.received.saturating_add(ids);
+            self.journal.extend_from_slice(&frame.ids);
             if let Then::End = self.emit(Event::Tokens { ids: frame.ids, logprobs: frame.logprobs }).await {
                 return Then::End;
             }
@@ -140,9 +141,15 @@ impl Life {
             Ok(Finish::Length) => FinishReason::Length,
             Ok(Finish::Failed) | Err(_) => return self.failed_by_runtime(frame.code, frame.text).await,
         };
-        let usage = frame.usage.unwrap_or_default();
-        let took = taken(&usage);
-        self.cluster.leader.finished(self.request, frame.attempt, Outcome::Completed, took).await;
+        self.complete(frame.attempt, reason, frame.usage.unwrap_or_default()).await
+    }
+
+    /// `usage` is that of the last attempt.
+    async fn complete(&mut self, attempt: u32, reason: FinishReason, usage: AttemptUsage) -> Then {
+        self.cluster.leader.finished(self.request, attempt, Outcome::Completed, taken(&usage)).await;
+        let before = self.running.as_ref().map_or(0, |running| running.before);
+        let usage =
+            AttemptUsage { generated_tokens: usage.generated_tokens.saturating_add(narrow(before)), ..usage };
         let _ = self.emit(Event::Finished { reason, usage }).await;
         Then::End
     }
@@ -158,16 +165,34 @@ impl Life {
     }
 
     async fn attempt_failed(&mut self, outcome: Outcome, why: &str) -> Then {
+        let generated = self.generated();
+        let attempt = self.running.as_ref().map_or(0, |running| running.attempt);
+        // The client has all it asked for; only the word that this was all is lost.
+        if generated > 0 && self.left() == 0 {
+            let usage = AttemptUsage { generated_tokens: generated, ..AttemptUsage::default() };
+            return self.complete(attempt, FinishReason::Length, usage).await;
+        }
         let Some(running) = self.running.take() else { return Then::GoOn };
-        self.report(running.attempt, running.node, outcome, why).await
+        self.report(attempt, running.node, generated, outcome, why).await
     }
 
-    /// Tells the scheduler, and the client if it already has tokens; else the next order decides.
-    async fn report(&mut self, attempt: u32, node: u64, outcome: Outcome, why: &str) -> Then {
+    /// Tells the scheduler, whose next order decides. The client waits, whatever it has by then.
+    async fn report(&mut self, attempt: u32, node: u64, generated: u32, outcome: Outcome, why: &str) -> Then {
         tracing::warn!(request = self.request.0, attempt, node, ?outcome, why, "an attempt ended early");
-        let usage = Usage { generated: self.received, ..Usage::default() };
+        let usage = Usage { generated, ..Usage::default() };
         self.cluster.leader.finished(self.request, attempt, outcome, usage).await;
-        if self.received > 0 { self.fail(Failure::NodeLost { began: true }).await } else { Then::GoOn }
+        Then::GoOn
+    }
+
+    /// Tokens of the attempt that runs.
+    fn generated(&self) -> u32 {
+        let before = self.running.as_ref().map_or(self.journal.len(), |running| running.before);
+        narrow(self.journal.len().saturating_sub(before))
+    }
+
+    /// Tokens that may still come.
+    fn left(&self) -> u32 {
+        self.wish.max_tokens.saturating_sub(narrow(self.journal.len()))
     }
 
     async fn fail(&mut self, failure: Failure) -> Then {
@@ -188,7 +213,7 @@ impl Life {
         NewRequest {
             request: self.request,
             model: self.wish.model.clone(),
-            prompt_tokens: u32::try_from(self.wish.prompt.len()).unwrap_or(u32::MAX),
+            prompt_tokens: narrow(self.wish.prompt.len()),
             max_tokens: self.wish.max_tokens,
             deadline: self.wish.deadline,
             traits: self.wish.traits.clone(),
@@ -200,15 +225,29 @@ impl Life {
             request: self.request.0,
             attempt,
             model: self.wish.model.clone(),
-            prompt: self.wish.prompt.clone(),
-            max_tokens: self.wish.max_tokens,
+            prompt: [self.wish.prompt.as_slice(), &self.journal].concat(),
+            max_tokens: self.left(),
             sampling: Some(self.wish.sampling.clone()),
             stop_ids: self.wish.stop_ids.clone(),
             top_logprobs: self.wish.top_logprobs,
             cache_salt: self.wish.traits.cache_salt.clone(),
             prefill_chunk,
+            generated: narrow(self.journal.len()),
         }
     }
+}
+
+/// An answer that is cut goes on as it would have: every draw comes of a seed, the client's or one of ours.
+fn seed(wish: &mut Wish) {
+    let sampling = &mut wish.sampling;
+    if sampling.temperature > 0.0 && sampling.seed.is_none() {
+        // Without a source of randomness the runtime draws its own; only a cut answer would notice.
+        sampling.seed = getrandom::u64().ok();
+    }
+}
+
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 async fn next_frame(running: &mut Option<Running>) -> Result<AttemptFrame, StreamError> {
@@ -247,8 +286,8 @@ fn taken(usage: &AttemptUsage) -> Usage {
     }
 }
 
-/// `words` say why there is no capacity.
-fn failure_of(refusal: Refusal, model: &str, words: &str) -> Failure {
+/// `words` say why there is no capacity; `began` = the client has tokens.
+fn failure_of(refusal: Refusal, model: &str, words: &str, began: bool) -> Failure {
     let duration = |span: Span| Duration::from_micros(span.0);
     match refusal {
         Refusal::Shed { retry_after } => Failure::Overloaded { retry_after: duration(retry_after) },
@@ -261,7 +300,7 @@ fn failure_of(refusal: Refusal, model: &str, words: &str) -> Failure {
         Refusal::QueueFull { retry_after } => Failure::QueueFull { retry_after: duration(retry_after) },
         Refusal::DeadlineUnreachable { needed } => Failure::DeadlineUnreachable { needed: duration(needed) },
         Refusal::Expired => Failure::DeadlineExceeded,
-        Refusal::NodeLost => Failure::NodeLost { began: false },
+        Refusal::NodeLost => Failure::NodeLost { began },
         // Request numbers are made here, one after another: a duplicate is a fault of this process, not of the client.
         Refusal::Duplicate => {
             Failure::Rejected { code: "internal".to_owned(), text: "request number reused".to_owned() }

@@ -284,6 +284,10 @@ pub struct AttemptStart {
     /// take seconds. 0 = leave it as it is.
     #[prost(uint32, tag = "10")]
     pub prefill_chunk: u32,
+    /// So many of the last prompt tokens belong to this answer: an earlier attempt generated them, and the client has them. The
+    /// answer goes on behind them; `max_tokens` is what is left of it.
+    #[prost(uint32, tag = "11")]
+    pub generated: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Sampling {

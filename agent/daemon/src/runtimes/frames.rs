@@ -53,6 +53,9 @@ pub(crate) struct Generate {
     pub(crate) cache_salt: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prefill_chunk: Option<u32>,
+    /// So many of the last `ids` an earlier attempt generated for this answer.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) generated: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -139,6 +142,11 @@ pub(crate) struct StepStats(pub(crate) f64, pub(crate) u64, pub(crate) f64, pub(
 pub(crate) struct Reply {
     pub(crate) weights_bytes: Option<u64>,
     pub(crate) load_s: Option<f32>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Outgoing {

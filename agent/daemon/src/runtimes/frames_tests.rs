@@ -182,7 +182,7 @@ fn outgoing_frames_have_the_shape_of_the_contract() {
 }
 
 #[test]
-fn a_salt_and_a_chunk_are_named_only_when_there_are_any() {
+fn a_salt_a_chunk_and_what_was_generated_are_named_only_when_there_are_any() {
     let keys = |generate: Generate| {
         let frame = Outgoing::Generate { row: 8, body: Box::new(generate) }.encode().expect("encodes");
         let value = rmpv::decode::read_value(&mut &frame[4..]).expect("msgpack");
@@ -190,11 +190,16 @@ fn a_salt_and_a_chunk_are_named_only_when_there_are_any() {
             let body = value[2].as_map().expect("a map");
             body.iter().find(|(name, _)| name.as_str() == Some(key)).map(|(_, value)| value.clone())
         };
-        (named("cache_salt"), named("prefill_chunk"))
+        [named("cache_salt"), named("prefill_chunk"), named("generated")]
     };
-    assert_eq!(keys(Generate::default()), (None, None));
-    let both = Generate { cache_salt: "tenant".to_owned(), prefill_chunk: Some(512), ..Generate::default() };
-    assert_eq!(keys(both), (Some("tenant".into()), Some(512.into())));
+    assert_eq!(keys(Generate::default()), [None, None, None]);
+    let all = Generate {
+        cache_salt: "tenant".to_owned(),
+        prefill_chunk: Some(512),
+        generated: 7,
+        ..Generate::default()
+    };
+    assert_eq!(keys(all), [Some("tenant".into()), Some(512.into()), Some(7.into())]);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use scheduler::{
 pub(crate) struct Mirror {
     seen: BTreeMap<RequestId, Submission>,
     alive: BTreeMap<RequestId, Life>,
-    /// Failed attempts, of those that are over too.
-    failures: BTreeMap<RequestId, Vec<NodeId>>,
+    /// Failed attempts, of those that are over too, and whether each had begun.
+    failures: BTreeMap<RequestId, Vec<(NodeId, bool)>>,
     nodes: BTreeMap<NodeId, NodeReport>,
     draining: BTreeSet<NodeId>,
 }
@@ -42,7 +42,7 @@ impl Mirror {
             Command::NodeReported { node, report } => self.reported(*node, report),
             Command::NodeLost { node } => {
                 self.nodes.remove(node);
-                self.give_back(|_, on| on == *node);
+                self.give_back(|_, on, _| on == *node);
             }
             Command::NodeDraining { node, draining: true } => {
                 self.draining.insert(*node);
@@ -79,11 +79,15 @@ impl Mirror {
     }
 
     pub(crate) fn failed(&self, request: RequestId, node: NodeId) -> bool {
-        self.failures.get(&request).is_some_and(|nodes| nodes.contains(&node))
+        self.failures.get(&request).is_some_and(|failed| failed.iter().any(|(on, _)| *on == node))
     }
 
-    pub(crate) fn failures(&self, request: RequestId) -> usize {
-        self.failures.get(&request).map_or(0, Vec::len)
+    /// Attempts that failed before their first token, and those that failed after it.
+    pub(crate) fn failures(&self, request: RequestId) -> (usize, usize) {
+        let failed = self.failures.get(&request).into_iter().flatten();
+        let (after, before): (Vec<bool>, Vec<bool>) =
+            failed.map(|(_, began)| *began).partition(|began| *began);
+        (before.len(), after.len())
     }
 
     /// Nodes that hold the model of the request, do not drain and have not failed it.
@@ -131,14 +135,15 @@ impl Mirror {
 
     fn finished(&mut self, request: RequestId, attempt: Attempt, outcome: Outcome) {
         let Some(life) = self.alive.get_mut(&request).filter(|life| life.runs(attempt)) else { return };
-        let again = matches!(outcome, Outcome::Busy | Outcome::Failed(_)) && !life.began;
-        if again {
-            let run = life.run.take();
-            if matches!(outcome, Outcome::Failed(_)) {
-                self.failures.entry(request).or_default().extend(run.map(|(_, node)| node));
+        match outcome {
+            Outcome::Failed(_) => {
+                let run = life.run.take().map(|(_, node)| (node, life.began));
+                self.failures.entry(request).or_default().extend(run);
             }
-        } else {
-            self.alive.remove(&request);
+            Outcome::Busy if !life.began => life.run = None,
+            Outcome::Busy | Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => {
+                self.alive.remove(&request);
+            }
         }
     }
 
@@ -147,16 +152,16 @@ impl Mirror {
         self.nodes.insert(node, report.clone());
         let ready = report.models.iter().filter(|model| model.state == ModelState::Ready);
         let held: BTreeSet<ModelId> = ready.map(|model| model.model).collect();
-        self.give_back(|model, on| on == node && !held.contains(&model));
+        self.give_back(|model, on, began| on == node && !began && !held.contains(&model));
     }
 
-    /// What had not begun in the places meant fails.
-    fn give_back(&mut self, meant: impl Fn(ModelId, NodeId) -> bool) {
-        for (request, life) in self.alive.iter_mut().filter(|(_, life)| !life.began) {
+    /// What runs in the places meant fails.
+    fn give_back(&mut self, meant: impl Fn(ModelId, NodeId, bool) -> bool) {
+        for (request, life) in &mut self.alive {
             let Some((_, node)) = life.run else { continue };
-            if self.seen.get(request).is_some_and(|submission| meant(submission.model, node)) {
+            if self.seen.get(request).is_some_and(|submission| meant(submission.model, node, life.began)) {
                 life.run = None;
-                self.failures.entry(*request).or_default().push(node);
+                self.failures.entry(*request).or_default().push((node, life.began));
             }
         }
     }
@@ -166,7 +171,7 @@ impl Mirror {
             Effect::Dispatch { request, attempt, node, .. } => {
                 if let Some(life) = self.alive.get_mut(request) {
                     life.dispatches += 1;
-                    life.run = Some((*attempt, *node));
+                    (life.run, life.began) = (Some((*attempt, *node)), false);
                 }
             }
             Effect::Queued { .. } | Effect::Refuse { refusal: Refusal::Duplicate, .. } => {}

@@ -139,6 +139,9 @@ fn attempt_event(request: RequestId, attempt: &str, event: &str) -> Result<Comma
         "loses its client" => Ok(finished(Outcome::ClientGone, Usage::default())),
         "completes" => Ok(finished(Outcome::Completed, Usage { generated: 100, ..Usage::default() })),
         _ => {
+            if let Some(parts) = event.strip_prefix("fails after ") {
+                return usage(parts).map(|usage| finished(Outcome::Failed(Failure::Reset), usage));
+            }
             let parts = event
                 .strip_prefix("completes with ")
                 .ok_or(format!("`{event}` does not happen to attempts"))?;

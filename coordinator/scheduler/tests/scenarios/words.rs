@@ -24,7 +24,6 @@ pub(crate) fn effect(effect: &Effect, names: &dyn Names) -> String {
         Effect::Abort { request, attempt, node, reason } => {
             let reason = match reason {
                 AbortReason::DeadlineExceeded => "the deadline has passed",
-                AbortReason::NodeLost => "the node is lost",
             };
             format!("request {} attempt {}: stop on {}, {reason}", request.0, attempt.0, names.node(*node))
         }

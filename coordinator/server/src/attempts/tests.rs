@@ -54,11 +54,15 @@ impl Stage {
     }
 
     fn wish(&self, patience: Duration) -> Generation {
+        self.wish_with(patience, Sampling::default())
+    }
+
+    fn wish_with(&self, patience: Duration, sampling: Sampling) -> Generation {
         self.cluster.start(Wish {
             model: "m".to_owned(),
             prompt: vec![1, 2, 3],
             max_tokens: 8,
-            sampling: Sampling::default(),
+            sampling,
             stop_ids: Vec::new(),
             top_logprobs: None,
             deadline: Instant::now() + patience,
@@ -141,19 +145,89 @@ async fn a_node_that_fails_before_the_first_token_costs_the_client_nothing() {
     assert_eq!(generation.events.recv().await, Some(tokens(&[5])));
 }
 
+/// The node that an attempt went to, past what is said of the wait for it.
+async fn dispatched(generation: &mut Generation) -> u64 {
+    loop {
+        match generation.events.recv().await {
+            Some(Event::Queued { .. }) => {}
+            Some(Event::Dispatched { node, .. }) => return node,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
-async fn a_failure_after_the_first_token_is_never_a_clean_end_and_never_a_repeat() {
+async fn an_answer_that_is_cut_goes_on_elsewhere_behind_what_the_client_has() {
+    let mut stage = Stage::new();
+    let agents = [stage.node(1, 4).await, stage.node(2, 4).await];
+    let mut generation = stage.wish_with(PATIENT, Sampling { temperature: 0.7, ..Sampling::default() });
+    let first = dispatched(&mut generation).await;
+    let (dying, other) = if first == 1 { (&agents[0], &agents[1]) } else { (&agents[1], &agents[0]) };
+    let mut taken = take(dying).await;
+    answer(&mut taken.send, frame(1, 0, &[5, 6])).await;
+    assert_eq!(generation.events.recv().await, Some(tokens(&[5, 6])));
+    taken.send.reset(VarInt::from_u32(9)).expect("reset");
+    assert_eq!(dispatched(&mut generation).await, 3 - first);
+    let mut resumed = take(other).await;
+    let start = &resumed.start;
+    assert_eq!((start.attempt, start.prompt.as_slice(), start.generated), (2, &[1, 2, 3, 5, 6][..], 2));
+    assert_eq!(start.max_tokens, 6, "of eight");
+    // The draws go on as they would have.
+    let seed = |start: &proto::v1::AttemptStart| start.sampling.as_ref().and_then(|sampling| sampling.seed);
+    assert!(seed(start).is_some() && seed(start) == seed(&taken.start));
+    answer(&mut resumed.send, frame(2, 0, &[7])).await;
+    answer(&mut resumed.send, last(2, 1, Finish::Stop)).await;
+    assert_eq!(generation.events.recv().await, Some(tokens(&[7])));
+    match generation.events.recv().await {
+        Some(Event::Finished { reason: FinishReason::Stop, usage }) => assert_eq!(usage.generated_tokens, 4),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(generation.events.recv().await, None);
+    assert_eq!(stage.running().await, 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_wants_only_its_last_word_is_whole() {
     let mut stage = Stage::new();
     let agent = stage.node(1, 4).await;
-    let _other = stage.node(2, 0).await;
     let mut generation = stage.wish(PATIENT);
     let mut taken = take(&agent).await;
-    answer(&mut taken.send, frame(1, 0, &[5])).await;
-    assert!(matches!(generation.events.recv().await, Some(Event::Dispatched { .. })));
-    assert_eq!(generation.events.recv().await, Some(tokens(&[5])));
+    answer(&mut taken.send, frame(1, 0, &[1, 2, 3, 4, 5, 6, 7, 8])).await;
+    assert_eq!(dispatched(&mut generation).await, 1);
+    assert!(matches!(generation.events.recv().await, Some(Event::Tokens { .. })));
     taken.send.reset(VarInt::from_u32(9)).expect("reset");
+    match generation.events.recv().await {
+        Some(Event::Finished { reason: FinishReason::Length, usage }) => {
+            assert_eq!(usage.generated_tokens, 8)
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(stage.running().await, 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_on_four_nodes_is_given_up_and_never_looks_whole() {
+    let mut stage = Stage::new();
+    let mut agents = Vec::new();
+    for node in 1..=5 {
+        agents.push(stage.node(node, 1).await);
+    }
+    let mut generation = stage.wish(PATIENT);
+    let mut nodes = Vec::new();
+    for attempt in 1..=4 {
+        let node = dispatched(&mut generation).await;
+        let agent = agents.get(usize::try_from(node - 1).expect("small")).expect("one of five");
+        let mut taken = take(agent).await;
+        answer(&mut taken.send, frame(attempt, 0, &[attempt])).await;
+        assert_eq!(generation.events.recv().await, Some(tokens(&[attempt])));
+        taken.send.reset(VarInt::from_u32(9)).expect("reset");
+        nodes.push(node);
+    }
     assert_eq!(generation.events.recv().await, Some(Event::Failed(Failure::NodeLost { began: true })));
     assert_eq!(generation.events.recv().await, None);
+    nodes.sort_unstable();
+    nodes.dedup();
+    assert_eq!(nodes.len(), 4, "never the same node twice");
     assert_eq!(stage.running().await, 0);
 }
 
@@ -285,10 +359,10 @@ fn each_refusal_of_the_scheduler_is_a_failure_that_the_client_can_act_upon() {
         (Refusal::Shed { retry_after: span }, Failure::Overloaded { retry_after: second }),
         (Refusal::DeadlineUnreachable { needed: span }, Failure::DeadlineUnreachable { needed: second }),
         (Refusal::Expired, Failure::DeadlineExceeded),
-        (Refusal::NodeLost, Failure::NodeLost { began: false }),
+        (Refusal::NodeLost, Failure::NodeLost { began: true }),
         (Refusal::Quarantined, Failure::Quarantined),
         (Refusal::NoCapacity(scheduler::WhyNot::NotOffered), no_capacity),
     ] {
-        assert_eq!(failure_of(refusal, "m", "it is too large"), failure);
+        assert_eq!(failure_of(refusal, "m", "it is too large", true), failure);
     }
 }

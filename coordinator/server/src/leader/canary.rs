@@ -108,6 +108,7 @@ fn start(order: &Order, model: &Model) -> AttemptStart {
         top_logprobs: None,
         cache_salt: String::new(),
         prefill_chunk: 0,
+        generated: 0,
     }
 }
 

@@ -147,10 +147,10 @@ mod tests {
             lines.remind(ONE, at(ahead, 0));
         }
         lines.run(ONE, Attempt(1), NodeId(4), Affinity::Prefix, 256);
-        lines.end(ONE, Order::Stop(AbortReason::NodeLost));
+        lines.end(ONE, Order::Stop(AbortReason::DeadlineExceeded));
         let orders: Vec<Order> = std::iter::from_fn(|| line.try_recv().ok()).collect();
         let run = Order::Run { attempt: 1, node: 4, affinity: "prefix", prefill_chunk: 256 };
-        assert!(orders.ends_with(&[run, Order::Stop(AbortReason::NodeLost)]), "{orders:?}");
+        assert!(orders.ends_with(&[run, Order::Stop(AbortReason::DeadlineExceeded)]), "{orders:?}");
     }
 
     #[tokio::test]

@@ -176,6 +176,10 @@ impl Choice {
         match event {
             Event::Queued { ahead, eta, loading } => {
                 self.timeline.queued(loading);
+                // An answer that is cut waits for another node; what its client sees of that is a pause.
+                if self.completion_tokens > 0 {
+                    return;
+                }
                 self.stage = Stage::Queued(Place { ahead, eta: eta.map(About::of), loading });
             }
             Event::Dispatched { node, affinity, .. } => {
