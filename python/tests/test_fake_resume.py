@@ -95,7 +95,11 @@ def test_another_seed_or_none_gives_another_answer(fakes: tuple[Agent, Agent], s
     first, second = fakes
     whole = first.run(prompt(30), LENGTH, SEEDED).ids
     assert second.run(prompt(30) + whole[:10], LENGTH - 10, SEEDED | {"seed": seed}, generated=10).ids != whole[10:]
-    assert second.run(prompt(30), LENGTH, {"temperature": 0.8}).ids != second.run(prompt(30), LENGTH).ids
+
+
+def test_without_a_seed_each_answer_is_another(fakes: tuple[Agent, Agent]) -> None:
+    answers = [node.run(prompt(30), LENGTH, {"temperature": 0.8}).ids for node in (*fakes, fakes[0])]
+    assert len({tuple(ids) for ids in [*answers, fakes[0].run(prompt(30), LENGTH).ids]}) == 4
 
 
 def test_the_end_of_an_answer_stays_where_it_is(llama: Path) -> None:
@@ -105,6 +109,14 @@ def test_the_end_of_an_answer_stays_where_it_is(llama: Path) -> None:
         rest = fake.run(prompt(5) + whole.ids[:5], 45, generated=5, stop_ids=[])
         assert (len(whole.ids), whole.ids[5:]) == (7, rest.ids)
         assert (rest.finish, rest.last["generated"]) == ("stop", 3)
+
+
+def test_a_penalised_answer_is_spelled_in_whole_words_too(llama: Path) -> None:
+    units = spelled(llama)
+    with agent("fake_runtime", "--spelled", "1") as fake:
+        fake.load(llama)
+        told = fake.run(prompt(3), 80, SAMPLINGS["frequency"]).ids
+        assert {tuple(told[at : at + 4]) for at in range(0, 80, 4)} <= set(units)
 
 
 def test_words_are_spelled_so_that_characters_and_stop_strings_are_split_over_tokens(llama: Path) -> None:
