@@ -45,7 +45,8 @@ class Row:
     """The counts of one sequence.
 
     `prompt_done` are the prompt tokens in its KV cache, `cached` those of them nobody had to compute: an estimate until
-    the row leaves the waiting room. Prefill stops at each of `marks`.
+    the row leaves the waiting room. Prefill stops at each of `marks`. The last `replayed` of the prompt tokens are the
+    beginning of the answer: computed like a prompt, and told to the agent as none. `generated` are this row's own.
     """
 
     row: int
@@ -60,6 +61,7 @@ class Row:
     prefill_s: float = 0.0
     cached: int = 0
     marks: tuple[int, ...] = ()
+    replayed: int = 0
 
     def begin(self, cached: int, marks: tuple[int, ...]) -> None:
         """The first tokens are in the KV cache."""
@@ -68,10 +70,11 @@ class Row:
 
     def closing(self) -> dict[str, object]:
         """What the last frame of the row tells about it."""
+        prompt_tokens = self.prompt_tokens - self.replayed
         return {
             "generated": self.generated,
-            "prompt_tokens": self.prompt_tokens,
-            "cached_tokens": self.cached if self.state is not State.QUEUED else 0,
+            "prompt_tokens": prompt_tokens,
+            "cached_tokens": min(self.cached, prompt_tokens) if self.state is not State.QUEUED else 0,
             "queued_s": self.queued_s,
             "prefill_s": self.prefill_s,
         }

@@ -191,11 +191,11 @@ class StepLoop:
             self._outbox.post(error_frame(None, Code.DUPLICATE_ROW, f"row {asked.row} is running"))
             return
         if model is None:
-            self._refuse(asked.row, Code.NOT_LOADED, "no model is loaded", len(asked.ids))
+            self._refuse(asked.row, Code.NOT_LOADED, "no model is loaded", asked.prompt_tokens)
             return
         fault = _unfit(asked, model)
         if fault is not None:
-            self._refuse(asked.row, fault.code, fault.text, len(asked.ids))
+            self._refuse(asked.row, fault.code, fault.text, asked.prompt_tokens)
             return
         room = model.context_length - len(asked.ids)
         row = Row(
@@ -204,9 +204,10 @@ class StepLoop:
             max_tokens=min(asked.max_tokens, room),
             stop_ids=asked.stop_ids or frozenset(model.eos_ids),
             arrived_at=self._clock(),
+            replayed=asked.generated,
         )
         if self._batch.offer(row) is not None:
-            self._refuse(asked.row, Code.BUSY, f"{WAITING_ROWS_MAX} rows wait already", len(asked.ids))
+            self._refuse(asked.row, Code.BUSY, f"{WAITING_ROWS_MAX} rows wait already", asked.prompt_tokens)
             return
         self._waiting[asked.row] = asked
         row.cached = self._prefixes.offer(asked)
@@ -252,6 +253,14 @@ class StepLoop:
     def closing_facts(self, row: Row) -> dict[str, object]:
         """What the last frame of a row tells about it."""
         return row.closing()
+
+    def told(self, row: Row, token: int, finish: Finish | None, logprob: Logprob | None) -> StepRow:
+        """What a step frame tells about a row that drew a token."""
+        ids = [] if finish is Finish.STOP else [token]
+        extra: dict[str, object] = {} if finish is None else self.closing_facts(row)
+        if logprob is not None:
+            extra["logprobs"] = [logprob] if ids else []
+        return row.row, ids, None if finish is None else finish.value, extra or None
 
     # --- a step ---
 
@@ -318,19 +327,12 @@ class StepLoop:
                 continue
             finish = self._batch.took(row, token)
             self._prefixes.took(number, token)
-            emitted.append(self._told(row, token, finish, sampled.logprobs.get(number)))
+            emitted.append(self.told(row, token, finish, sampled.logprobs.get(number)))
             if finish is not None:
                 self._batch.end(number)
                 done.append(number)
         if done:
             self._let_go(done, done)
-
-    def _told(self, row: Row, token: int, finish: Finish | None, logprob: Logprob | None) -> StepRow:
-        ids = [] if finish is Finish.STOP else [token]
-        extra: dict[str, object] = {} if finish is None else self.closing_facts(row)
-        if logprob is not None:
-            extra["logprobs"] = [logprob] if ids else []
-        return row.row, ids, None if finish is None else finish.value, extra or None
 
     def _guarded(self, act: Callable[[], object]) -> bool:
         """Run a call into the backend; if it raises, every row with a cache ends and the backend starts afresh."""

@@ -51,7 +51,10 @@ class Unload:
 @dataclass(frozen=True, slots=True)
 class Generate:
     """Start a sequence. Without a `cache_salt` it neither reads nor writes the prefix cache; a `prefill_chunk` is the
-    runtime's from now on."""
+    runtime's from now on.
+
+    The last `generated` of the ids are the beginning of the answer, which another row gave: this one goes on behind it.
+    """
 
     row: int
     ids: tuple[int, ...]
@@ -61,6 +64,17 @@ class Generate:
     top_logprobs: int | None = None
     cache_salt: str | None = None
     prefill_chunk: int | None = None
+    generated: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How many of the ids the client sent."""
+        return len(self.ids) - self.generated
+
+    @property
+    def replayed(self) -> tuple[int, ...]:
+        """The ids that are the beginning of the answer."""
+        return self.ids[self.prompt_tokens :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +228,7 @@ def _generate(row: int, body: dict[object, object]) -> Generate | Refused:
             top_logprobs=_ranged(body, "top_logprobs", 0, limits.TOP_LOGPROBS_MAX),
             cache_salt=_salt(body.get("cache_salt")),
             prefill_chunk=_ranged(body, "prefill_chunk", 1, limits.PREFILL_CHUNK_TUNED_MAX),
+            generated=_ranged(body, "generated", 0, len(ids) - 1) or 0,
         )
     except _Unusable as error:
         return Refused(row, Code.INVALID_REQUEST, str(error))

@@ -141,10 +141,10 @@ class Agent:
 
         self.wait(reached)
 
-    def wait(self, happened: Callable[[], bool]) -> None:
+    def wait(self, happened: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
         """Wait for something to be heard."""
         with self._changed:
-            done = self._changed.wait_for(lambda: happened() or self.closed, PATIENCE_S)
+            done = self._changed.wait_for(lambda: happened() or self.closed, patience_s)
             if not done or not happened():
                 raise TimeoutError(f"closed={self.closed} exit={self.process.poll()} log={self.log()[-2000:]}")
 

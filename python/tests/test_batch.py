@@ -139,6 +139,18 @@ def test_a_stop_id_wins_over_the_length(token: int, generated: int, finish: Fini
     assert row.generated == generated
 
 
+@pytest.mark.parametrize(("cached", "told"), [(64, 64), (128, 100)])
+def test_replayed_tokens_are_computed_like_a_prompt_and_told_as_none(cached: int, told: int) -> None:
+    batch = Batch(1, 1000)
+    batch.offer(Row(0, 140, 2, replayed=40))
+    (row,) = batch.admit()
+    row.begin(cached, ())
+    assert batch.plan() == [Chunk(0, cached, 139 - cached)]
+    assert (batch.took(row, 7), batch.took(row, 7)) == (None, Finish.LENGTH)
+    closing = row.closing()
+    assert (closing["generated"], closing["prompt_tokens"], closing["cached_tokens"]) == (2, 100, told)
+
+
 def test_ending_an_unknown_row_is_nothing() -> None:
     assert batch_of(5).end(99) is None
 

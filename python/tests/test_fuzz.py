@@ -19,7 +19,7 @@ SEEDS: list[Any] = [
         10**9,
         {"ids": [20, 21], "max_tokens": 2, "sampling": {"temperature": 1.0, "seed": 1}, "stop_ids": []},
     ],
-    ["generate", 10**9, {"ids": [22] * 200, "max_tokens": 2, "cache_salt": "s", "prefill_chunk": 64}],
+    ["generate", 10**9, {"ids": [22] * 200, "max_tokens": 2, "cache_salt": "s", "prefill_chunk": 64, "generated": 9}],
     ["cancel", [10**9]],
     ["tokenize", 10**9, "some text", True],
     ["list", 10**9],

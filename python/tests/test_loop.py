@@ -163,6 +163,34 @@ def test_a_row_lives_from_prefill_to_its_last_token_in_exactly_these_frames() ->
     ]
 
 
+def test_a_row_that_goes_on_counts_what_it_sampled_and_the_prompt_of_the_client() -> None:
+    stage = Stage()
+    stage.turn(Generate(5, tuple(range(12)), 2, generated=4))
+    listed, _ = stage.turn(ListRows(1))
+    assert listed[2] == {"rows": [[5, "prefill", 8, 12, 0]]}
+    last = {"generated": 2, "prompt_tokens": 8, "cached_tokens": 0, "queued_s": 0.0, "prefill_s": 0.0}
+    assert stage.turn() == [["step", 3, [[5, [11], "length", last]], [0.0, 0, 0.0, 1, 0]]]
+
+
+@pytest.mark.parametrize(("length", "turns"), [(48, 2), (49, 1)])
+def test_a_row_that_goes_on_ends_where_its_context_does(length: int, turns: int) -> None:
+    stage = Stage()
+    stage.turn(Generate(5, tuple(range(length)), 99, generated=30))
+    frames = [frame for _ in range(6 + turns) for frame in stage.turn()]
+    (last,) = [row[3] for frame in frames for row in frame[2] if row[2] == "length"]
+    assert (last["generated"], last["prompt_tokens"]) == (turns, length - 30)
+
+
+@pytest.mark.parametrize("count", [50, 60])
+def test_a_row_turned_away_tells_the_prompt_of_the_client(count: int) -> None:
+    (frame,) = Stage().turn(Generate(5, tuple(range(count)), 99, generated=20))
+    assert frame[2][0][3]["prompt_tokens"] == count - 20
+    frames = Stage().turn(*(Generate(row, (1, 2, 3), 5, generated=2) for row in range(257)))
+    assert frames[0][2][-1][3]["prompt_tokens"] == 1
+    frames = Stage(loaded=False).turn(Generate(1, (1, 2, 3), 5, generated=1))
+    assert frames[0][2][0][3]["prompt_tokens"] == 2
+
+
 def test_one_frame_carries_the_tokens_of_all_rows() -> None:
     stage = Stage()
     (frame,) = stage.turn(*(Generate(row, (1,), 9) for row in range(3)))

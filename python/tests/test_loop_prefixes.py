@@ -80,6 +80,19 @@ def test_a_second_row_starts_with_what_the_first_left_and_computes_the_rest() ->
     }
 
 
+def test_replayed_tokens_are_found_and_kept_like_any_and_told_as_none_of_the_prompt() -> None:
+    stage = stage_of()
+    run(stage, replace(ask(1), generated=120))
+    warm = run(stage, replace(ask(2), generated=120), replace(ask(3), generated=10), ask(4))
+    assert prefilled(warm) == 3 * 43
+    assert [last_of(warm, row)["cached_tokens"] for row in (2, 3, 4)] == [180, 256, 256]
+    assert [last_of(warm, row)["prompt_tokens"] for row in (2, 3, 4)] == [180, 290, 300]
+    assert {key: counts(stage)[key] for key in ("hit_tokens", "query_tokens")} == {
+        "hit_tokens": 3 * 256,
+        "query_tokens": 4 * 300,
+    }
+
+
 def test_a_row_cached_to_its_end_decodes_in_its_first_step() -> None:
     stage = stage_of()
     run(stage, ask(1))

@@ -57,6 +57,8 @@ GOOD: list[tuple[list[object], object]] = [
         Generate(9, (1, 2), 5, cache_salt="é" * 32, prefill_chunk=8192),
     ),
     (["generate", 9, BODY | {"cache_salt": "", "prefill_chunk": None}], Generate(9, (1, 2), 5)),
+    (["generate", 9, BODY | {"generated": 1}], Generate(9, (1, 2), 5, generated=1)),
+    (["generate", 9, BODY | {"generated": None}], Generate(9, (1, 2), 5)),
 ]
 
 
@@ -140,6 +142,10 @@ def test_a_frame_of_another_shape_is_bad_and_keeps_its_call(frame: object, call:
         {"prefill_chunk": 8193},
         {"prefill_chunk": True},
         {"prefill_chunk": 64.0},
+        {"generated": 2},
+        {"generated": -1},
+        {"generated": True},
+        {"generated": 1.0},
         {"sampling": []},
         {"sampling": {"temperature": -0.1}},
         {"sampling": {"temperature": float("nan")}},
@@ -162,6 +168,12 @@ def test_a_row_with_unusable_parameters_is_refused_by_its_number(wrong: dict[str
     assert (refused.row, refused.code) == (6, Code.INVALID_REQUEST)
 
 
+def test_the_ids_are_a_prompt_and_the_beginning_of_the_answer() -> None:
+    asked = Generate(1, (5, 6, 7, 8), 9, generated=3)
+    assert (asked.prompt_tokens, asked.replayed) == (1, (6, 7, 8))
+    assert (replace(asked, generated=0).prompt_tokens, replace(asked, generated=0).replayed) == (4, ())
+
+
 @given(VALUES)
 def test_parsing_is_total(value: object) -> None:
     parse(value)
@@ -175,7 +187,7 @@ def test_parsing_is_total_for_every_verb(verb: str, rest: list[object]) -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from([*BODY, "temperature", "cache_salt", "prefill_chunk"]), VALUES),
+    st.dictionaries(st.sampled_from([*BODY, "temperature", "cache_salt", "prefill_chunk", "generated"]), VALUES),
     st.dictionaries(st.sampled_from(["seed", "top_p", "logit_bias"]), VALUES),
 )
 def test_a_generate_with_a_row_and_a_map_is_never_a_bad_frame(

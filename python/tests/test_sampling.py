@@ -45,14 +45,15 @@ def listed(array: mx.array) -> list[int]:
 
 
 class Reference:
-    """One row as the oracle sees it."""
+    """One row as the oracle sees it; the beginning of its answer may have been drawn by another."""
 
     def __init__(self, number: int, sampling: Sampling, chance: random.Random, top_logprobs: int | None = None) -> None:
         self.sampling = sampling
         self.seed = chance.getrandbits(64)
         self.prompt = [chance.randrange(VOCAB) for _ in range(chance.randint(1, 20))]
-        self.answer: list[int] = []
-        self.drawer = Drawer(number, sampling, self.seed, top_logprobs, tuple(self.prompt))
+        self.answer = [chance.randrange(VOCAB) for _ in range(chance.choice([0, 0, 1, 30]))]
+        ids = tuple(self.prompt + self.answer)
+        self.drawer = Drawer(number, sampling, self.seed, top_logprobs, ids, len(self.answer))
 
     def fed(self) -> int:
         return self.answer[-1] if self.answer else self.prompt[-1]
@@ -141,6 +142,21 @@ def test_presence_and_frequency_ignore_the_prompt_and_repetition_does_not() -> N
     assert first(Sampling(temperature=0.0, repetition_penalty=1.5)) == 1
 
 
+def test_presence_and_frequency_count_what_was_replayed_each_once() -> None:
+    logits = mx.array([[1.0, 0.9, 0.0, -1.0]])
+
+    def first(sampling: Sampling, replayed: tuple[int, ...]) -> int:
+        sampler = Sampler(4)
+        sampler.join([Drawer(0, sampling, 0, None, (3, *replayed), len(replayed))])
+        return listed(sampler.draw(logits, mx.array([replayed[-1]], dtype=mx.uint32)).tokens)[0]
+
+    for replayed in ((0,), (0, 2), (2, 0)):
+        assert first(Sampling(temperature=0.0, presence_penalty=0.2), replayed) == 1
+        assert first(Sampling(temperature=0.0, presence_penalty=0.05), replayed) == 0
+        assert first(Sampling(temperature=0.0, frequency_penalty=0.08), replayed) == 0
+    assert first(Sampling(temperature=0.0, frequency_penalty=0.08), (0, 0)) == 1
+
+
 def test_logprobs_are_those_of_the_distribution_before_temperature_and_filters() -> None:
     chance = random.Random(3)
     sampler = Sampler(VOCAB)
@@ -156,7 +172,8 @@ def test_logprobs_are_those_of_the_distribution_before_temperature_and_filters()
     assert sorted(told) == [1, 2, 3]
     for index in told:
         row = rows[index]
-        expected = oracle.logprobs(oracle.adjusted(logits[index].astype(np.float64), row.sampling, row.prompt, []))
+        scores = oracle.adjusted(logits[index].astype(np.float64), row.sampling, row.prompt, row.answer)
+        expected = oracle.logprobs(scores)
         logprob, best = told[index]
         assert math.isclose(logprob, expected[listed(drawn.tokens)[index]], abs_tol=1e-4)
         assert [token for token, _ in best] == [int(t) for t in np.argsort(-expected)[: asked[index][0]]]

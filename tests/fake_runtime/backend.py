@@ -1,4 +1,4 @@
-"""A backend that waits instead of computing, and fails where its knobs say.
+"""A backend that waits instead of computing, and fails where its faults say.
 
 It owns the clock model: a decode step of n rows over k tokens of KV cache takes `t1 * (1 + beta * (n - 1)) + kappa * k`
 seconds, a prompt its length without what is cached over the prefill rate; a step that does both takes the sum. Copies
@@ -6,19 +6,16 @@ for the prefix cache take bytes and no time. It refuses MLX, mlx-lm and transfor
 Python takes.
 """
 
-import os
-import resource
-import signal
-import struct
-import threading
+import secrets
 import time
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from fake_runtime.faults import Faults, Sent, marked
 from fake_runtime.knobs import Knobs
-from fake_runtime.words import choices, fingerprint, token_at
+from fake_runtime.words import Answer, Unit, answer_to, plain, spelled
 from mlx_runtime.backend import Logprob, Memory, ModelFacts, Sampled, Start
 from mlx_runtime.batch import Chunk
 from mlx_runtime.errors import Code, RuntimeFault
@@ -28,7 +25,6 @@ from mlx_runtime.outbox import Outbox
 from mlx_runtime.prefix_cache import Kept, Reuse
 from mlx_runtime.protocol import Generate, Load
 
-_FLUSH_S = 5.0
 _DTYPE_BYTES = {"float32": 4, "float64": 8}
 
 
@@ -39,21 +35,29 @@ class _Copy:
     size: int
 
 
+@dataclass(slots=True)
+class _Row:
+    """A row, its answer, and what is told of that: by an earlier row, then by this one."""
+
+    asked: Generate
+    answer: Answer
+    sent: Sent
+    told: list[int] = field(default_factory=list[int])
+
+
 class FakeBackend:
     """See `mlx_runtime.backend.Backend`."""
 
-    def __init__(self, knobs: Knobs, outbox: Outbox, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, knobs: Callable[[], Knobs], outbox: Outbox, sleep: Callable[[float], None] = time.sleep) -> None:
         self._knobs = knobs
-        self._outbox = outbox
+        self._faults = Faults(knobs, outbox)
         self._sleep = sleep
         self._facts: ModelFacts | None = None
         self._folder: ModelFolder | None = None
-        self._among: list[int] = [0]
-        self._asked: dict[int, tuple[Generate, bytes]] = {}
-        self._decoding: dict[int, int] = {}
+        self._units: list[Unit] = [(0,)]
+        self._rows: dict[int, _Row] = {}
+        self._decoding: list[int] = []
         self._copies: weakref.WeakSet[_Copy] = weakref.WeakSet()
-        self._sent = 0
-        self._garbage_sent = False
         self._tokenizer: Any = None
 
     def versions(self) -> dict[str, object]:
@@ -65,16 +69,16 @@ class FakeBackend:
 
     def load(self, spec: Load, progress: Callable[[float], None]) -> ModelFacts:
         """Read the folder's facts, and take as long as asked."""
-        folder = open_folder(spec.path)
-        steps = max(1, int(self._knobs.load_s * self._knobs.slow / (PROGRESS_S / 2)))
+        folder, knobs = open_folder(spec.path), self._knobs()
+        self._faults.in_load()
+        steps = max(1, int(knobs.load_s * knobs.slow / (PROGRESS_S / 2)))
         for step in range(steps):
             progress(step / steps)
-            self._wait(self._knobs.load_s / steps)
-        self._folder = folder
-        self._among = choices(folder.path, folder.vocab_size, folder.eos_ids)
-        self._facts = _facts(folder)
-        if self._knobs.context:
-            self._facts = replace(self._facts, context_length=self._knobs.context)
+            self._wait(knobs.load_s / steps)
+        self._units = spelled(folder.path) if knobs.spelled else plain(folder.path, folder.vocab_size, folder.eos_ids)
+        self._folder, self._facts = folder, _facts(folder)
+        if knobs.context:
+            self._facts = replace(self._facts, context_length=knobs.context)
         return self._facts
 
     def unload(self) -> None:
@@ -99,43 +103,45 @@ class FakeBackend:
     def start(self, rows: list[Start]) -> None:
         """Rows enter prefill."""
         for asked in (row.asked for row in rows):
-            if self._knobs.crash_token and self._knobs.crash_token in asked.ids:
-                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-                os.kill(os.getpid(), signal.SIGABRT)
-            self._asked[asked.row] = asked, fingerprint(asked.ids)
+            self._faults.on_start(asked)
+            seed = secrets.randbits(64) if asked.sampling.seed is None else asked.sampling.seed
+            answer = answer_to(asked, seed, self._units)
+            self._rows[asked.row] = _Row(asked, answer, Sent(asked), list(asked.replayed))
 
     def prefill(self, chunks: list[Chunk]) -> None:
         """Wait."""
-        if self._knobs.fail_token and any(self._knobs.fail_token in self._asked[c.row][0].ids for c in chunks):
-            raise RuntimeError("a fault was asked for")
-        if self._knobs.prefill_tps:
-            self._wait(sum(chunk.count for chunk in chunks) / self._knobs.prefill_tps)
+        self._faults.on_prefill([self._rows[chunk.row].asked for chunk in chunks])
+        if self._knobs().prefill_tps:
+            self._wait(sum(chunk.count for chunk in chunks) / self._knobs().prefill_tps)
 
     def promote(self, rows: list[int]) -> None:
         """Rows join the decode batch."""
-        self._decoding.update((row, 0) for row in rows)
+        self._decoding += rows
 
     def decode(self) -> Sampled:
         """Wait, then one token for each row."""
-        self._fail_if_due()
-        knobs, width = self._knobs, len(self._decoding)
-        self._wait(knobs.t1_s * (1.0 + knobs.beta * (width - 1)) + knobs.kappa * self._kv_tokens())
+        rows, knobs = {number: self._rows[number] for number in self._decoding}, self._knobs()
+        sent = [row.sent for row in rows.values()]
+        self._faults.before_step(sent)
+        self._wait(
+            _step_s(rows.values(), knobs) * (knobs.slow_factor if self._faults.due(knobs.slow_after, sent) else 1)
+        )
         sampled = Sampled()
-        for row, position in self._decoding.items():
-            token = self._token(row, position)
-            sampled.rows.append(row)
+        for number, row in rows.items():
+            token = self._token(row, knobs)
+            row.told.append(token)
+            sampled.rows.append(number)
             sampled.tokens.append(token)
-            wanted = self._asked[row][0].top_logprobs
+            wanted = row.asked.top_logprobs
             if wanted is not None:
-                sampled.logprobs[row] = self._logprob(token, wanted)
-            self._decoding[row] = position + 1
-        self._sent += width
+                sampled.logprobs[number] = self._logprob(token, wanted)
+        self._faults.sent(sent)
         return sampled
 
     def keep(self, row: int, tokens: int, bytes_max: int) -> Kept | None:
         """As many bytes as the real one."""
         size = tokens * self._facts.kv_bytes_per_token if self._facts else 0
-        if row not in self._asked or size > bytes_max:
+        if row not in self._rows or size > bytes_max:
             return None
         held = _Copy(size)
         self._copies.add(held)
@@ -144,19 +150,19 @@ class FakeBackend:
     def drop(self, rows: list[int]) -> None:
         """Forget rows."""
         for row in rows:
-            self._asked.pop(row, None)
-            self._decoding.pop(row, None)
+            self._rows.pop(row, None)
+        self._decoding = [row for row in self._decoding if row in self._rows]
 
     def reset(self) -> None:
         """Forget all rows."""
-        self._asked.clear()
+        self._rows.clear()
         self._decoding.clear()
 
     def memory(self) -> Memory:
         """What the real one would hold."""
         if self._facts is None:
             return Memory()
-        rows = sum(len(asked.ids) for asked, _ in self._asked.values()) * self._facts.kv_bytes_per_token
+        rows = sum(len(row.asked.ids) for row in self._rows.values()) * self._facts.kv_bytes_per_token
         held = self._facts.weights_bytes + rows + sum(one.size for one in self._copies)
         return Memory(held, held, 0)
 
@@ -166,46 +172,39 @@ class FakeBackend:
     def close(self) -> None:
         """Nothing to free."""
 
-    def _token(self, row: int, position: int) -> int:
-        asked, prompt = self._asked[row]
-        if self._facts is not None and self._facts.eos_ids and position + 1 == self._knobs.eos_after:
-            return min(asked.stop_ids, default=self._facts.eos_ids[0])
-        token = token_at(prompt, position, self._among)
-        if _due(self._knobs.lie_after, self._sent):
-            return self._among[(self._among.index(token) + 1) % len(self._among)]
-        return token
+    def marked(self, row: int) -> bool:
+        """Whether faults may touch a row the backend has."""
+        return row in self._rows and marked(self._rows[row].asked, self._knobs())
 
-    def _kv_tokens(self) -> int:
-        return sum(len(self._asked[row][0].ids) + position for row, position in self._decoding.items())
+    def word(self) -> int:
+        """A token that is part of some answer."""
+        return self._units[0][0]
+
+    def _token(self, row: _Row, knobs: Knobs) -> int:
+        vocab_size, eos_ids = (self._facts.vocab_size, self._facts.eos_ids) if self._facts else (0, ())
+        if eos_ids and len(row.told) + 1 == knobs.eos_after:
+            return min(row.asked.stop_ids, default=eos_ids[0])
+        token = row.answer.token(row.told)
+        if self._faults.due(knobs.outside_after, [row.sent]):
+            return vocab_size + token
+        return self._another(token) if self._faults.due(knobs.lie_after, [row.sent]) else token
+
+    def _another(self, token: int) -> int:
+        among = sorted({one for unit in self._units for one in unit})
+        return among[(among.index(token) + 1) % len(among)]
 
     def _logprob(self, token: int, wanted: int) -> Logprob:
-        others = [one for one in self._among[: wanted + 1] if one != token]
+        others = [unit[0] for unit in self._units[: wanted + 1] if unit[0] != token]
         return -0.5, [(one, -0.5 - rank) for rank, one in enumerate([token, *others][:wanted])]
 
     def _wait(self, seconds: float) -> None:
         if seconds > 0:
-            self._sleep(seconds * self._knobs.slow)
-
-    def _fail_if_due(self) -> None:
-        knobs = self._knobs
-        if _due(knobs.garbage_after, self._sent) and not self._garbage_sent:
-            self._garbage_sent = True
-            self._outbox.post(struct.pack("<I", 4) + b"\xc1\xc1\xc1\xc1")  # a byte msgpack never uses
-        if _due(knobs.truncate_after, self._sent):
-            self._outbox.post(struct.pack("<I", 4096) + b"\x94")
-            self._leave(knobs.exit_status)
-        if _due(knobs.exit_after, self._sent):
-            self._leave(knobs.exit_status)
-        if _due(knobs.hang_after, self._sent):
-            threading.Event().wait()
-
-    def _leave(self, status: int) -> None:
-        self._outbox.wait_until_empty(_FLUSH_S)
-        os._exit(status)
+            self._sleep(seconds * self._knobs().slow)
 
 
-def _due(after: int, sent: int) -> bool:
-    return 0 < after <= sent
+def _step_s(rows: Collection[_Row], knobs: Knobs) -> float:
+    tokens = sum(len(row.asked.ids) + row.sent.tokens for row in rows)
+    return knobs.t1_s * (1.0 + knobs.beta * (len(rows) - 1)) + knobs.kappa * tokens
 
 
 def _facts(folder: ModelFolder) -> ModelFacts:

@@ -209,4 +209,4 @@ class MlxBackend:
 
 def _drawer(asked: Generate) -> Drawer:
     seed = fresh_seed() if asked.sampling.seed is None else asked.sampling.seed
-    return Drawer(asked.row, asked.sampling, seed, asked.top_logprobs, asked.ids)
+    return Drawer(asked.row, asked.sampling, seed, asked.top_logprobs, asked.ids, asked.generated)

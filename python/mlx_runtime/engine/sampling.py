@@ -29,13 +29,14 @@ from mlx_runtime.randomness import uniforms
 
 @dataclass(slots=True)
 class Drawer:
-    """What the sampler keeps of one row. `drawn` counts its tokens; the prompt is only looked at when it joins."""
+    """What the sampler keeps of one row. `drawn` counts the tokens of its answer: when the row joins, those the last of
+    its `ids` replay. The ids are only looked at then."""
 
     row: int
     sampling: Sampling
     seed: int
     top_logprobs: int | None
-    prompt: tuple[int, ...]
+    ids: tuple[int, ...]
     drawn: int = 0
 
     @property
@@ -197,13 +198,13 @@ class _Filtered(_Plain):
 
 
 class _Penalties:
-    """Counts, prompt tokens and biases of the rows that change their logits: [rows, vocabulary] arrays."""
+    """Counts, tokens seen at the start and biases of the rows that change their logits: [rows, vocabulary] arrays."""
 
     def __init__(self, rows: list[Drawer], vocab: int) -> None:
         self._vocab = vocab
         self._rows = rows
-        self._counts = mx.zeros((len(rows), vocab))
-        self._prompt = from_numpy(_marks(rows, vocab))
+        self._counts = from_numpy(_replayed(rows, vocab))
+        self._seen = from_numpy(_marks(rows, vocab))
         self._bias = from_numpy(_biases(rows, vocab))
         self._fresh = [True] * len(rows)
         self._columns()
@@ -218,7 +219,7 @@ class _Penalties:
         new._rows = self._rows + rows
         new._fresh = self._fresh + new._fresh
         new._counts = mx.concatenate([self._counts, new._counts])
-        new._prompt = mx.concatenate([self._prompt, new._prompt])
+        new._seen = mx.concatenate([self._seen, new._seen])
         new._bias = mx.concatenate([self._bias, new._bias])
         new._columns()
         return new
@@ -234,19 +235,19 @@ class _Penalties:
         indices = mx.array(keep)
         new._rows = [self._rows[index] for index in keep]
         new._fresh = [self._fresh[index] for index in keep]
-        new._counts, new._prompt, new._bias = self._counts[indices], self._prompt[indices], self._bias[indices]
+        new._counts, new._seen, new._bias = self._counts[indices], self._seen[indices], self._bias[indices]
         new._columns()
         return new
 
     def applied(self, logits: mx.array, fed: mx.array) -> mx.array:
-        """The changed logits. Counts the fed tokens, but for a row's first: that is the end of its prompt."""
+        """The changed logits. Counts the fed tokens, but for a row's first: that is the last of its ids."""
         weights = mx.array([0.0 if fresh else 1.0 for fresh in self._fresh])
         self._fresh = [False] * len(self._rows)
         self._counts = add_at(self._counts, mx.arange(len(self._rows)), fed, weights)
         generated = self._counts > 0.0
         logits = logits + self._bias
         scaled = mx.where(logits > 0.0, logits / self._repetition, logits * self._repetition)
-        logits = mx.where(mx.logical_or(generated, self._prompt), scaled, logits)
+        logits = mx.where(mx.logical_or(generated, self._seen), scaled, logits)
         return logits - self._frequency * self._counts - mx.where(generated, self._presence, 0.0)
 
     def state(self) -> list[mx.array]:
@@ -262,8 +263,16 @@ class _Penalties:
 def _marks(rows: list[Drawer], vocab: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     marks = np.zeros((len(rows), vocab), dtype=np.bool_)
     for index, row in enumerate(rows):
-        marks[index, list(row.prompt)] = True
+        marks[index, list(row.ids)] = True
     return marks
+
+
+def _replayed(rows: list[Drawer], vocab: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    counts = np.zeros((len(rows), vocab), dtype=np.float32)
+    for index, row in enumerate(rows):
+        replayed = np.array(row.ids[len(row.ids) - row.drawn :], dtype=np.int64)
+        counts[index] = np.bincount(replayed, minlength=vocab)
+    return counts
 
 
 def _biases(rows: list[Drawer], vocab: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
