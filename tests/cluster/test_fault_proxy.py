@@ -274,7 +274,11 @@ def test_a_reset_is_an_rst_on_both_ends_and_new_connections_work(link: Link, tar
 
 def test_a_target_that_is_gone_is_a_reset(link: Link, target: Target) -> None:
     target.listener.close()
-    assert is_reset(dialled(link))
+    try:
+        client = dialled(link)
+    except ConnectionResetError:  # it came before the dialling was over
+        return
+    assert is_reset(client)
 
 
 def test_a_partition_of_one_direction_holds_bytes_back_drops_datagrams_and_lets_the_other_pass(
