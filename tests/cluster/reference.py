@@ -22,6 +22,8 @@ from fake_runtime.words import choices, fingerprint, token_at
 _CONFIG: dict[str, Any] = json.loads((DEMO_FOLDER / "config.json").read_text())
 _VOCABULARY: int = _CONFIG["vocab_size"]
 AMONG = choices(DEMO_FOLDER, _VOCABULARY, _CONFIG["eos_token_id"])
+# Ids of single bytes beyond ASCII and the like: no prompt made of `AMONG` or of their text holds one.
+UNHEARD = sorted(set(range(16, _VOCABULARY)) - set(AMONG))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,16 @@ class Question:
         return text_of([token_at(key, position, AMONG) for position in range(self.max_tokens)])
 
 
-def drawn(dice: random.Random, tokens: tuple[int, int], prompt: tuple[int, int] = (4, 200)) -> Question:
-    """A question that nobody has asked before: half of them in words, one in four not streamed."""
+def drawn(
+    dice: random.Random, tokens: tuple[int, int], prompt: tuple[int, int] = (4, 200), canary: str = ""
+) -> Question:
+    """A question that nobody has asked before: half of them in words, one in four not streamed.
+
+    The canary begins every question in words, and is searched for afterwards where no prompt may be.
+    """
     length = dice.randint(*prompt)
     ids = tuple(dice.choice(AMONG) for _ in range(length))
-    asked = text_of(ids) if dice.random() < 0.5 else ids
+    asked = canary + text_of(ids) if dice.random() < 0.5 else ids
     return Question(asked, dice.randint(*tokens), dice.random() < 0.75)
 
 

@@ -83,6 +83,7 @@ class Record:
     ended_s: float
     verdict: Verdict
     code: str
+    words: str
     node: str
     manner: Manner
     asked_tokens: int
@@ -145,13 +146,13 @@ class Witness:
     def counts(self) -> Counter[Verdict]:
         return Counter(record.verdict for record in self.records)
 
-    async def load(self, rate: float, stop: asyncio.Event, tokens: tuple[int, int] = (1, 64)) -> None:
+    async def load(self, rate: float, stop: asyncio.Event, tokens: tuple[int, int] = (1, 64), canary: str = "") -> None:
         """Questions at random times, `rate` a second on average, until told to stop; returns when all have ended."""
         room = asyncio.Semaphore(_AT_ONCE)
         async with self.client() as client, asyncio.TaskGroup() as group:
             while not stop.is_set():
                 await room.acquire()
-                question, manner = drawn(self._dice, tokens), self._manner()
+                question, manner = drawn(self._dice, tokens, canary=canary), self._manner()
                 task = group.create_task(self.ask(client, question, manner))
                 task.add_done_callback(lambda _: room.release())
                 try:
@@ -168,7 +169,7 @@ class Witness:
         """One request from its first byte to its verdict."""
         number, self._asked = self._asked, self._asked + 1
         asker = Asker(client, self.url, question, manner, leave_after=number % 24)
-        sent_s = self._now()
+        sent_s = self.now()
         try:
             async with asyncio.timeout(self._bound_s):
                 await asker.run()
@@ -193,9 +194,10 @@ class Witness:
             request=number,
             sent_s=sent_s,
             first_s=first_s,
-            ended_s=self._now(),
+            ended_s=self.now(),
             verdict=judge(question, seen),
             code=str(seen.refused or error.get("code") or ("reset" if seen.answer.broken else "")),
+            words=str(error.get("message") or ""),
             node=seen.answer.headers.get("x-mlx-node", ""),
             manner=asker.manner,
             asked_tokens=question.max_tokens,
@@ -219,7 +221,8 @@ class Witness:
         # The bound is kept by `ask`; this one only ever comes later.
         return httpx.AsyncClient(timeout=2 * self._bound_s, limits=limits, headers=headers)
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds since the witness began; the clock of its records."""
         return round(time.monotonic() - self._began, 3)
 
 
