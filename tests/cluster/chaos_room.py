@@ -22,6 +22,7 @@ from cluster.reference import UNHEARD
 FAULTY, POISON = UNHEARD[-2:]
 KNOBS = f"t1_s=0.02,beta=0.02,prefill_tps=4000,crash_token={POISON},fail_token={FAULTY}"
 _DISK = "32m"
+_DISK_OF = "mlxs-chaos-"
 GUEST = "guest"
 
 
@@ -186,7 +187,13 @@ def _mounted(home: Path) -> bool:
     home.mkdir()
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return False
-    return _run("mount", "-t", "tmpfs", "-o", f"size={_DISK}", "mlxs-chaos", str(home)) == 0
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        source, where, *_ = line.split()
+        maker = source.removeprefix(_DISK_OF)
+        if source.startswith(_DISK_OF) and not Path(f"/proc/{maker}").exists():
+            # Whoever made it has crashed.
+            _run("umount", "--lazy", where)
+    return _run("mount", "-t", "tmpfs", "-o", f"size={_DISK}", f"{_DISK_OF}{os.getpid()}", str(home)) == 0
 
 
 def _run(*command: str) -> int:
