@@ -1,0 +1,80 @@
+"""The chaos runner: its schedule is the seed's, it can fail, and a short campaign finds nothing."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.chaos import CANARY, Campaign, Outcome, report, rounds, table, wrongs
+from cluster.chaos_faults import FAULTS
+from cluster.reference import UNHEARD, drawn
+from cluster.witness import Verdict
+
+HONEST = [name for name, fault in FAULTS.items() if not fault.lies]
+# What is over soon, for a campaign in a minute.
+BRIEF = [name for name in HONEST if FAULTS[name].hold_s <= 5]
+needs_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="chaos reads /proc and gives each agent a loopback address of its own (Linux)"
+)
+
+
+def campaign(folder: Path, names: list[str], seconds: float, seed: int = 7, rounds_max: int | None = None) -> Outcome:
+    room = folder / "room"
+    room.mkdir()
+    made = Campaign(room, 2, seed, names, folder / "history.jsonl")
+    try:
+        return made.run(seconds, rate=12, rounds_max=rounds_max)
+    finally:
+        made.close()
+
+
+def test_the_schedule_is_a_function_of_the_seed() -> None:
+    def first(seed: int) -> list[object]:
+        return list(itertools.islice(rounds(seed, 4, HONEST), 200))
+
+    assert first(7) == first(7) != first(8)
+
+
+def test_every_fault_comes_before_any_comes_again() -> None:
+    struck = [strike.fault for one in itertools.islice(rounds(7, 4, HONEST), 300) for strike in one.strikes]
+    for start in range(0, 3 * len(HONEST), len(HONEST)):
+        assert sorted(struck[start : start + len(HONEST)]) == sorted(HONEST)
+
+
+def test_two_faults_at_once_are_at_two_agents_and_none_is_of_the_room() -> None:
+    pairs = [one.strikes for one in itertools.islice(rounds(7, 4, HONEST), 300) if len(one.strikes) > 1]
+    assert len(pairs) > 30
+    for first, second in pairs:
+        assert first.agent != second.agent
+        assert not FAULTS[first.fault].of_the_room and not FAULTS[second.fault].of_the_room
+
+
+def test_no_question_of_the_load_is_poison() -> None:
+    asked = [drawn(random.Random(seed), (1, 4), canary=CANARY) for seed in range(200)]
+    assert not {token for one in asked for token in one.prompt_ids()} & set(UNHEARD[-2:])
+    assert sum(isinstance(one.prompt, str) and one.prompt.startswith(CANARY) for one in asked) > 50
+
+
+@needs_linux
+def test_a_runtime_that_lies_is_seen_by_the_campaign(tmp_path: Path) -> None:
+    """A judge that never finds anybody guilty proves nothing."""
+    outcome = campaign(tmp_path, ["runtime sends wrong tokens"], 60, rounds_max=1)
+    found = wrongs(outcome, resumes=False)
+    assert found and all("WRONG" in one for one in found), report(outcome, resumes=False)
+
+
+@needs_linux
+def test_a_short_campaign_loses_nothing(tmp_path: Path, figure: Callable[[str], None]) -> None:
+    outcome = campaign(tmp_path, BRIEF, 30)
+    assert not wrongs(outcome, resumes=False), report(outcome, resumes=False)
+    whole = sum(record.verdict is Verdict.WHOLE for record in outcome.records)
+    assert len(outcome.struck) >= 5 and whole >= 50, table(outcome)
+    figure(
+        f"chaos: {len(outcome.struck)} faults, {len(outcome.records)} requests, {whole} whole, none lost or wrong; "
+        f"full service {outcome.full_service_s:.1f} s after the last"
+    )
