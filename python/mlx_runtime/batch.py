@@ -147,11 +147,11 @@ class Batch:
         return [Chunk(row.row, row.prompt_done, min(share, row.stretch)) for row in rows]
 
     def advance(self, chunks: list[Chunk], seconds: float) -> None:
-        """The planned tokens are in the cache; `seconds` is what the call took."""
+        """The planned tokens are in the cache; `seconds` is what the call took, an equal part of it for each row."""
         for chunk in chunks:
             row = self._rows[chunk.row]
             row.prompt_done += chunk.count
-            row.prefill_s += seconds
+            row.prefill_s += seconds / len(chunks)
 
     def promote(self) -> list[int]:
         """Move rows whose prompt is computed into the decode batch; those moved, oldest first."""

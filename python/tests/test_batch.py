@@ -69,6 +69,15 @@ def test_the_budget_is_shared_and_what_short_prompts_leave_is_not_computed_as_pa
     assert batch.plan() == [Chunk(0, 25, 33), Chunk(2, 25, 33), Chunk(3, 25, 33)]
 
 
+def test_the_time_of_a_call_is_told_of_its_rows_in_equal_parts() -> None:
+    batch = batch_of(26, 11, 401, 401)
+    rows = batch.admit()
+    batch.advance(batch.plan(), 0.5)
+    batch.promote()
+    batch.advance(batch.plan(), 0.5)
+    assert [row.closing()["prefill_s"] for row in rows] == [0.125, 0.125, 0.375, 0.375]
+
+
 def test_the_last_prompt_token_is_left_to_the_decode_step() -> None:
     batch = batch_of(1, 2)
     batch.admit()

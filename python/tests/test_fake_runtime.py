@@ -118,7 +118,7 @@ def backend_of(llama: Path, knobs: Knobs) -> tuple[FakeBackend, list[float]]:
 def test_a_step_takes_what_its_rows_and_their_tokens_cost(llama: Path) -> None:
     backend, slept = backend_of(llama, Knobs(prefill_tps=100.0, t1_s=1.0, beta=0.5, kappa=0.25, slow=2.0))
     backend.start([Start(Generate(row, tuple(prompt(10)), 9)) for row in (1, 2, 3)])
-    backend.prefill([Chunk(row, 0, 9) for row in (1, 2, 3)])
+    backend.prefill([Chunk(1, 0, 9), Chunk(2, 0, 3), Chunk(3, 0, 9)])  # padded to three times nine
     backend.promote([1, 2])
     backend.decode()
     backend.promote([3])

@@ -1,9 +1,9 @@
 """A backend that waits instead of computing, and fails where its faults say.
 
 It owns the clock model: a decode step of n rows over k tokens of KV cache takes `t1 * (1 + beta * (n - 1)) + kappa * k`
-seconds, a prompt its length without what is cached over the prefill rate; a step that does both takes the sum. Copies
-for the prefix cache take bytes and no time. It refuses MLX, mlx-lm and transformers, so that it starts in the time
-Python takes.
+seconds, a prompt its length without what is cached over the prefill rate; prompts that are read in one call are padded
+to the longest of them, as the real ones are; a step that does both takes the sum. Copies for the prefix cache take
+bytes and no time. It refuses MLX, mlx-lm and transformers, so that it starts in the time Python takes.
 """
 
 import secrets
@@ -112,7 +112,7 @@ class FakeBackend:
         """Wait."""
         self._faults.on_prefill([self._rows[chunk.row].asked for chunk in chunks])
         if self._knobs().prefill_tps:
-            self._wait(sum(chunk.count for chunk in chunks) / self._knobs().prefill_tps)
+            self._wait(len(chunks) * max(chunk.count for chunk in chunks) / self._knobs().prefill_tps)
 
     def promote(self, rows: list[int]) -> None:
         """Rows join the decode batch."""

@@ -147,9 +147,11 @@ impl Life {
     /// `usage` is that of the last attempt.
     async fn complete(&mut self, attempt: u32, reason: FinishReason, usage: AttemptUsage) -> Then {
         self.cluster.leader.finished(self.request, attempt, Outcome::Completed, taken(&usage)).await;
-        let before = self.running.as_ref().map_or(0, |running| running.before);
-        let usage =
-            AttemptUsage { generated_tokens: usage.generated_tokens.saturating_add(narrow(before)), ..usage };
+        // What the client pays for is what it got, and perhaps a stop token, which is sampled and not delivered; a runtime that
+        // counts otherwise is not believed.
+        let got = narrow(self.journal.len());
+        let told = usage.generated_tokens.saturating_add(got.saturating_sub(self.generated()));
+        let usage = AttemptUsage { generated_tokens: told.clamp(got, got.saturating_add(1)), ..usage };
         let _ = self.emit(Event::Finished { reason, usage }).await;
         Then::End
     }

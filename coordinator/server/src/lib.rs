@@ -127,6 +127,8 @@ impl Parts {
         let bound =
             streams::listen(cluster_address, &founded.credentials, streams.clone(), links, stop.clone())?;
         tokio::spawn(follow_links(link_events, fleet.clone()));
+        // Before anybody can ask for a model: one that is wanted is never unknown.
+        fleet.registry_changed(&consensus.local()).await;
         tokio::spawn(follow_registry(consensus.clone(), fleet.clone()));
 
         let sessions = Sessions {

@@ -35,6 +35,9 @@ pub struct Mac {
     pub chip: String,
     /// Its memory.
     pub memory_gb: f64,
+    /// How fast each model was measured to run there, in the order of the models; by the chip table when it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measured: Vec<Speed>,
 }
 
 /// A fleet with all its numbers.
@@ -78,7 +81,7 @@ fn rows_max() -> u32 {
 }
 
 fn mac(chip: &str, memory_gb: f64) -> Mac {
-    Mac { chip: chip.to_string(), memory_gb }
+    Mac { chip: chip.to_string(), memory_gb, measured: Vec::new() }
 }
 
 /// Eight Macs as a team collects them: sixteen times between the slowest and the fastest.
@@ -120,12 +123,13 @@ impl FleetPlan {
             .iter()
             .map(|name| model_named(name).ok_or_else(|| format!("no model is called {name}")))
             .collect::<Result<_, _>>()?;
-        let macs = self.macs.iter().cycle().take(self.macs.len() * self.times);
-        let nodes: Vec<NodeSpec> =
-            macs.enumerate().map(|(index, mac)| self.node(index, mac, &models)).collect::<Result<_, _>>()?;
-        let speeds =
-            nodes.iter().map(|node| models.iter().map(|model| speed(&node.chip, model)).collect()).collect();
-        Ok(Fleet::new(nodes, models, speeds))
+        let macs = || self.macs.iter().cycle().take(self.macs.len() * self.times);
+        let nodes: Vec<NodeSpec> = macs()
+            .enumerate()
+            .map(|(index, mac)| self.node(index, mac, &models))
+            .collect::<Result<_, _>>()?;
+        let speeds = nodes.iter().zip(macs()).map(|(node, mac)| speeds(node, mac, &models));
+        Ok(Fleet::new(nodes.clone(), models.clone(), speeds.collect::<Result<_, _>>()?))
     }
 
     fn node(&self, index: usize, mac: &Mac, models: &[Model]) -> Result<NodeSpec, String> {
@@ -157,6 +161,16 @@ impl FleetPlan {
             }
         }
         holds
+    }
+}
+
+/// How fast each model runs on the node: as it was measured, else as its chip lets expect.
+fn speeds(node: &NodeSpec, mac: &Mac, models: &[Model]) -> Result<Vec<Speed>, String> {
+    let (measured, count) = (mac.measured.len(), models.len());
+    match measured {
+        0 => Ok(models.iter().map(|model| speed(&node.chip, model)).collect()),
+        _ if measured == count => Ok(mac.measured.clone()),
+        _ => Err(format!("{measured} speeds were measured on a Mac, and there are {count} models")),
     }
 }
 
@@ -198,7 +212,13 @@ impl Fleet {
     /// How fast the model runs on the node, in truth.
     #[must_use]
     pub fn speed(&self, node: NodeId, model: ModelId) -> Speed {
-        self.speeds[node.0 as usize][model.0 as usize]
+        self.speeds(node)[model.0 as usize]
+    }
+
+    /// The same of every model.
+    #[must_use]
+    pub fn speeds(&self, node: NodeId) -> &[Speed] {
+        &self.speeds[node.0 as usize]
     }
 }
 
@@ -233,6 +253,19 @@ mod tests {
     fn a_model_that_is_too_large_is_not_held() {
         let fleet = FleetPlan::of(alike("M1", 16.0, 1), &["32b", "8b"]).build().expect("a fleet");
         assert_eq!(holds(&fleet), [[1]]);
+    }
+
+    #[test]
+    fn a_mac_that_was_measured_runs_as_measured_and_its_chip_does_not_matter() {
+        let speed = speed(&chip_named("M1").expect("a chip"), &model_named("8b").expect("a model"));
+        let measured = vec![Speed { load_s: Some(3.0), ..speed }, Speed { step_s: 0.5, ..speed }];
+        let macs = vec![Mac { measured: measured.clone(), ..mac("M4 Max", 64.0) }, mac("M1", 64.0)];
+        let fleet = FleetPlan::of(macs.clone(), &["8b", "8b"]).build().expect("a fleet");
+        let speeds = |node| [0, 1].map(|model| fleet.speed(NodeId(node), ModelId(model)));
+        assert_eq!(speeds(0).as_slice(), measured);
+        assert_eq!(speeds(1), [speed, speed]);
+        let error = FleetPlan::of(macs, &["8b"]).build().expect_err("an error");
+        assert_eq!(error, "2 speeds were measured on a Mac, and there are 1 models");
     }
 
     #[test]

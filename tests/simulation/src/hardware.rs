@@ -31,6 +31,9 @@ pub struct Speed {
     pub attention_pair_s: f64,
     /// From the arrival of a request at its runtime to the start of its prefill (o).
     pub overhead_s: f64,
+    /// Reading its weights and warming up, where that was measured; else it follows from their size and the disk.
+    #[serde(default)]
+    pub load_s: Option<f64>,
 }
 
 impl Speed {
@@ -55,11 +58,10 @@ impl Speed {
         self.step_s * (1.0 + self.batch_slope * (rows - 1.0)) + self.kv_token_s * kv_tokens
     }
 
-    /// All tokens of an answer but the first, alone, after `prompt` tokens.
+    /// All tokens of an answer, alone, after `prompt` tokens: each is a step, the first one too.
     #[must_use]
     pub fn decode_s(&self, prompt: f64, output: f64) -> f64 {
-        let steps = (output - 1.0).max(0.0);
-        steps * (self.step_s + self.kv_token_s * (prompt + (steps + 1.0) / 2.0))
+        output * (self.step_s + self.kv_token_s * (prompt + (output - 1.0) / 2.0))
     }
 }
 
@@ -174,6 +176,7 @@ pub fn speed(chip: &Chip, model: &Model) -> Speed {
         prefill_tokens_per_s: flops / (2.0 * model.active_parameters),
         attention_pair_s: model.attention_flops / flops,
         overhead_s: OVERHEAD_S,
+        load_s: None,
     }
 }
 
@@ -223,9 +226,9 @@ mod tests {
     #[test]
     fn decoding_alone_is_the_sum_of_its_steps() {
         let speed = speed_of("M3 Max", "8b");
-        let steps: f64 = (0..99).map(|step| speed.step_s(1.0, 1_000.0 + 1.0 + f64::from(step))).sum();
+        let steps: f64 = (0..100).map(|step| speed.step_s(1.0, 1_000.0 + f64::from(step))).sum();
         assert!((speed.decode_s(1_000.0, 100.0) - steps).abs() < 1e-9);
-        assert_eq!(speed.decode_s(1_000.0, 1.0), 0.0);
+        assert_eq!(speed.decode_s(1_000.0, 1.0), speed.step_s(1.0, 1_000.0));
     }
 
     #[test]

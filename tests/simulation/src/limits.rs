@@ -19,6 +19,11 @@ pub(crate) const ROWS_MAX: u32 = 16;
 /// Prompt tokens that a runtime reads between two decode steps.
 pub(crate) const CHUNK_TOKENS: u32 = 512;
 
+/// Prompts that a runtime reads side by side, so that padding stays small.
+pub(crate) const PREFILLS_MAX: usize = 8;
+/// Of these, so many that need more than one chunk: a short prompt never waits behind eight long ones.
+pub(crate) const LONG_PREFILLS_MAX: usize = 4;
+
 /// From an order to its arrival at the runtime: a round trip on a local network and a pipe.
 pub(crate) const TRANSIT_US: u64 = 2_000;
 

@@ -46,6 +46,8 @@ pub struct Score {
     pub by_class: BTreeMap<String, Latencies>,
     /// By tenant.
     pub by_tenant: BTreeMap<u32, Latencies>,
+    /// By the node of the latest attempt; who never got to one is in none.
+    pub by_node: BTreeMap<u64, Latencies>,
     /// Prompt tokens that were cached, as a share of all.
     pub hit_rate: f64,
     /// Models that were loaded.
@@ -80,8 +82,9 @@ pub fn score(work: &Workload, outcome: &Outcome) -> Score {
         });
     Score {
         all: latencies(pairs()),
-        by_class: grouped(pairs(), |request| class_name(request.class)),
-        by_tenant: grouped(pairs(), |request| request.tenant.0),
+        by_class: grouped(pairs(), |request, _| Some(class_name(request.class))),
+        by_tenant: grouped(pairs(), |request, _| Some(request.tenant.0)),
+        by_node: grouped(pairs(), |_, life| life.node.map(|node| node.0)),
         hit_rate: cached as f64 / prompts.max(1) as f64,
         loads: outcome.loads,
         refused: count(Fate::Refused),
@@ -104,10 +107,14 @@ fn class_name(class: Class) -> String {
 
 fn grouped<'a, K: Ord>(
     pairs: impl Iterator<Item = (&'a Request, &'a Life)>,
-    key: impl Fn(&Request) -> K,
+    key: impl Fn(&Request, &Life) -> Option<K>,
 ) -> BTreeMap<K, Latencies> {
     let mut groups: BTreeMap<K, Vec<_>> = BTreeMap::new();
-    pairs.for_each(|pair| groups.entry(key(pair.0)).or_default().push(pair));
+    for pair in pairs {
+        if let Some(key) = key(pair.0, pair.1) {
+            groups.entry(key).or_default().push(pair);
+        }
+    }
     groups.into_iter().map(|(key, pairs)| (key, latencies(pairs.into_iter()))).collect()
 }
 

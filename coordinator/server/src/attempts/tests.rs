@@ -187,6 +187,25 @@ async fn an_answer_that_is_cut_goes_on_elsewhere_behind_what_the_client_has() {
 }
 
 #[tokio::test]
+async fn a_runtime_that_counts_wrongly_is_not_believed() {
+    for (told, counted) in [(0, 2), (2, 2), (3, 3), (9, 3)] {
+        let mut stage = Stage::new();
+        let agent = stage.node(1, 4).await;
+        let mut generation = stage.wish(PATIENT);
+        let mut taken = take(&agent).await;
+        answer(&mut taken.send, frame(1, 0, &[5, 6])).await;
+        let usage = Some(AttemptUsage { generated_tokens: told, ..AttemptUsage::default() });
+        answer(&mut taken.send, AttemptFrame { usage, ..last(1, 1, Finish::Stop) }).await;
+        assert_eq!(dispatched(&mut generation).await, 1);
+        assert!(matches!(generation.events.recv().await, Some(Event::Tokens { .. })));
+        match generation.events.recv().await {
+            Some(Event::Finished { usage, .. }) => assert_eq!(usage.generated_tokens, counted, "told {told}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_wants_only_its_last_word_is_whole() {
     let mut stage = Stage::new();
     let agent = stage.node(1, 4).await;

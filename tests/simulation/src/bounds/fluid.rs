@@ -61,11 +61,14 @@ pub(super) fn drained_at_s(fleet: &Fleet, work: &Workload, cached: &[u32]) -> Ve
     requests.collect()
 }
 
-/// One node of each kind of chip, with how many there are.
+/// One node of each kind, with how many there are: equally fast at every model, and equally wide.
 pub(super) fn kinds(fleet: &Fleet) -> Vec<(&NodeSpec, f64)> {
     let mut kinds: Vec<(&NodeSpec, f64)> = Vec::new();
     for node in &fleet.nodes {
-        match kinds.iter_mut().find(|(kind, _)| kind.chip == node.chip && kind.rows_max == node.rows_max) {
+        let alike = |kind: &NodeSpec| {
+            kind.rows_max == node.rows_max && fleet.speeds(kind.id) == fleet.speeds(node.id)
+        };
+        match kinds.iter_mut().find(|(kind, _)| alike(kind)) {
             Some((_, count)) => *count += 1.0,
             None => kinds.push((node, 1.0)),
         }
@@ -115,7 +118,7 @@ fn costs(fleet: &Fleet, node: &NodeSpec, request: &Request, cached: u32, width: 
     let own_kv_s = speed.kv_token_s * (prompt + output / 2.0);
     let step_s = speed.step_s(rows, 0.0) / rows + own_kv_s;
     let cached = f64::from(cached);
-    (speed.prefill_s(prompt - cached, cached), (output - 1.0).max(0.0) * step_s)
+    (speed.prefill_s(prompt - cached, cached), output * step_s)
 }
 
 /// The solution.

@@ -70,9 +70,9 @@ pub fn isolation(fleet: &Fleet, work: &Workload, seed: u64) -> Vec<Alone> {
 fn on_node(fleet: &Fleet, node: NodeId, request: &Request, cached: u32, noise: f64) -> (f64, f64) {
     let speed = fleet.speed(node, request.model);
     let (prompt, cached) = (f64::from(request.prompt_tokens), f64::from(cached));
-    let first = TRANSIT_US as f64 / 1e6 + speed.prefill_s(prompt - cached, cached) * noise;
-    let output = f64::from(request.output_tokens());
-    (first, first + speed.decode_s(prompt, output) * noise)
+    let read = TRANSIT_US as f64 / 1e6 + speed.prefill_s(prompt - cached, cached) * noise;
+    let written_after = |tokens: f64| read + speed.decode_s(prompt, tokens) * noise;
+    (written_after(1.0), written_after(f64::from(request.output_tokens())))
 }
 
 /// The bounds of a workload.

@@ -1,8 +1,9 @@
 //! One runtime: a model that is resident on a node, with its rows.
 //!
-//! Owns what a step of this runtime does and takes: one token for each decoding row, and a chunk of the one prefill under
-//! way. Prefills are served one after another in order of arrival. Refuses to know the clock and the other runtimes of its
-//! node; the node asks it for a [`Turn`] and tells it how many rounds have passed.
+//! Owns what a step of this runtime does and takes: a chunk of the prompts, then one token for each decoding row, those whose
+//! prompt has just been read included: their first token comes with that step. Prompts are read side by side, each its share of
+//! the chunk, in one call that takes for each of them what it takes for the longest. Refuses to know the clock and the other
+//! runtimes of its node; the node asks it for a [`Turn`] and tells it how many rounds have passed.
 
 use std::collections::VecDeque;
 
@@ -13,6 +14,7 @@ use super::row::{Decode, Notice, Prefill, Row};
 use super::samples::Samples;
 use crate::cache::Cache;
 use crate::hardware::Speed;
+use crate::limits::{LONG_PREFILLS_MAX, PREFILLS_MAX};
 use crate::request::{BLOCK_TOKENS, Workload};
 
 /// Where a runtime is in its life.
@@ -43,7 +45,8 @@ pub(crate) struct Lane {
     /// Prompt tokens between two decode steps.
     pub(crate) chunk: u32,
     speed: Speed,
-    prefill: Option<Prefill>,
+    /// Prompts that are being read, the oldest first.
+    prefills: Vec<Prefill>,
     rows: Vec<Decode>,
     cache: Cache,
     /// Tokens of KV memory set aside for the rows that hold a slot.
@@ -62,8 +65,8 @@ pub(crate) struct Lane {
 pub(crate) struct Turn {
     decode: Curve,
     prefill: Curve,
-    /// Prompt tokens in each round.
-    chunk: u32,
+    /// Prompt tokens of each prefill in each round, as far as it has so many.
+    share: u32,
     /// Rounds until something of this lane changes.
     pub(crate) rounds: u64,
 }
@@ -86,7 +89,7 @@ impl Lane {
             samples: Samples::default(),
             speed,
             chunk,
-            prefill: None,
+            prefills: Vec::new(),
             rows: Vec::new(),
             cache: Cache::new(cache_blocks),
             reserved_tokens: 0,
@@ -100,28 +103,38 @@ impl Lane {
 
     /// Rows that hold a slot.
     pub(crate) fn running(&self) -> usize {
-        self.rows.len() + usize::from(self.prefill.is_some())
+        self.rows.len() + self.prefills.len()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
         self.running() == 0 && self.waiting.is_empty()
     }
 
-    /// The row that may start its prefill as soon as there is memory for it.
-    pub(crate) fn next_in_line(&self, rows_max: u32) -> Option<&Row> {
-        let open = self.phase == Phase::Ready && self.prefill.is_none();
-        self.waiting.front().filter(|_| open && self.rows.len() < rows_max as usize)
+    /// Where in the line the row is that may start its prefill as soon as there is memory for it: the first, or the first with a
+    /// short prompt while enough long ones are being read.
+    pub(crate) fn next_in_line(&self, rows_max: u32, work: &Workload) -> Option<usize> {
+        let full = self.running() >= rows_max as usize || self.prefills.len() >= PREFILLS_MAX;
+        if full || self.phase != Phase::Ready {
+            return None;
+        }
+        let long = self.prefills.iter().filter(|prefill| prefill.row.prompt - prefill.cached > self.chunk);
+        let short_only = long.count() >= LONG_PREFILLS_MAX;
+        self.waiting.iter().position(|row| {
+            let cached = self.cache.length(work.prompt(row.chain)) as u32 * BLOCK_TOKENS;
+            !short_only || row.prompt.saturating_sub(cached) <= self.chunk
+        })
     }
 
-    /// The first of the line starts its prefill.
-    pub(crate) fn start_next(&mut self, work: &Workload) {
-        let Some(row) = self.waiting.pop_front() else { return };
+    /// That row starts its prefill.
+    pub(crate) fn start(&mut self, place: usize, work: &Workload) {
+        let Some(row) = self.waiting.remove(place) else { return };
         self.reserved_tokens += u64::from(row.reserve);
         let blocks = self.cache.matched(work.prompt(row.chain)) as u32;
-        // The last token of a prompt is always computed: its output is the first token of the answer.
+        // The last token of a prompt is always computed: its output is the first token of the answer. It is read with the others
+        // here, and a runtime feeds it to the first step.
         let cached = (blocks * BLOCK_TOKENS).min(row.prompt.saturating_sub(1));
         let left = row.prompt - cached;
-        self.prefill = Some(Prefill { row, cached, left, context: cached, started: false, spent_s: 0.0 });
+        self.prefills.push(Prefill { row, cached, left, context: cached, started: false, spent_s: 0.0 });
     }
 
     /// What the lane will do in each round from now on; nothing when it has nothing to do.
@@ -130,35 +143,47 @@ impl Lane {
         if self.phase != Phase::Ready || self.running() == 0 {
             return None;
         }
-        let (decode, steps) = self.decode_turn();
-        let (prefill, chunks, chunk) = self.prefill_turn();
+        let (prefill, chunks, share) = self.prefill_turn();
+        let (decode, steps) = self.decode_turn(share);
         let (decode, prefill) = (decode.scaled(slowdown), prefill.scaled(slowdown));
-        self.turn = Some(Turn { decode, prefill, chunk, rounds: steps.min(chunks) });
+        self.turn = Some(Turn { decode, prefill, share, rounds: steps.min(chunks) });
         self.turn
     }
 
-    fn decode_turn(&self) -> (Curve, u64) {
-        let Some(ends) = self.rows.iter().map(|row| row.ends).min() else {
-            return (Curve::default(), u64::MAX);
-        };
-        let rows = self.rows.len() as f64;
-        let first = self.speed.step_s(rows, self.kv_tokens);
+    /// A step of the decoding rows and of those whose last share of the prompt comes before it.
+    fn decode_turn(&self, share: u32) -> (Curve, u64) {
+        let ends = self.rows.iter().map(|row| row.ends).min();
+        let (mut rows, mut kv_tokens, mut noise) = (self.rows.len() as f64, self.kv_tokens, self.noise);
+        for prefill in self.prefills.iter().filter(|prefill| prefill.left <= share && !prefill.row.poison) {
+            rows += 1.0;
+            kv_tokens += f64::from(prefill.row.prompt);
+            noise += prefill.row.noise;
+        }
+        let first = self.speed.step_s(rows, kv_tokens);
         let curve = Curve { lead: 0.0, first, growth: self.speed.kv_token_s * rows };
-        (curve.scaled(self.noise / rows), ends - self.steps)
+        (curve.scaled(noise / rows.max(1.0)), ends.map_or(u64::MAX, |ends| ends - self.steps))
     }
 
-    /// Whole chunks while there are any before the last one, which may be shorter.
+    /// Whole shares while no prompt comes to its last one, which may be shorter.
     fn prefill_turn(&self) -> (Curve, u64, u32) {
-        let Some(prefill) = &self.prefill else { return (Curve::default(), u64::MAX, 0) };
-        let whole = u64::from(prefill.left.saturating_sub(1) / self.chunk);
-        let (chunk, rounds) = if whole > 0 { (self.chunk, whole) } else { (prefill.left, 1) };
-        let tokens = f64::from(chunk);
+        let Some(least) = self.prefills.iter().map(|prefill| prefill.left).min() else {
+            return (Curve::default(), u64::MAX, 0);
+        };
+        let share = (self.chunk / self.prefills.len() as u32).max(1);
+        let whole = u64::from(least.saturating_sub(1) / share);
+        let longest = self.prefills.iter().map(|prefill| prefill.left.min(share)).max().unwrap_or(0);
+        let curves = self.prefills.iter().map(|prefill| self.prefill_curve(prefill, longest));
+        (curves.fold(Curve::default(), |sum, curve| sum + curve), whole.max(1), share)
+    }
+
+    fn prefill_curve(&self, prefill: &Prefill, tokens: u32) -> Curve {
+        let tokens = f64::from(tokens);
         let curve = Curve {
             lead: if prefill.started { 0.0 } else { self.speed.overhead_s },
             first: self.speed.chunk_s(tokens, f64::from(prefill.context)),
             growth: self.speed.attention_pair_s * tokens * tokens,
         };
-        (curve.scaled(prefill.row.noise), rounds, chunk)
+        curve.scaled(prefill.row.noise)
     }
 
     /// `rounds` of the plan have passed, in `elapsed_s` of the node; `alone` when no other lane had a turn in them.
@@ -171,17 +196,17 @@ impl Lane {
         out: &mut Vec<Notice>,
     ) {
         let Some(turn) = self.turn.filter(|_| rounds > 0) else { return };
+        self.pass_prefills(&turn, rounds, work, out);
         let rows = self.rows.len();
         if rows > 0 {
-            if turn.chunk == 0 {
-                self.samples.add(rows as u32, alone, rounds, self.kv_tokens, elapsed_s);
-            }
+            let decode_s = turn.decode.seconds(rounds);
+            let of_decode = decode_s / turn.curve().seconds(rounds);
+            self.samples.add(rows as u32, alone, rounds, self.kv_tokens, elapsed_s * of_decode);
             self.steps += rounds;
             self.kv_tokens += rows as f64 * rounds as f64;
-            self.share_s += turn.decode.seconds(rounds) / rows as f64;
+            self.share_s += decode_s / rows as f64;
             self.end_rows(work, out);
         }
-        self.pass_prefill(&turn, rounds, work, out);
     }
 
     fn end_rows(&mut self, work: &Workload, out: &mut Vec<Notice>) {
@@ -196,36 +221,31 @@ impl Lane {
         }
     }
 
-    fn pass_prefill(&mut self, turn: &Turn, rounds: u64, work: &Workload, out: &mut Vec<Notice>) {
-        let Some(prefill) = &mut self.prefill else { return };
-        let tokens = turn.chunk * rounds as u32;
-        prefill.started = true;
-        prefill.left -= tokens;
-        prefill.context += tokens;
-        prefill.spent_s += turn.prefill.seconds(rounds);
-        if prefill.left > 0 {
-            return;
+    /// Each prompt is read by its share, and the call's time is told of each in equal parts. Who is through joins the step.
+    fn pass_prefills(&mut self, turn: &Turn, rounds: u64, work: &Workload, out: &mut Vec<Notice>) {
+        let spent_s = turn.prefill.seconds(rounds) / self.prefills.len().max(1) as f64;
+        for prefill in &mut self.prefills {
+            let tokens = (turn.share * rounds as u32).min(prefill.left);
+            prefill.started = true;
+            prefill.left -= tokens;
+            prefill.context += tokens;
+            prefill.spent_s += spent_s;
         }
-        let Prefill { row, cached, spent_s, .. } = *prefill;
-        if row.poison {
-            out.push(Notice::Poisoned { model: self.model });
-            return;
+        if self.prefills.iter().any(|prefill| prefill.left == 0 && prefill.row.poison) {
+            return out.push(Notice::Poisoned { model: self.model });
         }
-        self.prefill = None;
-        self.cache.insert(work.prompt(row.chain));
-        out.push(Notice::Began { request: row.request, attempt: row.attempt, cached, prefill_s: spent_s });
-        if row.output > 1 {
-            self.join(row, spent_s);
-        } else {
-            self.reserved_tokens -= u64::from(row.reserve);
-            out.push(self.ended(&row, spent_s, 0.0, work));
+        for read in self.prefills.extract_if(.., |prefill| prefill.left == 0).collect::<Vec<_>>() {
+            self.join(&read, work, out);
         }
     }
 
-    fn join(&mut self, row: Row, prefill_s: f64) {
-        self.kv_tokens += f64::from(row.prompt + 1);
+    fn join(&mut self, read: &Prefill, work: &Workload, out: &mut Vec<Notice>) {
+        let Prefill { row, cached, spent_s: prefill_s, .. } = *read;
+        self.cache.insert(work.prompt(row.chain));
+        out.push(Notice::Began { request: row.request, attempt: row.attempt, cached, prefill_s });
+        self.kv_tokens += f64::from(row.prompt);
         self.noise += row.noise;
-        let ends = self.steps + u64::from(row.output - 1);
+        let ends = self.steps + u64::from(row.output);
         self.rows.push(Decode { row, ends, joined_s: self.share_s, prefill_s });
     }
 
@@ -260,7 +280,8 @@ impl Lane {
         if let Some(index) = self.waiting.iter().position(|row| row.request == request) {
             return self.waiting.remove(index).map(|row| dropped(&row, 0, 0.0));
         }
-        if let Some(prefill) = self.prefill.take_if(|prefill| prefill.row.request == request) {
+        if let Some(index) = self.prefills.iter().position(|prefill| prefill.row.request == request) {
+            let prefill = self.prefills.remove(index);
             self.reserved_tokens -= u64::from(prefill.row.reserve);
             return Some(dropped(&prefill.row, 0, prefill.spent_s));
         }
@@ -279,8 +300,7 @@ impl Lane {
         while !self.rows.is_empty() {
             out.push(self.drop_decode(0));
         }
-        let prefill = self.prefill.take();
-        out.extend(prefill.map(|prefill| dropped(&prefill.row, 0, prefill.spent_s)));
+        out.extend(self.prefills.drain(..).map(|prefill| dropped(&prefill.row, 0, prefill.spent_s)));
         out.extend(self.waiting.drain(..).map(|row| dropped(&row, 0, 0.0)));
         self.cache.clear();
         (self.turn, self.reserved_tokens) = (None, 0);
@@ -299,16 +319,15 @@ impl Lane {
         let turn = self.turn.unwrap_or(Turn {
             decode: Curve::default(),
             prefill: Curve::default(),
-            chunk: 0,
+            share: 0,
             rounds: 0,
         });
         let share_s = self.share_s + turn.decode.seconds(rounds) / self.rows.len().max(1) as f64;
         for decode in &self.rows {
             tell(decode.row.request, decode.prefill_s + share_s - decode.joined_s);
         }
-        if let Some(prefill) = &self.prefill {
-            tell(prefill.row.request, prefill.spent_s + turn.prefill.seconds(rounds));
-        }
+        let prefill_s = turn.prefill.seconds(rounds) / self.prefills.len().max(1) as f64;
+        self.prefills.iter().for_each(|prefill| tell(prefill.row.request, prefill.spent_s + prefill_s));
     }
 }
 

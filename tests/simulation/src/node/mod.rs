@@ -142,18 +142,21 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// In each runtime the first of the line starts when no prefill is under way, a slot is free and its memory is. A request
-    /// that no memory would hold runs alone rather than never.
+    /// In each runtime the next of the line starts while a slot is free and its memory is. A request that no memory would hold
+    /// runs alone rather than never.
     fn admit(&mut self, work: &Workload) {
         let room = self.kv_room();
         let reserved = self.lanes.iter().map(|lane| lane.reserved_tokens as f64 * self.kv_bytes(lane.model));
         let mut used: f64 = reserved.sum();
         for lane in &mut self.lanes {
-            let Some(row) = lane.next_in_line(self.spec.rows_max) else { continue };
-            let bytes = f64::from(row.reserve) * self.fleet.model(lane.model).kv_bytes;
-            if used + bytes <= room || used <= 0.0 {
+            let kv_bytes = self.fleet.model(lane.model).kv_bytes;
+            while let Some(place) = lane.next_in_line(self.spec.rows_max, work) {
+                let bytes = lane.waiting.get(place).map_or(0.0, |row| f64::from(row.reserve) * kv_bytes);
+                if used + bytes > room && used > 0.0 {
+                    break;
+                }
                 used += bytes;
-                lane.start_next(work);
+                lane.start(place, work);
             }
         }
     }
@@ -213,7 +216,8 @@ impl Node<'_> {
     }
 
     pub(crate) fn load_s(&self, model: ModelId) -> f64 {
-        self.fleet.model(model).weights_bytes / self.spec.load_bytes_per_s + WARM_UP_S
+        let expected = self.fleet.model(model).weights_bytes / self.spec.load_bytes_per_s + WARM_UP_S;
+        self.fleet.speed(self.spec.id, model).load_s.unwrap_or(expected)
     }
 
     /// Every runtime dies, and comes back from the disk once the node is up.

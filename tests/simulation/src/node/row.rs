@@ -26,7 +26,7 @@ pub(crate) struct Row {
     pub(crate) chunk: Option<u32>,
 }
 
-/// The one row of a runtime whose prompt is being read.
+/// A row whose prompt is being read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Prefill {
     pub(crate) row: Row,

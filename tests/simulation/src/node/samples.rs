@@ -1,6 +1,6 @@
 //! What a runtime tells of its decode steps: sums for each width of the batch since the last report.
 //!
-//! Owns the sums. Refuses steps that carried a chunk of a prefill: their time says little about either part.
+//! Owns the sums. Refuses prefill: of a turn that did both, the runtime tells the time of either part.
 
 /// Decode steps of one width, summed up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

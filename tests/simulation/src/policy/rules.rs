@@ -202,6 +202,7 @@ mod tests {
         prefill_tokens_per_s: 1_000.0,
         attention_pair_s: 0.0,
         overhead_s: 0.0,
+        load_s: None,
     };
     const ASK: Ask = Ask { prompt_tokens: 1_000, output_tokens: 100.0, key: 7 };
 

@@ -88,7 +88,7 @@ impl WorkloadPlan {
     pub fn build(&self, fleet: &Fleet, seed: u64) -> Result<Workload, String> {
         let builder = Builder::new(self, fleet.models.len(), seed);
         let (workload, load) = match &self.source {
-            Source::Trace(path) => (builder.dress(&read_trace(path)?), self.load),
+            Source::Trace(path) => (builder.dress(&read_trace(path)?)?, self.load),
             Source::AzureChat | Source::AzureCode | Source::Conversation => {
                 let probe = builder.draw(1.0, PROBE_S, 0.0);
                 let capacity = bounds::capacity(fleet, &probe);

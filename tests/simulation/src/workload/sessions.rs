@@ -218,12 +218,17 @@ impl<'a> Builder<'a> {
     }
 
     /// A trace's requests, with tenants, models and blocks; each line that shares blocks with another shares its chain.
-    pub(super) fn dress(&self, lines: &[TraceLine]) -> Workload {
+    /// # Errors
+    /// The line that asks for a model there is not.
+    pub(super) fn dress(&self, lines: &[TraceLine]) -> Result<Workload, String> {
         let (mut work, scale) = (Workload::default(), self.plan.length_scale);
         let mut random = Random::new(self.seed, Purpose::Choices, 0);
         for (number, line) in lines.iter().enumerate() {
             let tenant = self.tenant(random.weighted(&self.tenants));
-            let model = ModelId(random.weighted(&self.models) as u32);
+            let model = line.model.unwrap_or_else(|| random.weighted(&self.models) as u32);
+            if model as usize >= self.models.len() {
+                return Err(format!("line {} asks for model {model} of {}", number + 1, self.models.len()));
+            }
             let prompt = ((f64::from(line.prompt_tokens) * scale) as u32).max(1);
             let answer = ((f64::from(line.output_tokens) * scale) as u32).max(1);
             let blocks = line.blocks(prompt, scale, number as u64);
@@ -234,11 +239,12 @@ impl<'a> Builder<'a> {
             };
             let key = SessionKey(blocks.first().map_or(number as u64, |block| block.0));
             work.blocks.extend(blocks);
-            let asked = (tenant.id, Class::Interactive, model, answer.max(tenant.max_tokens), key);
+            let most = line.max_tokens.unwrap_or(tenant.max_tokens).max(answer);
+            let asked = (tenant.id, Class::Interactive, ModelId(model), most, key);
             let truth = Truth { output_tokens: answer, poison: random.unit() < self.plan.poison_share };
             work.requests.push(self.request(At(line.at_us), asked, prompt, chain, truth));
         }
-        work.in_order()
+        Ok(work.in_order())
     }
 }
 

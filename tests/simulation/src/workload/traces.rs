@@ -1,7 +1,8 @@
 //! Trace files as Azure and Mooncake publish them.
 //!
-//! Owns the reading of two formats and what is kept of a line. Refuses compressed files and anything it cannot read in full:
-//! a trace with a broken line is an error, not a shorter trace.
+//! Owns the reading of two formats and what is kept of a line; a line of Mooncake's may also say which model is asked for and
+//! what the client's bound is. Refuses compressed files and anything it cannot read in full: a trace with a broken line is an
+//! error, not a shorter trace.
 
 use scheduler::Block;
 use serde::Deserialize;
@@ -20,6 +21,10 @@ pub struct TraceLine {
     pub output_tokens: u32,
     /// The hashes of its prompt's blocks, each standing for all blocks before it too; empty when the trace has none.
     pub hashes: Vec<u64>,
+    /// The number of its model; drawn when the trace has none.
+    pub model: Option<u32>,
+    /// The most tokens it may generate; a usual bound when the trace has none.
+    pub max_tokens: Option<u32>,
 }
 
 /// Prompt tokens that one hash of a Mooncake trace stands for.
@@ -31,6 +36,8 @@ struct MooncakeLine {
     input_length: u32,
     output_length: u32,
     hash_ids: Vec<u64>,
+    model: Option<u32>,
+    max_length: Option<u32>,
 }
 
 /// All requests of the file in its order.
@@ -59,7 +66,7 @@ fn azure(line: &str) -> Option<TraceLine> {
     let at_us = clock(fields.next()?)?;
     let prompt_tokens = fields.next()?.trim().parse().ok()?;
     let output_tokens = fields.next()?.trim().parse().ok()?;
-    Some(TraceLine { at_us, prompt_tokens, output_tokens, hashes: Vec::new() })
+    Some(TraceLine { at_us, prompt_tokens, output_tokens, hashes: Vec::new(), model: None, max_tokens: None })
 }
 
 /// Microseconds since the first of the month: no trace spans two.
@@ -78,6 +85,8 @@ fn mooncake(line: &str) -> Option<TraceLine> {
         prompt_tokens: line.input_length,
         output_tokens: line.output_length,
         hashes: line.hash_ids,
+        model: line.model,
+        max_tokens: line.max_length,
     })
 }
 
@@ -107,6 +116,11 @@ mod tests {
     const MOONCAKE: &str =
         "{\"timestamp\": 40, \"input_length\": 1100, \"output_length\": 6, \"hash_ids\": [7, 8, 9]}\n";
 
+    fn line(prompt_tokens: u32, output_tokens: u32, hashes: &[u64]) -> TraceLine {
+        let hashes = hashes.to_vec();
+        TraceLine { at_us: 0, prompt_tokens, output_tokens, hashes, model: None, max_tokens: None }
+    }
+
     #[test]
     fn azure_s_lines_are_times_and_lengths() {
         let lines = parse(AZURE, true).expect("a trace");
@@ -115,6 +129,8 @@ mod tests {
             prompt_tokens,
             output_tokens,
             hashes: vec![],
+            model: None,
+            max_tokens: None,
         };
         assert_eq!(lines, [line(0, 374, 44), line(20_654_319_410, 396, 109)]);
     }
@@ -122,8 +138,14 @@ mod tests {
     #[test]
     fn mooncake_s_lines_carry_the_hashes_of_their_blocks() {
         let lines = parse(MOONCAKE, false).expect("a trace");
-        let expected = TraceLine { at_us: 0, prompt_tokens: 1_100, output_tokens: 6, hashes: vec![7, 8, 9] };
-        assert_eq!(lines, [expected]);
+        assert_eq!(lines, [line(1_100, 6, &[7, 8, 9])]);
+    }
+
+    #[test]
+    fn a_line_may_name_its_model_and_its_bound() {
+        let text = MOONCAKE.replace('}', ", \"model\": 2, \"max_length\": 9}");
+        let expected = TraceLine { model: Some(2), max_tokens: Some(9), ..line(1_100, 6, &[7, 8, 9]) };
+        assert_eq!(parse(&text, false), Ok(vec![expected]));
     }
 
     #[test]
@@ -133,8 +155,7 @@ mod tests {
     }
 
     fn blocks(hashes: &[u64], prompt_tokens: u32, scale: f64) -> Vec<Block> {
-        let line = TraceLine { at_us: 0, prompt_tokens, output_tokens: 1, hashes: hashes.to_vec() };
-        line.blocks(prompt_tokens, scale, 3)
+        line(prompt_tokens, 1, hashes).blocks(prompt_tokens, scale, 3)
     }
 
     #[test]
@@ -152,10 +173,7 @@ mod tests {
 
     #[test]
     fn prompts_without_hashes_share_nothing() {
-        let line = |number| {
-            TraceLine { at_us: 0, prompt_tokens: 512, output_tokens: 1, hashes: vec![] }
-                .blocks(512, 1.0, number)
-        };
+        let line = |number| line(512, 1, &[]).blocks(512, 1.0, number);
         assert_eq!(line(1).len(), 2);
         assert!(line(1).iter().all(|block| !line(2).contains(block)));
     }

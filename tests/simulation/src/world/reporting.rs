@@ -41,7 +41,7 @@ impl Side {
 }
 
 impl World<'_> {
-    /// What a node holds at the start is there at once.
+    /// What a node holds at the start is there at once, and how long its load took is known, as it is of every load.
     pub(super) fn furnish(&mut self, id: NodeId) {
         for model in &self.fleet.node(id).holds {
             let node = self.node(id);
@@ -49,6 +49,8 @@ impl World<'_> {
                 && let Some(lane) = node.lane_mut(*model)
             {
                 lane.phase = Phase::Ready;
+                let took = Span((node.load_s(*model) * 1e6) as u64);
+                self.side(id).loaded_in.push((*model, took));
             }
         }
         self.report(id);

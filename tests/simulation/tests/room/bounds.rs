@@ -60,6 +60,7 @@ fn a_batch_is_as_wide_as_one_more_row_pays() {
         prefill_tokens_per_s: 1_000.0,
         attention_pair_s: 0.0,
         overhead_s: 0.0,
+        load_s: None,
     };
     assert_eq!(knee(&speed(0.0, 0.0), 1_000.0, 16), 16, "rows for nothing");
     assert_eq!(knee(&speed(1.0, 0.0), 1_000.0, 16), 1, "rows for their full price");
@@ -90,7 +91,7 @@ fn the_capacity_of_one_node_is_one_request_for_its_prefill_and_its_part_of_a_bat
         let (prompt, output) = (f64::from(request.prompt_tokens), f64::from(request.output_tokens()));
         let kv_tokens = prompt + output / 2.0;
         let rows = f64::from(knee(&speed, kv_tokens, 16));
-        speed.prefill_s(prompt, 0.0) + (output - 1.0) * speed.step_s(rows, rows * kv_tokens) / rows
+        speed.prefill_s(prompt, 0.0) + output * speed.step_s(rows, rows * kv_tokens) / rows
     });
     let mean = seconds.sum::<f64>() / work.requests.len() as f64;
     assert!((capacity(&fleet, &work) * mean - 1.0).abs() < 0.02);

@@ -113,8 +113,8 @@ fn a_request_alone_takes_the_road_its_prefill_and_its_steps() {
     let (heard, outcome) = play(&work, &[], &[], first_then_other);
     let noise = simulation::random::noise(1, ONE);
     let speed = fleet.speed(NODE, MODEL);
-    let first = 1.002 + speed.prefill_s(1_000.0, 0.0) * noise;
-    let last = first + speed.decode_s(1_000.0, 101.0) * noise;
+    let read = 1.002 + speed.prefill_s(1_000.0, 0.0) * noise;
+    let [first, last] = [1.0, 101.0].map(|tokens| read + speed.decode_s(1_000.0, tokens) * noise);
     let seconds = |at: Option<u64>| at.expect("a time") as f64 / 1e6;
     assert!((seconds(outcome.lives[0].first_token_us) - first).abs() < 1e-5);
     assert!((seconds(outcome.lives[0].ended_us) - last).abs() < 1e-5);

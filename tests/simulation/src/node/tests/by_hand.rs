@@ -14,16 +14,16 @@ fn one_request_on_an_idle_node_takes_its_prefill_and_its_steps() {
     let fleet = fleet(&[ROUND]);
     let mut drive = Drive::new(&fleet);
     drive.accept(5, 0, row(1, 1_000, 3));
-    // 10 ms, then 1,000 tokens in a second, then two steps.
-    assert_eq!(drive.tokens(), [(1_010_005, 1, FIRST), (1_050_005, 1, LAST)]);
+    // 10 ms, then 1,000 tokens in a second, then three steps: the first token comes with the first of them.
+    assert_eq!(drive.tokens(), [(1_030_005, 1, FIRST), (1_070_005, 1, LAST)]);
 }
 
 #[test]
-fn an_answer_of_one_token_ends_with_its_prefill() {
+fn an_answer_of_one_token_ends_with_its_first_step() {
     let fleet = fleet(&[ROUND]);
     let mut drive = Drive::new(&fleet);
     drive.accept(0, 0, row(1, 100, 1));
-    assert_eq!(drive.tokens(), [(110_000, 1, FIRST), (110_000, 1, LAST)]);
+    assert_eq!(drive.tokens(), [(130_000, 1, FIRST), (130_000, 1, LAST)]);
 }
 
 #[test]
@@ -31,10 +31,55 @@ fn two_requests_share_a_batch_and_the_second_is_read_between_the_steps_of_the_fi
     let fleet = fleet(&[ROUND]);
     let mut drive = Drive::new(&fleet);
     drive.accept(0, 0, row(1, 100, 3));
-    drive.accept(0, 0, row(2, 100, 3));
-    // The first is read in 110 ms. Then a step of 20 ms with 110 ms of reading, a step of two rows in 30 ms, one of 20.
-    let expected = [(110_000, 1, FIRST), (240_000, 2, FIRST), (270_000, 1, LAST), (290_000, 2, LAST)];
+    drive.accept(5_000, 0, row(2, 100, 3));
+    // The first is read in 110 ms and has a step of 20. Then 110 ms of reading, two steps of two rows in 30 ms, one of 20.
+    let expected = [(130_000, 1, FIRST), (270_000, 2, FIRST), (300_000, 1, LAST), (320_000, 2, LAST)];
     assert_eq!(drive.tokens(), expected);
+}
+
+#[test]
+fn prompts_that_come_together_are_read_together_and_the_shorter_is_padded() {
+    for shorter in [100, 40] {
+        let fleet = fleet(&[ROUND]);
+        let mut drive = Drive::new(&fleet);
+        drive.accept(0, 0, row(1, 100, 1));
+        drive.accept(0, 0, row(2, shorter, 1));
+        // Twice 110 ms of reading, and a step of two rows.
+        let expected = [(250_000, 1, FIRST), (250_000, 2, FIRST), (250_000, 1, LAST), (250_000, 2, LAST)];
+        assert_eq!(drive.tokens(), expected);
+        let told = drive.said.iter().filter_map(|(_, notice)| match notice {
+            Notice::Began { prefill_s, .. } => Some(*prefill_s),
+            Notice::Ended { .. } | Notice::Dropped { .. } | Notice::Poisoned { .. } => None,
+        });
+        assert!(told.map(|told| told - 0.11).all(|off| off.abs() < 1e-9), "each has its part of the call");
+    }
+}
+
+#[test]
+fn a_short_prompt_beside_a_long_one_takes_half_the_chunk_and_then_leaves_it() {
+    let fleet = fleet(&[ROUND]);
+    let mut drive = Drive::new(&fleet);
+    drive.accept(0, 0, row(1, 600, 1));
+    drive.accept(0, 0, row(2, 100, 1));
+    // Twice 10 + 256 ms of reading and a step of the second; the 344 tokens that are left and a step of the first.
+    let (short, long) = (552_000, 552_000 + 344_000 + 20_000);
+    assert_eq!(drive.tokens(), [(short, 2, FIRST), (short, 2, LAST), (long, 1, FIRST), (long, 1, LAST)]);
+}
+
+#[test]
+fn a_short_prompt_does_not_wait_behind_more_than_four_long_ones_nor_are_more_than_eight_read_at_once() {
+    let mut fleet = fleet(&[ROUND]);
+    fleet.nodes[0].rows_max = 16;
+    let mut drive = Drive::new(&fleet);
+    (1..=5).for_each(|request| drive.accept(0, 0, row(request, 2_000, 1)));
+    (6..=10).for_each(|request| drive.accept(0, 0, row(request, 10, 1)));
+    let tokens = drive.tokens();
+    let first = tokens.iter().filter(|token| token.2 == FIRST);
+    let began: Vec<(u64, u64)> = first.map(|token| (token.1, token.0)).collect();
+    let order: Vec<u64> = began.iter().map(|(request, _)| *request).collect();
+    assert_eq!(order, [6, 7, 8, 9, 10, 1, 2, 3, 4, 5]);
+    assert_eq!(began[3].1, began[0].1);
+    assert!(began[4].1 > began[3].1, "a ninth is read when one of eight has left");
 }
 
 #[test]
@@ -42,11 +87,11 @@ fn a_long_prompt_is_read_in_chunks_and_others_get_a_token_after_each() {
     let fleet = fleet(&[ROUND]);
     let mut drive = Drive::new(&fleet);
     drive.accept(0, 0, row(1, 100, 4));
-    drive.accept(0, 0, row(2, 1_324, 1));
-    // Chunks of 512, 512 and 300, each after a step of 20 ms; the overhead of 10 ms before the first.
-    let chunks = [110 + 20 + 10 + 512, 20 + 512, 20 + 300];
+    drive.accept(5_000, 0, row(2, 1_324, 1));
+    // Chunks of 512, 512 and 300, each before a step; the overhead of 10 ms before the first, two rows in the last step.
+    let chunks = [110 + 20, 10 + 512 + 20, 512 + 20, 300 + 30];
     let third = chunks.iter().sum::<u64>() * 1_000;
-    let expected = [(110_000, 1, FIRST), (third, 1, LAST), (third, 2, FIRST), (third, 2, LAST)];
+    let expected = [(130_000, 1, FIRST), (third, 2, FIRST), (third, 1, LAST), (third, 2, LAST)];
     assert_eq!(drive.tokens(), expected);
 }
 
@@ -56,7 +101,7 @@ fn steps_grow_with_the_tokens_in_the_cache() {
     let mut drive = Drive::new(&fleet);
     drive.accept(0, 0, row(1, 1_000, 3));
     let steps = (20_000 + 10_010) + (20_000 + 10_020);
-    assert_eq!(drive.tokens(), [(1_010_000, 1, FIRST), (1_010_000 + steps, 1, LAST)]);
+    assert_eq!(drive.tokens(), [(1_040_000, 1, FIRST), (1_040_000 + steps, 1, LAST)]);
 }
 
 #[test]
@@ -65,7 +110,7 @@ fn attention_makes_later_chunks_slower() {
     let mut drive = Drive::new(&fleet);
     drive.accept(0, 0, row(1, 2_000, 1));
     // 1e-6 * 2000 * 1000 = 2 s, however it is cut.
-    assert_eq!(drive.tokens()[0], (2_000_000 + 2_000_000 + 10_000, 1, FIRST));
+    assert_eq!(drive.tokens()[0], (2_000_000 + 2_000_000 + 10_000 + 20_000, 1, FIRST));
 }
 
 #[test]
@@ -74,8 +119,8 @@ fn two_runtimes_take_turns_and_slow_each_other_down() {
     let mut drive = Drive::new(&fleet);
     drive.accept(0, 0, row(1, 100, 3));
     drive.accept(0, 1, row(2, 100, 3));
-    // Both read at once: each round is 110 + 110 ms. Then each round is 20 + 30 ms.
-    let expected = [(220_000, 1, FIRST), (220_000, 2, FIRST), (320_000, 1, LAST), (320_000, 2, LAST)];
+    // Both read at once: the first round is 110 + 20 + 110 + 30 ms. Then each round is 20 + 30 ms.
+    let expected = [(270_000, 1, FIRST), (270_000, 2, FIRST), (370_000, 1, LAST), (370_000, 2, LAST)];
     assert_eq!(drive.tokens(), expected);
 }
 
@@ -84,10 +129,10 @@ fn who_comes_during_a_step_joins_after_it() {
     let fleet = fleet(&[ROUND]);
     let mut drive = Drive::new(&fleet);
     drive.accept(0, 0, row(1, 100, 100));
-    drive.accept(115_000, 0, row(2, 100, 1));
+    drive.accept(135_000, 0, row(2, 100, 1));
     drive.until(300_000);
     let second = drive.said.iter().find(|(_, notice)| matches!(notice, Notice::Ended { .. }));
-    assert_eq!(second.expect("an end").0, 130_000 + 20_000 + 110_000);
+    assert_eq!(second.expect("an end").0, 150_000 + 110_000 + 30_000);
 }
 
 #[test]
@@ -95,12 +140,12 @@ fn what_breaks_loses_the_step_under_way() {
     let fleet = fleet(&[ROUND]);
     let mut drive = Drive::new(&fleet);
     drive.accept(0, 0, row(1, 100, 100));
-    drive.until(110_000);
+    drive.until(130_000);
     let mut notices = Vec::new();
-    drive.node.die(175_000, &drive.work, &mut notices);
+    drive.node.die(195_000, &drive.work, &mut notices);
     let [Notice::Dropped { generated, gpu_s, .. }] = notices[..] else { panic!("{notices:?}") };
     assert_eq!(generated, 1 + 3);
-    assert!((gpu_s - 0.17).abs() < 1e-9, "{gpu_s}");
+    assert!((gpu_s - 0.19).abs() < 1e-9, "{gpu_s}");
     assert_eq!(drive.node.due(), None);
 }
 
@@ -110,12 +155,12 @@ fn a_row_taken_out_leaves_the_others_as_if_it_had_gone_after_the_last_step() {
     let mut drive = Drive::new(&fleet);
     drive.accept(0, 0, row(1, 100, 4));
     drive.accept(0, 0, row(2, 100, 40));
-    drive.until(245_000);
-    drive.node.cut(245_000, &drive.work);
+    drive.until(255_000);
+    drive.node.cut(255_000, &drive.work);
     let gone = drive.node.lane_mut(ModelId(0)).and_then(|lane| lane.drop_row(RequestId(2)));
     drive.node.replan(&drive.work);
     assert!(matches!(gone, Some(Notice::Dropped { generated: 1, .. })), "{gone:?}");
-    assert_eq!(drive.tokens().last(), Some(&(245_000 + 2 * 20_000, 1, LAST)));
+    assert_eq!(drive.tokens().last(), Some(&(255_000 + 3 * 20_000, 1, LAST)));
 }
 
 #[test]
@@ -123,9 +168,9 @@ fn a_slow_node_takes_so_many_times_as_long_from_the_next_step_on() {
     let fleet = fleet(&[ROUND]);
     let mut drive = Drive::new(&fleet);
     drive.accept(0, 0, row(1, 100, 4));
-    drive.until(110_000);
-    drive.node.slow_down(115_000, 3.0, &drive.work);
-    assert_eq!(drive.tokens().last(), Some(&(130_000 + 2 * 60_000, 1, LAST)));
+    drive.until(130_000);
+    drive.node.slow_down(135_000, 3.0, &drive.work);
+    assert_eq!(drive.tokens().last(), Some(&(150_000 + 2 * 60_000, 1, LAST)));
 }
 
 #[test]
@@ -137,7 +182,7 @@ fn a_hung_runtime_stands_still_and_its_neighbour_does_not() {
     drive.node.lane_mut(ModelId(0)).expect("a lane").phase = Phase::Hung;
     drive.node.replan(&drive.work);
     drive.accept(0, 1, row(2, 100, 3));
-    assert_eq!(drive.tokens(), [(110_000, 2, FIRST), (150_000, 2, LAST)]);
+    assert_eq!(drive.tokens(), [(130_000, 2, FIRST), (170_000, 2, LAST)]);
 }
 
 #[test]

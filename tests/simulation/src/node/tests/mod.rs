@@ -21,6 +21,7 @@ const ROUND: Speed = Speed {
     prefill_tokens_per_s: 1_000.0,
     attention_pair_s: 0.0,
     overhead_s: 0.01,
+    load_s: None,
 };
 
 /// One node that may hold as many models as there are speeds.

@@ -13,52 +13,61 @@ type Arrival = (u64, u32, Row);
 struct PlainLane {
     line: VecDeque<Row>,
     /// Row, tokens read, whether its overhead is paid.
-    reading: Option<(Row, u32, bool)>,
+    reading: Vec<(Row, u32, bool)>,
     /// Row, tokens generated.
     rows: Vec<(Row, u32)>,
 }
 
 impl PlainLane {
-    fn start_next(&mut self, rows_max: usize) {
-        if self.reading.is_none() && self.rows.len() < rows_max {
-            self.reading = self.line.pop_front().map(|row| (row, 0, false));
+    /// There are fewer rows than could be read at once.
+    fn start_all(&mut self, rows_max: usize) {
+        while self.reading.len() + self.rows.len() < rows_max {
+            let Some(row) = self.line.pop_front() else { return };
+            self.reading.push((row, 0, false));
         }
+    }
+
+    fn share(&self, chunk: u32) -> u32 {
+        (chunk / self.reading.len().max(1) as u32).max(1)
     }
 
     /// The seconds of the next round; zero when there is nothing to do.
     fn round_s(&self, speed: &Speed, chunk: u32) -> f64 {
-        let rows = self.rows.len() as f64;
-        let noise = self.rows.iter().map(|(row, _)| row.noise).sum::<f64>() / rows.max(1.0);
-        let kv: f64 = self.rows.iter().map(|(row, generated)| f64::from(row.prompt + generated)).sum();
-        let reading = self.reading.map_or(0.0, |(row, read, paid)| {
-            let tokens = f64::from((row.prompt - read).min(chunk));
-            let overhead = if paid { 0.0 } else { speed.overhead_s };
-            (overhead + speed.chunk_s(tokens, f64::from(read))) * row.noise
+        let share = self.share(chunk);
+        let through = self.reading.iter().filter(|(row, read, _)| row.prompt - read <= share);
+        let decoding: Vec<(Row, u32)> =
+            self.rows.iter().copied().chain(through.map(|(row, ..)| (*row, 0))).collect();
+        let rows = decoding.len() as f64;
+        let noise = decoding.iter().map(|(row, _)| row.noise).sum::<f64>() / rows.max(1.0);
+        let kv: f64 = decoding.iter().map(|(row, generated)| f64::from(row.prompt + generated)).sum();
+        let longest = self.reading.iter().map(|(row, read, _)| (row.prompt - read).min(share)).max();
+        let reading = self.reading.iter().map(|(row, read, paid)| {
+            let overhead = if *paid { 0.0 } else { speed.overhead_s };
+            (overhead + speed.chunk_s(f64::from(longest.unwrap_or(0)), f64::from(*read))) * row.noise
         });
-        speed.step_s(rows, kv) * noise + reading
+        speed.step_s(rows, kv) * noise + reading.sum::<f64>()
     }
 
     fn pass_round(&mut self, chunk: u32, at: f64, tokens: &mut Vec<(f64, u64, bool)>) {
+        let share = self.share(chunk);
+        for (row, read, paid) in &mut self.reading {
+            *read += (row.prompt - *read).min(share);
+            *paid = true;
+            if *read == row.prompt {
+                self.rows.push((*row, 0));
+            }
+        }
+        self.reading.retain(|(row, read, _)| *read < row.prompt);
         for (row, generated) in &mut self.rows {
             *generated += 1;
+            if *generated == 1 {
+                tokens.push((at, row.request.0, false));
+            }
             if *generated == row.output {
                 tokens.push((at, row.request.0, true));
             }
         }
         self.rows.retain(|(row, generated)| *generated < row.output);
-        let Some((row, read, paid)) = &mut self.reading else { return };
-        *read += (row.prompt - *read).min(chunk);
-        *paid = true;
-        if *read < row.prompt {
-            return;
-        }
-        tokens.push((at, row.request.0, false));
-        if row.output > 1 {
-            self.rows.push((*row, 1));
-        } else {
-            tokens.push((at, row.request.0, true));
-        }
-        self.reading = None;
     }
 }
 
@@ -70,7 +79,7 @@ fn step_by_step(fleet: &Fleet, arrivals: &[Arrival]) -> Vec<(f64, u64, bool)> {
         while let Some((_, model, row)) = arrivals.next_if(|(at, _, _)| *at as f64 / 1e6 <= now + 1e-9) {
             lanes[*model as usize].line.push_back(*row);
         }
-        lanes.iter_mut().for_each(|lane| lane.start_next(spec.rows_max as usize));
+        lanes.iter_mut().for_each(|lane| lane.start_all(spec.rows_max as usize));
         let round_s: f64 = lanes
             .iter()
             .enumerate()
@@ -98,6 +107,7 @@ fn speeds() -> impl Strategy<Value = Vec<Speed>> {
             prefill_tokens_per_s,
             attention_pair_s,
             overhead_s: 0.01,
+            load_s: None,
         });
     proptest::collection::vec(speed, 1..4)
 }
