@@ -1,8 +1,8 @@
-//! The wire between coordinators and agents.
+//! The wire between coordinators and agents, and between coordinators.
 //!
-//! Owns what both ends must agree on: the gRPC messages ([`v1`], generated from `cluster.proto`), the framing of one
-//! attempt's QUIC stream ([`framing`]), who may speak ([`identity`]), how a TLS session between the two is set up ([`tls`]) and
-//! what a join token looks like ([`token`]).
+//! Owns what both ends must agree on: the gRPC messages ([`v1`], generated from `cluster.proto`, and [`raft`], generated from
+//! `raft.proto`), the framing of one attempt's QUIC stream ([`framing`]), who may speak ([`identity`]), how a TLS session
+//! between the two is set up ([`tls`]) and what a join token looks like ([`token`]).
 //!
 //! Refuses every decision: no retries, no policy, no clocks. The server and the daemon crates meet here and nowhere else.
 
@@ -22,6 +22,17 @@ pub mod card;
     reason = "generated code has its own style"
 )]
 pub mod v1;
+
+/// Version 1 of what coordinators say to one another, generated from `raft.proto`; `tests/generated.rs` keeps the two in step.
+#[rustfmt::skip]
+#[path = "generated/mlx.raft.v1.rs"]
+#[expect(
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "generated code has its own style"
+)]
+pub mod raft;
 
 /// ALPN of the token streams. A change of the framing changes it.
 pub const STREAM_ALPN: &[u8] = b"mlxc/1";

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use consensus::{Consensus, Options};
+use consensus::{Consensus, Options, Start};
 use registry::{ClusterId, Command, Role, TokenId};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn measure(folder: PathBuf, seconds: u64) -> Result<(), Box<dyn Error>> {
-    let replica = Consensus::open(&folder, Options::default()).await?;
+    let replica = Consensus::open(&folder, Options::default(), Start::Found).await?;
     let found = Command::FoundCluster {
         cluster: ClusterId("rate".to_owned()),
         ca_certificate_pem: "none".to_owned(),

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::options::ReplicaId;
+
 /// A file that does not hold what was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -163,6 +165,37 @@ pub enum SnapshotError {
     /// This replica has stopped for good.
     #[error("this replica has stopped: {0}; restart the coordinator after correcting the cause")]
     Stopped(String),
+}
+
+/// Why there is no backup, or no new life from one.
+#[derive(Debug, thiserror::Error)]
+pub enum EpochError {
+    /// A file or folder could not be read or written, or is damaged.
+    #[error(transparent)]
+    Folder(#[from] OpenError),
+    /// The newest facts could not be written down.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A backup is only restored where nothing is.
+    #[error("the folder is not empty; name one that is, so that nothing is overwritten")]
+    NotEmpty,
+    /// There are no facts to go on from.
+    #[error("there is no cluster in it; take the folder of a coordinator, or a backup")]
+    Nothing,
+    /// The folder's replica does not belong to the group its log describes.
+    #[error(
+        "replica {replica} is not a member of the group in its own log; take the folder of another coordinator"
+    )]
+    NotAMember {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// The replica was removed, and its id is never used again.
+    #[error("replica {replica} was removed from this cluster for ever; choose an id that is new")]
+    Removed {
+        /// The replica.
+        replica: ReplicaId,
+    },
 }
 
 /// Why a shutdown could not be confirmed.

@@ -11,16 +11,35 @@
 
 mod handle;
 mod options;
+mod dial;
+mod opening;
+mod replica;
+mod forwarding;
+mod leadership;
+mod members;
+mod changing;
+mod steward;
+mod epoch;
+mod change_error;
 mod error;
 mod health;
-mod limits;
+pub mod limits;
 mod raft;
 mod wal;
 
 #[cfg(test)]
 mod tests;
 
-pub use error::{Damage, OpenError, ProposeError, ReadError, Retry, ShutdownError, SnapshotError};
+pub use change_error::ChangeError;
+pub use changing::{Even, Progress};
+pub use dial::{Dial, NoDial};
+pub use error::{
+    Damage, EpochError, OpenError, ProposeError, ReadError, Retry, ShutdownError, SnapshotError,
+};
 pub use handle::Consensus;
 pub use health::Health;
-pub use options::{Options, ReplicaId};
+pub use leadership::Leadership;
+pub use members::{MemberState, Role};
+pub use options::{Options, ReplicaId, Start};
+pub use raft::door::WhoIs;
+pub use raft::service::{ReplicaService, Service};

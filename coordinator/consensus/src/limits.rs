@@ -60,3 +60,75 @@ pub(crate) const OPEN_WAIT: Duration = Duration::from_secs(30);
 
 /// How long a shutdown waits for the writer to finish its last flush and to release the folder.
 pub(crate) const RELEASE_WAIT: Duration = Duration::from_secs(10);
+
+/// Bytes of entries after which a batch for a follower is cut; at least one entry always goes. With the largest record a
+/// message stays below two of these, far from [`MESSAGE_BYTES_MAX`].
+pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
+
+/// Largest message between replicas, either way: a full batch and its last record, twice over.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Piece of a snapshot on the wire. Small enough that a heartbeat on the same connection is not held up for long.
+pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Largest snapshot that is taken from a leader. A registry with every collection full is some tens of megabytes.
+pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Snapshots that are received at one time: the one that counts, and one whose connection broke without a word.
+pub(crate) const SNAPSHOTS_RECEIVED_MAX: usize = 2;
+
+/// How long the next piece of a snapshot may take to come. A transfer that stops has lost its sender.
+pub(crate) const SNAPSHOT_CHUNK_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a snapshot may take to be sent and installed: the largest at 5 MB/s.
+pub(crate) const SNAPSHOT_SEND_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a connection may take to open. Two round trips on a wireless network that drops a packet.
+pub(crate) const DIAL_WAIT: Duration = Duration::from_secs(1);
+
+/// After a connection could not be opened, or broke, the next is tried no sooner than this after the last try, whatever
+/// asks for it. It is what keeps an unreachable peer cheap.
+pub(crate) const REDIAL_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection on which nothing was answered for this long is given up. Longer than the slowest flush that is still
+/// health, shorter than the two seconds in which there shall be a new leader.
+pub(crate) const LINK_SILENCE_MAX: Duration = Duration::from_millis(1500);
+
+/// How long a follower may take to answer one batch of entries: it flushes them first.
+pub(crate) const APPEND_ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a command or a read waits for somebody to lead. An election takes a second; this is a few of them.
+pub(crate) const LEADER_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a follower waits before it asks again where the last asked did not lead, if nothing changes meanwhile.
+pub(crate) const LEADER_PAUSE: Duration = Duration::from_millis(50);
+
+/// Voters a group may have. Five survive two failures; more only make every command slower.
+pub(crate) const VOTERS_MAX: usize = 5;
+
+/// A learner that lacks no more entries than this has caught up: what is committed while it is promoted.
+pub const CAUGHT_UP_ENTRIES: u64 = 64;
+
+/// A member that answered within this time is there: several heartbeats.
+pub(crate) const CONTACT_MAX: Duration = Duration::from_secs(1);
+
+/// How long a new member may take to catch up before the wait for it ends: the largest snapshot, and the log behind it.
+pub(crate) const CATCH_UP_WAIT: Duration = Duration::from_secs(120);
+
+/// How long a change of the group may take to commit before the wait for it ends.
+pub(crate) const CHANGE_WAIT: Duration = Duration::from_secs(20);
+
+/// Between two steps of a change, and two attempts at one: an entry's way to a majority's disks.
+pub(crate) const CHANGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// A leader of which nothing has been heard for this long, or which no majority has answered for this long, leads nobody.
+/// Longer than the longest election timeout, after which its followers look for another; within the two seconds in which there
+/// shall be one.
+pub(crate) const LEADER_SILENCE_MAX: Duration = Duration::from_millis(1500);
+
+/// How often it is looked whether the leader has gone silent.
+pub(crate) const LEADER_LOOK: Duration = Duration::from_millis(250);
+
+/// How long opening a member of a larger group waits to hear who leads. Without a majority nobody does, and the process
+/// must come up all the same to say so.
+pub(crate) const OPEN_LEADER_WAIT: Duration = Duration::from_secs(2);

@@ -1,9 +1,11 @@
 //! What the caller chooses when it opens a replica, and the name of a replica.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dial::{Dial, NoDial};
 use crate::limits;
 
 /// One replica's name in its Raft group, for ever: an id is never given to a second log, because a voter that
@@ -33,6 +35,19 @@ pub struct Options {
     pub snapshot_every: u64,
     /// Proposals accepted at one time; the next is refused as busy.
     pub proposals_in_flight_max: usize,
+    /// Where other replicas reach this one; written into the group's membership when it is founded or grows.
+    pub address: String,
+    /// The way to other replicas.
+    pub dial: Arc<dyn Dial>,
+}
+
+/// What an empty folder becomes. A folder that is in use goes on as what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// A group of one, which this replica leads.
+    Found,
+    /// Nothing yet: the leader of a group adds this replica.
+    Join,
 }
 
 impl Default for Options {
@@ -41,6 +56,8 @@ impl Default for Options {
             replica: ReplicaId(1),
             snapshot_every: limits::SNAPSHOT_EVERY_ENTRIES,
             proposals_in_flight_max: limits::PROPOSALS_IN_FLIGHT_MAX,
+            address: String::new(),
+            dial: Arc::new(NoDial),
         }
     }
 }

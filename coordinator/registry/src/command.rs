@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BreakerState, ClusterId, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Role, TokenId,
+    VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -174,5 +175,16 @@ pub enum Command {
         card_digest: String,
         /// The ids, in order; 1 to [`crate::limits::GOLDEN_IDS_MAX`].
         ids: Vec<u32>,
+    },
+    /// Begins a change of the group of coordinators, of which there is one at a time. Whoever leads completes it.
+    /// Idempotent.
+    LockVoters {
+        /// All of it, so that another leader can complete it.
+        change: VoterChange,
+    },
+    /// Ends it: the group is as the change wanted it. Idempotent.
+    UnlockVoters {
+        /// The change's.
+        number: u64,
     },
 }

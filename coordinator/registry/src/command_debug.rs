@@ -56,6 +56,8 @@ impl fmt::Debug for Command {
             Command::SetGolden { model, card_digest, ids } => {
                 shown!(f, SetGolden, model, card_digest, ids).finish()
             }
+            Command::LockVoters { change } => shown!(f, LockVoters, change).finish(),
+            Command::UnlockVoters { number } => shown!(f, UnlockVoters, number).finish(),
         }
     }
 }

@@ -44,6 +44,10 @@ pub enum Field {
     CardDigest,
     /// The golden ids of a model.
     GoldenIds,
+    /// Who joins and who leaves the coordinators.
+    VoterChange,
+    /// The address of a coordinator.
+    ReplicaAddress,
 }
 
 /// Ids end up in file names, URLs and tables.
@@ -116,6 +120,16 @@ impl fmt::Display for Field {
             Field::GoldenIds => {
                 write!(f, "the canary's answer has 1 to {} ids", limits::GOLDEN_IDS_MAX)
             }
+            Field::VoterChange => write!(
+                f,
+                "a change of the coordinators must name 1 to {} of them, and none both to stay and to leave",
+                limits::REPLICAS_MAX
+            ),
+            Field::ReplicaAddress => write!(
+                f,
+                "a coordinator's address has 1 to {} bytes and no control characters",
+                limits::REPLICA_ADDRESS_BYTES_MAX
+            ),
         }
     }
 }

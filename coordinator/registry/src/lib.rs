@@ -3,8 +3,9 @@
 //! Owns what must outlive every process: who founded the cluster and with which certificate authority, which
 //! join tokens are out, which nodes were admitted, drained or revoked, which models each of them offers, which it
 //! holds and how much memory that reserves, how often each model shall be held, how each breaker last moved, which
-//! requests killed runtimes, and what a healthy runtime answers to the canary. A fact changes by
-//! [`Registry::apply`] and by nothing else, so replicas that apply the same commands in the same order are equal.
+//! requests killed runtimes, what a healthy runtime answers to the canary, and which change of the coordinators' group is
+//! under way. A fact changes by [`Registry::apply`] and by nothing else, so replicas that apply the same commands in the
+//! same order are equal; [`Registry::begin_epoch`] makes another registry of a copy.
 //!
 //! Refuses what does not endure: no load, heartbeat or waiting request is known here, and of a request that killed
 //! never more than its fingerprint. Also refuses to guess: it has no clock and no randomness. The proposer stamps a
@@ -30,6 +31,7 @@ mod draining;
 mod breakers;
 mod blame;
 mod canary;
+mod voters;
 mod reply;
 mod field;
 mod facts;
@@ -51,3 +53,4 @@ pub use placing::Placement;
 pub use policy::ModelPolicy;
 pub use registry::Registry;
 pub use reply::{Bounded, Refusal, Reply};
+pub use voters::VoterChange;

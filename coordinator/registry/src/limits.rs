@@ -61,5 +61,15 @@ pub const QUARANTINES_MAX: usize = CHARGES_MAX;
 /// Models whose golden ids are known. A farm serves dozens; those of models that nobody offers give way.
 pub const GOLDENS_MAX: usize = 1024;
 
+/// Replicas that one change of voters names in each of its parts: a group of five, replaced as a whole, with some air.
+pub const REPLICAS_MAX: usize = 16;
+
+/// Replica ids that are known to be spent one by one; below the lowest of more all are. One coordinator replaced each
+/// day fills it in eleven years.
+pub const REMOVED_REPLICAS_MAX: usize = 4096;
+
+/// A coordinator's address: a host name of at most 253 bytes, and a port.
+pub const REPLICA_ADDRESS_BYTES_MAX: usize = 260;
+
 /// Golden ids of one model. A wrong weight shows within a few tokens; sixteen cost a slow Mac about a second.
 pub const GOLDEN_IDS_MAX: usize = 16;

@@ -16,6 +16,7 @@ use crate::field::{Field, check_id};
 use crate::joining::Joiner;
 use crate::limits;
 use crate::reply::{Refusal, Reply};
+use crate::voters::Voters;
 use crate::{ClusterId, Command, ModelName, ModelPolicy, NodeId, TokenId};
 
 /// The durable facts of one cluster. Equal on every replica that applied the same commands.
@@ -36,6 +37,8 @@ pub struct Registry {
     pub(crate) goldens: BTreeMap<ModelName, Golden>,
     #[serde(default, skip_serializing_if = "Blame::is_empty")]
     pub(crate) blame: Blame,
+    #[serde(default, skip_serializing_if = "Voters::is_empty")]
+    pub(crate) voters: Voters,
 }
 
 impl Registry {
@@ -96,6 +99,8 @@ impl Registry {
             }
             Command::PardonRequest { fingerprint } => Ok(self.pardon(*fingerprint)),
             Command::SetGolden { model, card_digest, ids } => self.set_golden(model, card_digest, ids),
+            Command::LockVoters { change } => self.lock_voters(change),
+            Command::UnlockVoters { number } => self.unlock_voters(*number),
         }
     }
 

@@ -123,6 +123,25 @@ pub enum Refusal {
         /// The model.
         model: ModelName,
     },
+    /// Another change of the coordinators is under way.
+    VotersLocked {
+        /// Its number.
+        number: u64,
+        /// The replica that began it.
+        by: u64,
+    },
+    /// The change of the coordinators is not the next one.
+    VoterChangeOutOfTurn {
+        /// Its number.
+        number: u64,
+        /// The number it would have to have.
+        next: u64,
+    },
+    /// The replica was a member and was removed.
+    ReplicaRemoved {
+        /// The replica.
+        replica: u64,
+    },
     /// A collection is full.
     TooMany {
         /// Which one.
@@ -215,6 +234,21 @@ impl fmt::Display for Refusal {
                 f,
                 "model {model} answered the canary otherwise before, with the same card; the node that now differs \
                  computes wrongly or runs another version: find it with `mlx-serving explain {model}`"
+            ),
+            Refusal::VotersLocked { number, by } => write!(
+                f,
+                "change {number} of the coordinators, begun by replica {by}, is still under way; the leader completes it \
+                 by itself, so try again shortly and see how far it is with `mlx-serving nodes`"
+            ),
+            Refusal::VoterChangeOutOfTurn { number, next } => write!(
+                f,
+                "change {number} of the coordinators was overtaken by another, it would have to be number {next}; see \
+                 how they stand with `mlx-serving nodes`, and ask again"
+            ),
+            Refusal::ReplicaRemoved { replica } => write!(
+                f,
+                "replica {replica} was removed from the coordinators, and its id is never used again; join the machine \
+                 anew in an empty data folder, which gives it a new id"
             ),
             Refusal::TooMany { what, limit } => words_for_full(f, *what, *limit),
             Refusal::Malformed { what } => write!(f, "{what}"),

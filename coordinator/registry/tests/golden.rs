@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 13] = [
+    const LINES: [(&str, &str); 16] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -46,6 +46,9 @@ mod tests {
         ("quarantine_request", "quarantine 00ab54a98ceb1f0a at=1702 until=61702"),
         ("pardon_request", "pardon ffffffffffffffff"),
         ("set_golden", "golden mlx-community/Qwen3-4B-4bit card=0f1e ids=9707,11,1879"),
+        ("lock_voters", "lock-voters 1 seat=2@mini-02:7443,3@mini-03:7443 promote=4 remove=5 by=1 at=1703"),
+        ("unlock_voters", "unlock-voters 1"),
+        ("lock_voters_to_remove", "lock-voters 2 remove=3 by=1 at=1704"),
     ];
 
     fn golden(path: &str) -> PathBuf {
@@ -88,8 +91,8 @@ mod tests {
     }
 
     /// Objects whose fields are names of things; a newer release has as few ways to add a field there as we.
-    const MAPS: [&str; 8] =
-        ["tokens", "nodes", "placed", "models", "policies", "goldens", "charges", "quarantines"];
+    const MAPS: [&str; 9] =
+        ["tokens", "nodes", "placed", "models", "policies", "goldens", "charges", "quarantines", "seat"];
 
     /// Adds a field to every object that is none of the maps, nor the source of a model.
     fn add_field(value: &mut serde_json::Value, is_map: bool) {
@@ -149,7 +152,7 @@ mod tests {
         let mut newer = serde_json::to_value(full()).unwrap();
         add_field(&mut newer, false);
         let newer = newer.to_string();
-        assert_eq!(newer.matches("added_later").count(), 17, "{newer}");
+        assert_eq!(newer.matches("added_later").count(), 19, "{newer}");
         assert_eq!(serde_json::from_str::<Registry>(&newer).unwrap(), full());
         for (name, line) in lines() {
             let text = serde_json::to_string(&command(line)).unwrap();

@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn there_are_scenarios() {
-        assert!(files().len() >= 18, "the folder of scenarios was not found or is nearly empty");
+        assert!(files().len() >= 19, "the folder of scenarios was not found or is nearly empty");
     }
 
     #[test]

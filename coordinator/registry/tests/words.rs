@@ -9,7 +9,7 @@ mod tests {
 
     use super::script::command;
 
-    const FIELDS: [Field; 15] = [
+    const FIELDS: [Field; 17] = [
         Field::ClusterId,
         Field::CaCertificate,
         Field::CaKey,
@@ -25,6 +25,8 @@ mod tests {
         Field::QuarantineEnd,
         Field::CardDigest,
         Field::GoldenIds,
+        Field::VoterChange,
+        Field::ReplicaAddress,
     ];
 
     /// What the command line has, or will have, in the words of its contract.
@@ -71,6 +73,9 @@ mod tests {
             (stale(None), "mlx-serving nodes"),
             (stale(Some(model.clone())), "mlx-serving nodes"),
             (Refusal::GoldenDiffers { model }, "mlx-serving explain big"),
+            (Refusal::VotersLocked { number: 2, by: 1 }, "try again"),
+            (Refusal::VoterChangeOutOfTurn { number: 2, next: 4 }, "ask again"),
+            (Refusal::ReplicaRemoved { replica: 3 }, "empty data folder"),
             (full(Bounded::LiveNodes), "revoke one"),
             (full(Bounded::ModelsOnNode), "remove one"),
             (full(Bounded::ModelPolicies), "the default again"),
@@ -127,7 +132,7 @@ mod tests {
     }
 
     /// One of each command, and what of it must be seen.
-    const LINES: [(&str, &str); 16] = [
+    const LINES: [(&str, &str); 18] = [
         ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
         ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
@@ -150,6 +155,8 @@ mod tests {
         ("golden demo card=0f ids=4,5", "card_digest: \"0f\", ids: [4, 5] }"),
         ("unwant 1 demo", "UnwantModel { node: NodeId(1), model: ModelName(\"demo\") }"),
         ("revoke 1", "RevokeNode { node: NodeId(1) }"),
+        ("lock-voters 1 promote=2 by=1 at=5", "LockVoters { change: VoterChange { number: 1"),
+        ("unlock-voters 1", "UnlockVoters { number: 1 }"),
     ];
 
     #[test]

@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use consensus::Consensus;
+use consensus::{Consensus, Options, Start};
 use proto::v1::cluster_server::ClusterServer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -71,7 +71,7 @@ pub async fn run(
     let api = bind(config.api, "the API (choose another with --port)").await?;
     let control = bind(config.cluster, "agents (choose another with --cluster-port)").await?;
     let consensus =
-        Consensus::open(&config.data_folder.join("registry"), consensus::Options::default()).await?;
+        Consensus::open(&config.data_folder.join("registry"), Options::default(), Start::Found).await?;
     let founded = founding::found(&consensus, &config.data_folder).await?;
 
     // The inner parts outlive the listeners: running answers need them while the API drains.

@@ -17,15 +17,22 @@ pub(crate) struct Memory {
 
 #[derive(Default)]
 struct Inner {
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, Held>,
     purged: Option<LogId>,
     vote: Option<Vote>,
     committed: Option<LogId>,
 }
 
+/// An entry, and what it takes when it is encoded.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) entry: Entry,
+    pub(crate) bytes: usize,
+}
+
 impl Memory {
     pub(crate) fn new(
-        entries: BTreeMap<u64, Entry>,
+        entries: BTreeMap<u64, Held>,
         purged: Option<LogId>,
         vote: Option<Vote>,
         committed: Option<LogId>,
@@ -38,8 +45,8 @@ impl Memory {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn append(&self, entry: Entry) {
-        self.inner().entries.insert(entry.log_id.index, entry);
+    pub(crate) fn append(&self, entry: Entry, bytes: usize) {
+        self.inner().entries.insert(entry.log_id.index, Held { entry, bytes });
     }
 
     /// Removes `index` and everything after it.
@@ -71,7 +78,7 @@ impl Memory {
     pub(crate) fn committed(&self) -> Option<LogId> {
         let inner = self.inner();
         let committed = inner.committed?;
-        let held = inner.entries.get(&committed.index).is_some_and(|entry| entry.log_id() == committed);
+        let held = inner.entries.get(&committed.index).is_some_and(|held| held.entry.log_id() == committed);
         let purged = inner.purged.is_some_and(|purged| committed <= purged);
         (held || purged).then_some(committed)
     }
@@ -83,7 +90,7 @@ impl Memory {
     /// Id of the last entry, purged or not.
     pub(crate) fn last(&self) -> Option<LogId> {
         let inner = self.inner();
-        inner.entries.values().next_back().map(RaftEntry::log_id).or(inner.purged)
+        inner.entries.values().next_back().map(|held| held.entry.log_id()).or(inner.purged)
     }
 
     pub(crate) fn range(&self, range: impl RangeBounds<u64>) -> Vec<Entry> {
@@ -102,9 +109,23 @@ impl Memory {
         inner
             .entries
             .range(start..)
-            .map(|(_, entry)| entry)
+            .map(|(_, held)| &held.entry)
             .take_while(|entry| below(entry.log_id.index))
             .cloned()
             .collect()
+    }
+
+    /// The first of these entries, as many as `bytes_max` holds and at least one.
+    pub(crate) fn batch(&self, start: u64, end: u64, bytes_max: usize) -> Vec<Entry> {
+        let inner = self.inner();
+        let mut bytes = 0_usize;
+        let held = inner.entries.range(start..).take_while(|(index, _)| **index < end).map(|(_, held)| held);
+        held.take_while(|held| {
+            let fits = bytes == 0 || bytes.saturating_add(held.bytes) <= bytes_max;
+            bytes = bytes.saturating_add(held.bytes.max(1));
+            fits
+        })
+        .map(|held| held.entry.clone())
+        .collect()
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use crate::error::{Damage, OpenError};
 use crate::limits;
 use crate::options::ReplicaId;
-use crate::raft::log_memory::Memory;
+use crate::raft::log_memory::{Held, Memory};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{Entry, LogId, Types, Vote};
 use crate::wal::folder::Folder;
@@ -68,7 +68,7 @@ fn decode(contents: Contents) -> Result<Memory, OpenError> {
                 undecodable("log", Some(op.index), "the entry is not the one its record names").into()
             );
         }
-        entries.insert(op.index, entry);
+        entries.insert(op.index, Held { entry, bytes: op.payload.len() });
     }
     let purged = match &contents.extent.purged {
         Some(purged) => Some(from_json(purged.name.as_bytes(), "log", Some(purged.index))?),
@@ -129,6 +129,11 @@ impl RaftLogReader<Types> for LogReader {
         Ok(self.memory.range(range))
     }
 
+    /// What one message to a follower holds: cut by bytes, since a count alone would let 300 large commands through.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        Ok(self.memory.batch(start, end, limits::APPEND_BYTES_MAX))
+    }
+
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         Ok(self.memory.vote())
     }
@@ -173,8 +178,10 @@ impl RaftLogStorage<Types> for LogStore {
         let mut ops = Vec::new();
         for entry in entries {
             let term = entry.log_id.leader_id.term;
-            ops.push(log::entry(entry.log_id.index, term, serde_json::to_vec(&entry)?));
-            self.memory.append(entry);
+            let payload = serde_json::to_vec(&entry)?;
+            let bytes = payload.len();
+            ops.push(log::entry(entry.log_id.index, term, payload));
+            self.memory.append(entry, bytes);
         }
         self.writer.append(ops, Box::new(move |result| callback.io_completed(result)));
         Ok(())

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::options::ReplicaId;
+use crate::raft::state_machine::StateMachine;
 
 openraft::declare_raft_types!(
     pub(crate) Types:
@@ -19,6 +20,8 @@ openraft::declare_raft_types!(
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, ReplicaId>,
 );
 
+/// openraft at work.
+pub(crate) type Running = openraft::Raft<Types, StateMachine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;

@@ -12,7 +12,7 @@ use super::generator::Generator;
 use super::sim_disk::{Fault, SimDisk};
 use crate::error::{OpenError, ProposeError, Retry};
 use crate::handle::Consensus;
-use crate::options::{Options, ReplicaId};
+use crate::options::{Options, ReplicaId, Start};
 use crate::raft::log_store::{self, LogStore};
 use crate::raft::types::{LogId, Types};
 use crate::wal::folder::Folder;
@@ -39,7 +39,7 @@ async fn append(store: &mut LogStore, index: u64) -> impl Future<Output = std::i
 
 async fn replica(disk: &SimDisk) -> Consensus {
     let (folder, released) = Folder::on(Arc::new(disk.clone()));
-    Consensus::open_in(folder, released, Options::default()).await.unwrap()
+    Consensus::open_in(folder, released, Options::default(), Start::Found).await.unwrap()
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_proposal_beyond_the_bound_is_refused_as_busy_while_the_disk_hangs() {
     let disk = SimDisk::default();
     let (folder, released) = Folder::on(Arc::new(disk.clone()));
     let options = Options { proposals_in_flight_max: 1, ..Options::default() };
-    let replica = Consensus::open_in(folder, released, options).await.unwrap();
+    let replica = Consensus::open_in(folder, released, options, Start::Found).await.unwrap();
     let mut commands = founding().into_iter();
     replica.propose(commands.next().unwrap()).await.unwrap();
     disk.hold();

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use super::commands;
-use crate::{Consensus, Options};
+use crate::{Consensus, Options, Start};
 
 const CHILD_FOLDER: &str = "CONSENSUS_KILL_TEST_FOLDER";
 const ROUNDS: u64 = 20;
@@ -55,7 +55,7 @@ fn every_answer_that_a_killed_process_printed_is_there_when_the_next_one_opens()
 fn check(folder: &std::path::Path, answered: &BTreeMap<u64, u64>, round: u64) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let replica = Consensus::open(folder, Options::default()).await.unwrap();
+        let replica = Consensus::open(folder, Options::default(), Start::Found).await.unwrap();
         let registry = replica.local();
         for (register, value) in answered {
             let found = commands::get(&registry, *register);
@@ -75,7 +75,7 @@ fn child_proposes_until_it_is_killed() {
     runtime.block_on(async {
         // Snapshots and purges are under way when the kill comes, too.
         let options = Options { snapshot_every: 50, ..Options::default() };
-        let replica = Consensus::open(folder.as_ref(), options).await.unwrap();
+        let replica = Consensus::open(folder.as_ref(), options, Start::Found).await.unwrap();
         for command in commands::founding() {
             replica.propose(command).await.unwrap();
         }

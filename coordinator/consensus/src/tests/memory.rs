@@ -13,7 +13,7 @@ fn id(term: u64, index: u64) -> LogId {
 /// Entries 0 to 4, of term 1.
 fn sample() -> Memory {
     let memory = Memory::default();
-    (0..5).for_each(|index| memory.append(Entry { log_id: id(1, index), payload: EntryPayload::Blank }));
+    (0..5).for_each(|index| memory.append(Entry { log_id: id(1, index), payload: EntryPayload::Blank }, 10));
     memory
 }
 
@@ -30,6 +30,21 @@ fn ranges_are_answered_as_asked_and_impossible_ones_are_empty() {
     assert_eq!(indices(&memory, 3..3), [0; 0]);
     let (high, low) = (4, 2);
     assert_eq!(indices(&memory, high..low), [0; 0]);
+}
+
+#[test]
+fn a_batch_is_cut_by_bytes_and_holds_at_least_one_entry() {
+    let memory = sample();
+    let batch = |start, end, bytes| -> Vec<u64> {
+        memory.batch(start, end, bytes).iter().map(|entry| entry.log_id.index).collect()
+    };
+    assert_eq!(batch(1, 5, 1000), [1, 2, 3, 4]);
+    assert_eq!(batch(1, 3, 1000), [1, 2]);
+    assert_eq!(batch(1, 5, 20), [1, 2]);
+    assert_eq!(batch(1, 5, 29), [1, 2]);
+    assert_eq!(batch(1, 5, 1), [1]);
+    assert_eq!(batch(2, 2, 1000), [0; 0]);
+    assert_eq!(batch(7, 9, 1000), [0; 0]);
 }
 
 #[test]

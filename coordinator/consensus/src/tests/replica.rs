@@ -9,11 +9,11 @@ use super::commands::{founding, get, set};
 use crate::error::{OpenError, ProposeError, ReadError};
 use crate::handle::Consensus;
 use crate::limits;
-use crate::options::{Options, ReplicaId};
+use crate::options::{Options, ReplicaId, Start};
 use crate::raft::types::{LogId, Proposal, Types};
 
 async fn open(folder: &std::path::Path) -> Consensus {
-    Consensus::open(folder, Options::default()).await.unwrap()
+    Consensus::open(folder, Options::default(), Start::Found).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,7 +68,7 @@ async fn commands_proposed_at_once_by_many_all_take_effect() {
 async fn a_folder_in_use_is_refused_with_the_holder_and_is_free_after_shutdown() {
     let temporary = tempfile::tempdir().unwrap();
     let replica = open(temporary.path()).await;
-    let error = Consensus::open(temporary.path(), Options::default()).await.err().unwrap();
+    let error = Consensus::open(temporary.path(), Options::default(), Start::Found).await.err().unwrap();
     let text = error.to_string();
     assert!(
         matches!(error, OpenError::Locked { holder: Some(pid), .. } if pid == std::process::id()),
@@ -127,7 +127,7 @@ async fn a_folder_opened_under_another_id_is_refused() {
     let temporary = tempfile::tempdir().unwrap();
     open(temporary.path()).await.shutdown().await.unwrap();
     let options = Options { replica: ReplicaId(2), ..Options::default() };
-    let error = Consensus::open(temporary.path(), options).await.err().unwrap();
+    let error = Consensus::open(temporary.path(), options, Start::Found).await.err().unwrap();
     assert!(matches!(error, OpenError::OtherReplica { found: 1, wanted: 2 }), "{error}");
 }
 

@@ -8,7 +8,7 @@ use super::commands::{founding, set};
 use super::generator::Generator;
 use super::sim_disk::SimDisk;
 use crate::handle::Consensus;
-use crate::options::Options;
+use crate::options::{Options, Start};
 use crate::wal::disk::Disk;
 use crate::wal::folder::Folder;
 use crate::wal::{segment, snapshot_file};
@@ -16,7 +16,7 @@ use crate::wal::{segment, snapshot_file};
 async fn replica(disk: &SimDisk) -> Consensus {
     let (folder, released) = Folder::on(Arc::new(disk.clone()));
     let options = Options { snapshot_every: 8, ..Options::default() };
-    Consensus::open_in(folder, released, options).await.unwrap()
+    Consensus::open_in(folder, released, options, Start::Found).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

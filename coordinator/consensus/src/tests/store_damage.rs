@@ -14,7 +14,7 @@ use super::commands::{founding, set};
 use super::sim_disk::SimDisk;
 use crate::error::OpenError;
 use crate::handle::Consensus;
-use crate::options::{Options, ReplicaId};
+use crate::options::{Options, ReplicaId, Start};
 use crate::raft::log_store;
 use crate::raft::types::{LogId, Vote};
 use crate::wal::disk::Disk;
@@ -37,7 +37,7 @@ fn sample() -> SimDisk {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let (folder, released) = Folder::on(Arc::new(disk.clone()));
-        let replica = Consensus::open_in(folder, released, Options::default()).await.unwrap();
+        let replica = Consensus::open_in(folder, released, Options::default(), Start::Found).await.unwrap();
         for command in founding() {
             replica.propose(command).await.unwrap();
         }

@@ -84,7 +84,7 @@ impl Log {
         let recovered = match recovery::read(folder.disk(), replica)? {
             Found::Log(recovered) => recovered,
             Found::Unfounded => {
-                found(&folder, replica).map_err(doing("founding the log"))?;
+                found(&folder, replica, &[]).map_err(doing("founding the log"))?;
                 match recovery::read(folder.disk(), replica)? {
                     Found::Log(recovered) => recovered,
                     Found::Unfounded => {
@@ -216,10 +216,11 @@ impl Log {
     }
 }
 
-/// Founds a log: everything else first, the mark last. Until the mark is there, founding starts over.
-fn found(folder: &Folder, replica: u64) -> io::Result<()> {
+/// Founds a log: everything else first, the mark last. Until the mark is there, founding starts over, unless it began with a
+/// vote.
+pub(crate) fn found(folder: &Folder, replica: u64, vote: &[u8]) -> io::Result<()> {
     let disk = folder.disk();
-    replace(disk, VOTE, &sealed::seal(sealed::Kind::Vote, &[]))?;
+    replace(disk, VOTE, &sealed::seal(sealed::Kind::Vote, vote))?;
     let head = Head { replica, number: FIRST_SEGMENT, previous: None, extent: Extent::default() };
     let active = create_segment(folder, &head)?;
     let mark = Mark { serial: 0, segment: FIRST_SEGMENT, synced: active.synced, committed: None };

@@ -20,24 +20,34 @@ pub(crate) struct SnapshotFile {
 
 /// Returns when the snapshot is durable.
 pub(crate) fn write(disk: &dyn Disk, meta: &[u8], state: &[u8]) -> io::Result<()> {
+    write_as(disk, NAME, meta, state)
+}
+
+/// As [`write`], under another name: a backup is a snapshot that lies elsewhere.
+pub(crate) fn write_as(disk: &dyn Disk, name: &str, meta: &[u8], state: &[u8]) -> io::Result<()> {
     let mut bytes = sealed::seal(Kind::SnapshotMeta, meta);
     bytes.extend(sealed::seal(Kind::SnapshotState, state));
-    replace(disk, NAME, &bytes)
+    replace(disk, name, &bytes)
 }
 
 /// Reads the snapshot, if one was ever taken.
 pub(crate) fn read(disk: &dyn Disk) -> Result<Option<SnapshotFile>, OpenError> {
-    let Some(bytes) = read_file(disk, NAME)? else { return Ok(None) };
+    read_as(disk, NAME)
+}
+
+/// As [`read`], under another name.
+pub(crate) fn read_as(disk: &dyn Disk, name: &str) -> Result<Option<SnapshotFile>, OpenError> {
+    let Some(bytes) = read_file(disk, name)? else { return Ok(None) };
     let meta = sealed::open(Kind::SnapshotMeta, &bytes)
-        .map_err(|error| error.refuse(Kind::SnapshotMeta, NAME, 0))?;
+        .map_err(|error| error.refuse(Kind::SnapshotMeta, name, 0))?;
     let at = meta.length as u64;
     let rest = bytes.get(meta.length..).unwrap_or_default();
     let state = sealed::open(Kind::SnapshotState, rest)
-        .map_err(|error| error.refuse(Kind::SnapshotState, NAME, at))?;
+        .map_err(|error| error.refuse(Kind::SnapshotState, name, at))?;
     if state.length != rest.len() {
         let offset = at.saturating_add(state.length as u64);
         let what = "it goes on behind its end".to_owned();
-        return Err(Damage { file: NAME.to_owned(), offset, index: None, what }.into());
+        return Err(Damage { file: name.to_owned(), offset, index: None, what }.into());
     }
     Ok(Some(SnapshotFile { meta: meta.payload.to_vec(), state: state.payload.to_vec() }))
 }

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use registry::{
     BreakerState, ClusterId, Command, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Registry,
-    Role, TokenId,
+    Role, TokenId, VoterChange,
 };
 
 /// A failing case is printed and then kept as a test of its own, not in a file beside this one.
@@ -156,9 +156,25 @@ pub(crate) fn settings() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// Changes of the group of coordinators, most of them in turn.
+pub(crate) fn voter_changes() -> impl Strategy<Value = Command> {
+    let ids = || proptest::collection::btree_set(1_u64..5, 0..2);
+    let seat = proptest::collection::btree_map(1_u64..5, "[ab]", 0..2);
+    let change = (1_u64..5, seat, ids(), proptest::collection::btree_set(5_u64..7, 0..2), 1_u64..3);
+    let lock = change.prop_filter("something to do", |(_, seat, promote, remove, _)| {
+        !(seat.is_empty() && promote.is_empty() && remove.is_empty())
+    });
+    prop_oneof![
+        3 => lock.prop_map(|(number, seat, promote, remove, by)| Command::LockVoters {
+            change: VoterChange { number, seat, promote, remove, by, at_unix_ms: 5 },
+        }),
+        2 => (1_u64..5).prop_map(|number| Command::UnlockVoters { number }),
+    ]
+}
+
 /// What the registry knows beside members and offers.
 fn facts() -> impl Strategy<Value = Command> {
-    prop_oneof![3 => placements(), 2 => breaker_moves(), 2 => blame(), 2 => settings()]
+    prop_oneof![3 => placements(), 2 => breaker_moves(), 2 => blame(), 2 => settings(), 2 => voter_changes()]
 }
 
 /// Each with one field that breaks its rule.

@@ -24,3 +24,7 @@ mod oracle_joining;
 mod oracle_models;
 #[cfg(test)]
 mod oracle_health;
+#[cfg(test)]
+mod oracle_voters;
+#[cfg(test)]
+mod voters;

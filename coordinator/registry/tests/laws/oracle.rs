@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use registry::{
     Breaker, Command, Death, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Refusal, Registry,
-    Reply, Role, TokenId,
+    Reply, Role, TokenId, VoterChange,
 };
 
 use crate::generator::{config, farm, founding, well_formed};
@@ -28,6 +28,10 @@ pub(crate) struct Oracle {
     /// Request, when it was decided, when it ends.
     pub(crate) quarantines: Vec<(Fingerprint, u64, u64)>,
     pub(crate) goldens: Vec<(ModelName, String, Vec<u32>)>,
+    /// Every change of voters that began, the last one last.
+    pub(crate) changes: Vec<VoterChange>,
+    /// The number of each that ended.
+    pub(crate) ended: Vec<u64>,
 }
 
 impl Oracle {
@@ -55,6 +59,8 @@ impl Oracle {
                 Ok(self.quarantine(*fingerprint, *at_unix_ms, *until_unix_ms))
             }
             Command::PardonRequest { fingerprint } => Ok(self.pardon(*fingerprint)),
+            Command::LockVoters { change } => self.lock_voters(change),
+            Command::UnlockVoters { number } => self.unlock_voters(*number),
         };
         decided.unwrap_or_else(Reply::Refused)
     }
@@ -121,6 +127,18 @@ fn compare_health(registry: &Registry, oracle: &Oracle) -> Result<(), TestCaseEr
     Ok(())
 }
 
+fn compare_voters(registry: &Registry, oracle: &Oracle) -> Result<(), TestCaseError> {
+    let under_way = oracle.changes.last().filter(|change| !oracle.ended.contains(&change.number));
+    prop_assert_eq!(registry.voter_change(), under_way);
+    prop_assert_eq!(registry.last_voter_change(), oracle.changes.len() as u64);
+    for replica in 1..8 {
+        let removed = oracle.changes.iter().any(|change| change.remove.contains(&replica));
+        prop_assert_eq!(registry.is_replica_removed(replica), removed);
+    }
+    prop_assert_eq!(registry.epoch(), 0);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -137,5 +155,6 @@ proptest! {
         }
         compare_models(&registry, &oracle)?;
         compare_health(&registry, &oracle)?;
+        compare_voters(&registry, &oracle)?;
     }
 }

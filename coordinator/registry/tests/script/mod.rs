@@ -21,12 +21,15 @@
 //! pardon ab
 //! golden qwen3-4b card=0a ids=9707,11,1879
 //! revoke 1
+//! lock-voters 1 seat=2@two:1,3@three:1 promote=4 remove=5,6 by=1 at=50
+//! unlock-voters 1
 //! ```
 
 use std::collections::BTreeMap;
 
 use registry::{
-    BreakerState, ClusterId, Command, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Role, TokenId,
+    BreakerState, ClusterId, Command, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Role,
+    TokenId, VoterChange,
 };
 
 /// A line in parts: `verb names... key=value... because reason`.
@@ -48,6 +51,7 @@ pub(crate) fn command(text: &str) -> Command {
     about_membership(verb, &line)
         .or_else(|| about_models(verb, &line))
         .or_else(|| about_health(verb, &line))
+        .or_else(|| about_voters(verb, &line))
         .unwrap_or_else(|| panic!("not a command: {text}"))
 }
 
@@ -146,7 +150,35 @@ fn about_health(verb: &str, line: &Line<'_>) -> Option<Command> {
     })
 }
 
+fn about_voters(verb: &str, line: &Line<'_>) -> Option<Command> {
+    let number = || line.name(0).parse().unwrap();
+    let ids = |key| line.list(key).map(|id| id.parse().unwrap()).collect();
+    Some(match verb {
+        "lock-voters" => Command::LockVoters {
+            change: VoterChange {
+                number: number(),
+                seat: line.list("seat").map(seat).collect(),
+                promote: ids("promote"),
+                remove: ids("remove"),
+                by: line.number("by"),
+                at_unix_ms: line.number("at"),
+            },
+        },
+        "unlock-voters" => Command::UnlockVoters { number: number() },
+        _ => return None,
+    })
+}
+
+fn seat(word: &str) -> (u64, String) {
+    let (replica, address) = word.split_once('@').unwrap();
+    (replica.parse().unwrap(), address.to_owned())
+}
+
 impl<'a> Line<'a> {
+    fn list(&self, key: &str) -> impl Iterator<Item = &'a str> {
+        self.settings.get(key).into_iter().flat_map(|list| list.split(','))
+    }
+
     fn name(&self, index: usize) -> &'a str {
         self.names.get(index).unwrap_or_else(|| panic!("too short: {}", self.text))
     }

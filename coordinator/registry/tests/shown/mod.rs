@@ -26,7 +26,8 @@ pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
     writeln!(out, "  wanted: [{}]", wanted.join(", "))?;
     policies(registry, out)?;
     breakers(registry, out)?;
-    blame(registry, out)
+    blame(registry, out)?;
+    voters(registry, out)
 }
 
 fn tokens(registry: &Registry, out: &mut String) -> Result {
@@ -89,4 +90,22 @@ fn blame(registry: &Registry, out: &mut String) -> Result {
         writeln!(out, "  quarantined {fingerprint}: from {from} until {until}")?;
     }
     Ok(())
+}
+
+fn voters(registry: &Registry, out: &mut String) -> Result {
+    if registry.epoch() > 0 {
+        writeln!(out, "  epoch {}", registry.epoch())?;
+    }
+    let removed = (0..10).filter(|replica| *replica > 0 && registry.is_replica_removed(*replica));
+    let removed: Vec<_> = removed.map(|replica| replica.to_string()).collect();
+    if !removed.is_empty() {
+        writeln!(out, "  replicas gone for ever: {}", removed.join(", "))?;
+    }
+    let Some(change) = registry.voter_change() else { return Ok(()) };
+    let (number, by, at) = (change.number, change.by, change.at_unix_ms);
+    let (seat, promote, remove) = (&change.seat, &change.promote, &change.remove);
+    writeln!(
+        out,
+        "  change {number} of voters by {by} at {at}: seat {seat:?}, promote {promote:?}, remove {remove:?}"
+    )
 }

@@ -1,0 +1,141 @@
+//! Who leads, as a channel. What runs only on the leader starts and stops by it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant as _, RaftMetrics, ServerState};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::limits;
+use crate::options::ReplicaId;
+use crate::raft::door::Heard;
+use crate::raft::types::{Running, Types};
+
+/// Who leads the group, as this replica knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The newest term this replica has heard of. With the epoch it orders everything a leader says: what comes from an
+    /// older term is refused.
+    pub term: u64,
+    /// The leader of that term; `None` while an election is under way or no majority is there.
+    pub leader: Option<ReplicaId>,
+    /// Where the leader is reached.
+    pub address: Option<String>,
+    /// Whether this replica is the leader. It may not have applied what earlier leaders committed: see
+    /// [`crate::Consensus::barrier`].
+    pub is_self: bool,
+}
+
+/// Follows openraft until it stops. openraft goes on naming a leader that nobody has heard of for long, also when that is this
+/// replica and no majority answers it: after [`limits::LEADER_SILENCE_MAX`] nobody leads.
+pub(crate) fn follow(raft: &Running, heard: Arc<Heard>) -> watch::Receiver<Leadership> {
+    let mut metrics = raft.metrics();
+    let now = move |metrics: &RaftMetrics<Types>| read(metrics, |leader| heard.silence(leader));
+    let (sender, receiver) = watch::channel(now(&metrics.borrow_watched()));
+    tokio::spawn(async move {
+        let mut looks = interval(limits::LEADER_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { break },
+                _ = looks.tick() => {}
+            }
+            let leadership = now(&metrics.borrow_watched());
+            if leadership.leader.is_none() && metrics.borrow_watched().running_state.is_err() {
+                break;
+            }
+            sender.send_if_modified(|known| {
+                let changed = *known != leadership;
+                *known = leadership;
+                changed
+            });
+        }
+        // Who has stopped leads nobody.
+        sender.send_modify(|known| *known = Leadership { term: known.term, ..Leadership::default() });
+    });
+    receiver
+}
+
+/// openraft shows a leader of term 0 right after a group is founded, which steps down at once: that is nobody.
+fn read(metrics: &RaftMetrics<Types>, silence: impl FnOnce(ReplicaId) -> Option<Duration>) -> Leadership {
+    let term = metrics.current_term;
+    let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id);
+    let is_self = leads && term > 0 && has_majority(metrics);
+    let heard = |leader: &ReplicaId| {
+        *leader != metrics.id && silence(*leader).is_some_and(|silence| silence <= limits::LEADER_SILENCE_MAX)
+    };
+    let leader = if is_self { Some(metrics.id) } else { metrics.current_leader.filter(heard) };
+    let address =
+        leader.and_then(|leader| metrics.membership_config.get_node(&leader)).map(|node| &node.address);
+    Leadership { term, leader, address: address.cloned(), is_self }
+}
+
+/// Whether a majority answered this leader of late. A leader that just began has not asked yet, and has the votes.
+fn has_majority(metrics: &RaftMetrics<Types>) -> bool {
+    let alone = metrics.membership_config.voter_ids().all(|voter| voter == metrics.id);
+    let acked = metrics.last_quorum_acked;
+    alone || acked.is_none_or(|at| at.elapsed() <= limits::LEADER_SILENCE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use openraft::Membership;
+    use openraft::type_config::TypeConfigExt;
+
+    use super::*;
+    use crate::raft::types::{Member, StoredMembership};
+
+    fn metrics(term: u64, state: ServerState, leader: Option<u64>) -> RaftMetrics<Types> {
+        let member = Member { address: "two:1".to_owned() };
+        let nodes = BTreeMap::from([(ReplicaId(1), Member::default()), (ReplicaId(2), member)]);
+        let voters = vec![BTreeSet::from([ReplicaId(1), ReplicaId(2)])];
+        let mut metrics = RaftMetrics::new_initial(ReplicaId(1));
+        metrics.current_term = term;
+        metrics.state = state;
+        metrics.current_leader = leader.map(ReplicaId);
+        metrics.membership_config =
+            Arc::new(StoredMembership::new(None, Membership::new(voters, nodes).unwrap()));
+        metrics
+    }
+
+    fn just_now(_: ReplicaId) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+
+    #[test]
+    fn the_leader_of_term_0_is_nobody() {
+        let seen = read(&metrics(0, ServerState::Leader, Some(1)), just_now);
+        assert_eq!(seen, Leadership::default());
+    }
+
+    #[test]
+    fn another_leader_is_named_with_its_address_as_long_as_it_is_heard() {
+        let metrics = metrics(4, ServerState::Follower, Some(2));
+        let (leader, address) = (Some(ReplicaId(2)), Some("two:1".to_owned()));
+        assert_eq!(read(&metrics, just_now), Leadership { term: 4, leader, address, is_self: false });
+        let nobody = Leadership { term: 4, ..Leadership::default() };
+        assert_eq!(read(&metrics, |_| None), nobody);
+        let long = limits::LEADER_SILENCE_MAX + Duration::from_millis(1);
+        assert_eq!(read(&metrics, |_| Some(long)), nobody);
+    }
+
+    #[test]
+    fn one_leads_oneself_while_a_majority_answers() {
+        let mut metrics = metrics(4, ServerState::Leader, Some(1));
+        let leads =
+            Leadership { term: 4, leader: Some(ReplicaId(1)), address: Some(String::new()), is_self: true };
+        assert_eq!(read(&metrics, |_| None), leads, "it has just been elected");
+        metrics.last_quorum_acked = Some(Types::now().into());
+        assert_eq!(read(&metrics, |_| None), leads);
+        let long_ago = Types::now() - limits::LEADER_SILENCE_MAX - Duration::from_millis(1);
+        metrics.last_quorum_acked = Some(long_ago.into());
+        assert_eq!(read(&metrics, |_| None), Leadership { term: 4, ..Leadership::default() });
+        // The metrics still name the replica that has just stepped down.
+        metrics.state = ServerState::Follower;
+        assert_eq!(read(&metrics, just_now), Leadership { term: 4, ..Leadership::default() });
+    }
+}

@@ -1,0 +1,132 @@
+//! From a folder to a running replica.
+//!
+//! A group of one is ready when it leads and has applied its log; nobody can keep it from that but its own disk. A member of a
+//! larger group is ready when its log is recovered: it waits a moment to hear who leads, and comes up without, because a
+//! process that hangs until a majority is there cannot even say what is missing.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use openraft::metrics::WaitError;
+use openraft::{Raft, RaftMetrics, ServerState};
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::error::OpenError;
+use crate::options::{Options, Start};
+use crate::raft::config;
+use crate::raft::door::Door;
+use crate::raft::link::Links;
+use crate::raft::log_store;
+use crate::raft::network::Network;
+use crate::raft::types::{Member, Types};
+use crate::replica::Replica;
+use crate::wal::folder::Folder;
+use crate::{leadership, limits};
+
+/// Opens the replica; where that fails, the folder is free again when the caller reads the error.
+pub(crate) async fn open(
+    folder: Folder,
+    released: watch::Receiver<bool>,
+    options: Options,
+    start: Start,
+) -> Result<Arc<Replica>, OpenError> {
+    let mut on_release = released.clone();
+    let opened = match run(folder, released, options).await {
+        Ok(replica) => match ready(&replica, start).await {
+            Ok(()) => return Ok(Arc::new(replica)),
+            Err(error) => {
+                replica.raft.shutdown().await.ok();
+                Err(error)
+            }
+        },
+        Err(error) => Err(error),
+    };
+    timeout(limits::RELEASE_WAIT, on_release.wait_for(|released| *released)).await.ok();
+    opened
+}
+
+async fn run(
+    folder: Folder,
+    released: watch::Receiver<bool>,
+    options: Options,
+) -> Result<Replica, OpenError> {
+    let stores = log_store::open(folder, options.replica).await?;
+    let links = Arc::new(Links::new(Arc::clone(&options.dial)));
+    let door = Arc::new(Door {
+        replica: options.replica,
+        heard: Arc::default(),
+        published: stores.published.clone(),
+        applied_index: stores.applied_index.clone(),
+    });
+    let network = Network { links: Arc::clone(&links), door: Arc::clone(&door) };
+    let raft = Raft::new(options.replica, config::of(&options), network, stores.log, stores.state_machine)
+        .await
+        .map_err(|fatal| stopped(&fatal))?;
+    Ok(Replica {
+        leadership: leadership::follow(&raft, Arc::clone(&door.heard)),
+        raft,
+        id: options.replica,
+        address: options.address,
+        published: stores.published,
+        applied_index: stores.applied_index,
+        released,
+        links,
+        door,
+        in_flight: Semaphore::new(options.proposals_in_flight_max),
+        in_flight_max: options.proposals_in_flight_max,
+        changing: Mutex::default(),
+    })
+}
+
+/// Founds what is to be founded, and waits for as much as can be waited for.
+async fn ready(replica: &Replica, start: Start) -> Result<(), OpenError> {
+    let raft = &replica.raft;
+    if !raft.is_initialized().await.map_err(|fatal| stopped(&fatal))? {
+        if start == Start::Join {
+            return Ok(());
+        }
+        let member = Member { address: replica.address.clone() };
+        let members = BTreeMap::from([(replica.id, member)]);
+        raft.initialize(members).await.map_err(|error| stopped(&error))?;
+        return lead_alone(replica).await;
+    }
+    let id = replica.id;
+    let alone = raft.with_raft_state(move |state| {
+        state.membership_state.effective().voter_ids().all(|voter| voter == id)
+    });
+    if alone.await.map_err(|fatal| stopped(&fatal))? {
+        // There is nobody to wait for.
+        raft.trigger().elect(false).await.map_err(|fatal| stopped(&fatal))?;
+        return lead_alone(replica).await;
+    }
+    let mut leadership = replica.leadership.clone();
+    let known = leadership.wait_for(|leadership| leadership.leader.is_some());
+    if timeout(limits::OPEN_LEADER_WAIT, known).await.is_err() {
+        tracing::warn!(replica = id.0, "no majority of the coordinators is there yet; nobody leads");
+    }
+    Ok(())
+}
+
+/// Waiting for leadership alone is not enough: right after founding, openraft shows a leader of term 0 that still steps down.
+async fn lead_alone(replica: &Replica) -> Result<(), OpenError> {
+    let leads = |metrics: &RaftMetrics<Types>| {
+        let applied = metrics.last_applied.map(|id| id.index);
+        metrics.state == ServerState::Leader && applied >= Some(1) && applied == metrics.last_log_index
+    };
+    let waited =
+        replica.raft.wait(Some(limits::OPEN_WAIT)).metrics(leads, "leading, with the log applied").await;
+    waited.map_err(|error| match error {
+        WaitError::Timeout(after, why) => OpenError::NotReady { waited_s: after.as_secs(), why },
+        WaitError::ShuttingDown => OpenError::Stopped(replica.stop_reason()),
+    })?;
+    // The leader is in the channel as well when the caller looks.
+    let mut leadership = replica.leadership.clone();
+    timeout(limits::OPEN_WAIT, leadership.wait_for(|leadership| leadership.is_self)).await.ok();
+    Ok(())
+}
+
+fn stopped(error: &dyn Display) -> OpenError {
+    OpenError::Stopped(error.to_string())
+}

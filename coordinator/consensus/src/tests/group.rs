@@ -1,0 +1,161 @@
+//! Groups of replicas in one process, on simulated disks and cut-able cables.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry::Registry;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::commands::founding;
+use super::net::Net;
+use super::sim_disk::SimDisk;
+use crate::changing::Even;
+use crate::handle::Consensus;
+use crate::options::{Options, ReplicaId, Start};
+use crate::wal::folder::Folder;
+
+/// What keeps a test that waits for something that never comes from hanging. Never a measurement.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) struct Group {
+    pub(super) net: Net,
+    pub(super) nodes: BTreeMap<u64, Node>,
+    snapshot_every: u64,
+}
+
+pub(super) struct Node {
+    pub(super) consensus: Consensus,
+    pub(super) disk: SimDisk,
+    server: JoinHandle<()>,
+}
+
+impl Group {
+    /// Replica 1 alone, with a founded registry.
+    pub(super) async fn found() -> Group {
+        Group::found_with(4096).await
+    }
+
+    pub(super) async fn found_with(snapshot_every: u64) -> Group {
+        let mut group = Group { net: Net::default(), nodes: BTreeMap::new(), snapshot_every };
+        group.start(1, SimDisk::default(), Start::Found).await;
+        for command in founding() {
+            group.on(1).propose(command).await.unwrap();
+        }
+        group
+    }
+
+    /// Voters 1 to `voters`.
+    pub(super) async fn of(voters: u64) -> Group {
+        Group::of_with(voters, 4096).await
+    }
+
+    pub(super) async fn of_with(voters: u64, snapshot_every: u64) -> Group {
+        let mut group = Group::found_with(snapshot_every).await;
+        for id in 2..=voters {
+            group.join(id).await;
+        }
+        let others: Vec<_> = (2..=voters).map(ReplicaId).collect();
+        if !others.is_empty() {
+            group.on(1).promote(&others, Even::Refuse).await.unwrap();
+        }
+        group.settled().await;
+        group
+    }
+
+    /// Starts a new replica and has the leader add it.
+    pub(super) async fn join(&mut self, id: u64) {
+        self.start(id, SimDisk::default(), Start::Join).await;
+        let leader = self.leader().await;
+        self.on(leader).add(ReplicaId(id), &address(id), |_| {}).await.unwrap();
+    }
+
+    pub(super) fn options(&self, id: u64) -> Options {
+        Options {
+            replica: ReplicaId(id),
+            snapshot_every: self.snapshot_every,
+            address: address(id),
+            dial: self.net.dialler(id),
+            ..Options::default()
+        }
+    }
+
+    pub(super) async fn start(&mut self, id: u64, disk: SimDisk, start: Start) {
+        let (folder, released) = Folder::on(Arc::new(disk.clone()));
+        let opening = Consensus::open_in(folder, released, self.options(id), start);
+        let consensus = timeout(PATIENCE, opening).await.unwrap().unwrap();
+        let server = self.net.serve(&consensus, &address(id)).await;
+        self.nodes.insert(id, Node { consensus, disk, server });
+    }
+
+    /// Ends a replica at once; returns the disk as it stood at that moment.
+    pub(super) async fn kill(&mut self, id: u64) -> SimDisk {
+        let node = self.nodes.remove(&id).unwrap();
+        let disk = node.disk.after_kill();
+        self.net.tear_out(id);
+        node.server.abort();
+        node.consensus.shutdown().await.unwrap();
+        disk
+    }
+
+    pub(super) fn on(&self, id: u64) -> &Consensus {
+        &self.nodes[&id].consensus
+    }
+
+    pub(super) fn ids(&self) -> Vec<u64> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// A replica that leads and has confirmed it with a majority.
+    pub(super) async fn leader(&self) -> u64 {
+        self.leader_among(&self.ids()).await
+    }
+
+    pub(super) async fn leader_among(&self, ids: &[u64]) -> u64 {
+        let search = async {
+            loop {
+                let leads = ids.iter().map(|id| {
+                    let mut leadership = self.on(*id).leadership();
+                    Box::pin(async move {
+                        leadership.wait_for(|leadership| leadership.is_self).await.unwrap();
+                        *id
+                    })
+                });
+                let (leader, _, _) = futures_util::future::select_all(leads).await;
+                if self.on(leader).barrier().await.is_ok() {
+                    return leader;
+                }
+            }
+        };
+        timeout(PATIENCE, search).await.expect("nobody leads")
+    }
+
+    /// Returns when all replicas have applied what the leader has, and hold the same facts (I13).
+    pub(super) async fn settled(&self) -> Registry {
+        let leader = self.leader().await;
+        let index = self.on(leader).health().applied_index.unwrap();
+        let facts = self.on(leader).local();
+        for node in self.nodes.values() {
+            timeout(PATIENCE, node.consensus.replica.applied(index)).await.unwrap().unwrap();
+        }
+        for (id, node) in &self.nodes {
+            if node.consensus.health().applied_index == Some(index) {
+                assert_eq!(*node.consensus.local(), *facts, "replica {id} holds other facts");
+            }
+        }
+        Registry::clone(&facts)
+    }
+
+    pub(super) async fn shutdown(mut self) {
+        // Last to first: a leader that stops first strands those that lag.
+        while let Some((_, node)) = self.nodes.pop_last() {
+            node.server.abort();
+            node.consensus.shutdown().await.unwrap();
+        }
+    }
+}
+
+pub(super) fn address(id: u64) -> String {
+    format!("replica-{id}")
+}

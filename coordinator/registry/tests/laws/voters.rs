@@ -1,0 +1,113 @@
+//! Laws of the group of coordinators: one change at a time, ids spent for ever, and a copy that is not taken for the original.
+
+use std::collections::BTreeSet;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use registry::{Command, Refusal, Registry, Reply, VoterChange, limits};
+
+use crate::generator::{after, config, founding, voter_changes};
+
+fn founded() -> Registry {
+    after(&[founding()])
+}
+
+/// A change that removes one replica.
+fn removal(number: u64, replica: u64) -> Command {
+    let remove = BTreeSet::from([replica]);
+    Command::LockVoters { change: VoterChange { number, remove, ..VoterChange::default() } }
+}
+
+fn seat(number: u64, replica: u64) -> Command {
+    let seat = [(replica, "a:1".to_owned())].into_iter().collect();
+    Command::LockVoters { change: VoterChange { number, seat, ..VoterChange::default() } }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn changes_never_overlap_and_their_numbers_have_no_gap(commands in vec(voter_changes(), 0..60)) {
+        let mut registry = founded();
+        let (mut begun, mut ended) = (0, 0);
+        for command in &commands {
+            let done = registry.apply(command) == Reply::Done;
+            match command {
+                Command::LockVoters { change } if done => {
+                    prop_assert_eq!((begun, change.number), (ended, begun + 1));
+                    begun += 1;
+                }
+                Command::UnlockVoters { .. } if done => ended += 1,
+                _ => {}
+            }
+            prop_assert!(begun - ended <= 1);
+            prop_assert_eq!(registry.voter_change().is_some(), begun > ended);
+        }
+    }
+
+    #[test]
+    fn who_was_removed_stays_removed_and_is_in_no_later_change(commands in vec(voter_changes(), 0..60)) {
+        let mut registry = founded();
+        let mut removed = BTreeSet::new();
+        for command in &commands {
+            let done = registry.apply(command) == Reply::Done;
+            if let (Command::LockVoters { change }, true) = (command, done) {
+                let mut members = change.seat.keys().chain(&change.promote);
+                prop_assert!(!members.any(|replica| removed.contains(replica)));
+                removed.extend(&change.remove);
+            }
+            prop_assert!(removed.iter().all(|replica| registry.is_replica_removed(*replica)));
+        }
+    }
+
+    #[test]
+    fn a_new_epoch_changes_nothing_but_the_voters(commands in vec(voter_changes(), 0..20), former in vec(1_u64..5, 0..3)) {
+        let old = after(&[vec![founding()], commands].concat());
+        let mut new = old.clone();
+        new.begin_epoch(former.clone());
+        prop_assert_eq!((new.epoch(), new.voter_change()), (old.epoch() + 1, None));
+        prop_assert_eq!(new.cluster(), old.cluster());
+        prop_assert_eq!(new.last_voter_change(), old.last_voter_change());
+        for replica in 1..8 {
+            let gone = old.is_replica_removed(replica) || former.contains(&replica);
+            prop_assert_eq!(new.is_replica_removed(replica), gone);
+        }
+        let read: Registry = serde_json::from_str(&serde_json::to_string(&new).unwrap()).unwrap();
+        prop_assert_eq!(read, new);
+    }
+}
+
+#[test]
+fn more_removed_replicas_than_are_remembered_spend_every_lower_id() {
+    let mut registry = founded();
+    let count = limits::REMOVED_REPLICAS_MAX as u64 + 3;
+    for number in 1..=count {
+        // Only even ids were ever members.
+        assert_eq!(registry.apply(&removal(number, number * 2)), Reply::Done);
+        assert_eq!(registry.apply(&Command::UnlockVoters { number }), Reply::Done);
+    }
+    for spent in [1, 2, 5, 6, 8, count * 2] {
+        assert!(registry.is_replica_removed(spent), "{spent}");
+        let refused = Reply::Refused(Refusal::ReplicaRemoved { replica: spent });
+        assert_eq!(registry.apply(&seat(count + 1, spent)), refused);
+    }
+    assert_eq!(registry.apply(&seat(count + 1, 9)), Reply::Done);
+}
+
+#[test]
+fn a_change_names_no_more_replicas_than_a_group_could_have_and_no_address_that_is_none() {
+    let mut registry = founded();
+    let ids = |count: usize| (1..=count as u64).collect::<BTreeSet<_>>();
+    let lock = |promote, seat| {
+        let change = VoterChange { number: 1, promote, seat, ..VoterChange::default() };
+        Command::LockVoters { change }
+    };
+    let malformed = |reply: Reply| matches!(reply, Reply::Refused(Refusal::Malformed { .. }));
+    assert!(malformed(registry.apply(&lock(ids(limits::REPLICAS_MAX + 1), Default::default()))));
+    for address in ["", "a\nb", &"a".repeat(limits::REPLICA_ADDRESS_BYTES_MAX + 1)] {
+        let seat = [(1, address.to_owned())].into_iter().collect();
+        assert!(malformed(registry.apply(&lock(BTreeSet::new(), seat))), "{address}");
+    }
+    let longest = [(1, "a".repeat(limits::REPLICA_ADDRESS_BYTES_MAX))].into_iter().collect();
+    assert_eq!(registry.apply(&lock(ids(limits::REPLICAS_MAX), longest)), Reply::Done);
+}
