@@ -106,7 +106,7 @@ impl Session {
                 }
                 Some(coordinator_message::Message::Welcome(welcome)) => self.retarget(&welcome)?,
                 // An order of a later version; what matters comes again in words we know.
-                None => {}
+                Some(coordinator_message::Message::Coordinators(_)) | None => {}
             }
         }
     }
@@ -126,7 +126,11 @@ async fn welcome(orders: &mut Streaming<CoordinatorMessage>) -> anyhow::Result<W
     let first = first.context("no welcome arrived")?.map_err(refused)?;
     match first.and_then(|order| order.message) {
         Some(coordinator_message::Message::Welcome(welcome)) => Ok(welcome),
-        Some(coordinator_message::Message::Wanted(_) | coordinator_message::Message::CardWanted(_))
+        Some(
+            coordinator_message::Message::Wanted(_)
+            | coordinator_message::Message::CardWanted(_)
+            | coordinator_message::Message::Coordinators(_),
+        )
         | None => {
             anyhow::bail!("the coordinator's first message is no welcome")
         }
