@@ -50,7 +50,7 @@ pub(crate) fn guard_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("finding this program's own file")
 }
 
-fn with_port(address: &str) -> String {
+pub(crate) fn with_port(address: &str) -> String {
     let has_port = address
         .rsplit_once(':')
         .is_some_and(|(host, port)| port.parse::<u16>().is_ok() && !host.ends_with(':'));

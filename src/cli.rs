@@ -104,6 +104,16 @@ pub(crate) struct Coordinator {
     /// Where agents reach this coordinator: TCP for control, UDP for tokens, mutual TLS on both
     #[arg(long, env = "MLX_SERVING_LISTEN", default_value = "0.0.0.0:7443")]
     pub(crate) listen: SocketAddr,
+    /// Where others reach --listen, HOST:PORT [default: that address, or this machine's name where it is all addresses]
+    #[arg(long, env = "MLX_SERVING_ADVERTISE", value_name = "ADDR")]
+    pub(crate) advertise: Option<String>,
+    /// Join the cluster of this coordinator, HOST:PORT, instead of founding one; may be given more than once. To be given at
+    /// every start. With two that have joined, any one of the three may fail
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pub(crate) join: Vec<String>,
+    /// The token that `mlx-serving token create --role coordinator` prints there; needed once
+    #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true, requires = "join")]
+    pub(crate) token: Option<String>,
     #[command(flatten)]
     pub(crate) home: Home,
 }
@@ -144,11 +154,20 @@ pub(crate) struct Token {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenAction {
-    /// Print a token that lets agents join for at least another twelve hours
+    /// Print a token that lets machines join for at least another twelve hours
     Create {
+        /// As what they may join
+        #[arg(long, value_enum, default_value_t = TokenRole::Agent)]
+        role: TokenRole,
         #[command(flatten)]
         home: Home,
     },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TokenRole {
+    Agent,
+    Coordinator,
 }
 
 #[derive(Debug, Args)]

@@ -31,6 +31,8 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
         data_folder: rooms.coordinator.clone(),
         api: SocketAddr::from((Ipv4Addr::LOCALHOST, options.port)),
         cluster: SocketAddr::from((Ipv4Addr::LOCALHOST, options.cluster_port)),
+        advertise: SocketAddr::from((Ipv4Addr::LOCALHOST, options.cluster_port)).to_string(),
+        joined: None,
     };
     let (ready, started) = oneshot::channel();
     let serving = tokio::spawn(server::run(coordinator, ready, stop.clone()));

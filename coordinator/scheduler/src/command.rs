@@ -86,10 +86,28 @@ pub enum Command {
         /// In thousandths; 1,000 is the weight of a tenant nobody gave another.
         permille: u32,
     },
+    /// T
+    Adopt {
+        /// T
+        submission: Submission,
+        /// T
+        attempt: Attempt,
+        /// T
+        running: Option<Adopted>,
+    },
     /// A replicated fact, told to a scheduler that begins: what an earlier leader had recorded.
     Recall(Fact),
     /// The time of [`crate::Scheduler::next_deadline`] has come.
     Wake,
+}
+
+/// T
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// T
+    pub node: NodeId,
+    /// T
+    pub began: bool,
 }
 
 /// What is known of a request when it arrives.

@@ -73,7 +73,7 @@ pub use breaker::{
     Breaker, BreakerState, BreakerView, Cause, HardKind, Health, Move, MoveReason, ProbeNumber, ProbeOrder,
     ProbeResult, SoftKind, Tally,
 };
-pub use command::{Class, Command, Failure, Outcome, Submission, Usage};
+pub use command::{Adopted, Class, Command, Failure, Outcome, Submission, Usage};
 pub use effect::{AbortReason, Affinity, Effect, Refusal, Why};
 pub use fact::Fact;
 pub use ids::{

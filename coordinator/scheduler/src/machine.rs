@@ -152,6 +152,7 @@ impl Scheduler {
                 self.fairness.weigh(tenant, permille);
                 self.queue.reorder(tenant, self.fairness.turns(tenant));
             }
+            Command::Adopt { submission, .. } => self.submit(submission, turn),
             Command::Recall(fact) => self.recall(fact),
             Command::Wake => {}
         }

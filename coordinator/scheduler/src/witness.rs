@@ -81,6 +81,7 @@ impl Witness {
             | Command::Probed { .. }
             | Command::Policy { .. }
             | Command::Weight { .. }
+            | Command::Adopt { .. }
             | Command::Recall(_)
             | Command::Wake => {}
         }

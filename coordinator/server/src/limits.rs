@@ -6,6 +6,27 @@ use std::time::Duration;
 /// instead of growing.
 pub(crate) const LEADER_INBOX: usize = 4_096;
 
+/// Requests that have waited longer count as having waited so long when another coordinator takes the lead.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
+
+/// Messages from this gateway's generations, and orders to them, that may wait in the front.
+pub(crate) const FRONT_INBOX: usize = 4_096;
+
+/// Messages to a leader on another machine that may be on their way to the wire.
+pub(crate) const DESK_OUTBOX: usize = 1_024;
+
+/// Requests that one gateway may have at the leader: what its API's connections could hold, with several choices each.
+pub(crate) const REQUESTS_PER_DESK: usize = 32_768;
+
+/// Until the leader's desk is tried again.
+pub(crate) const DESK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Until a newcomer asks again to become a member.
+pub(crate) const ENLIST_AGAIN: Duration = Duration::from_millis(500);
+
+/// Reaching another coordinator.
+pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(2);
+
 /// Orders to one waiting generation. The scheduler sends at most a queue notice, three dispatches and one end.
 pub(crate) const ORDERS_PER_REQUEST: usize = 16;
 

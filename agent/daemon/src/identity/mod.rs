@@ -4,12 +4,14 @@
 //! identity's is a wish to change over; one of the same cluster changes nothing. Refuses to start without either, and says where
 //! a token comes from.
 
+mod coordinator;
 mod folder;
 mod joining;
 
 use std::path::Path;
 
 use anyhow::Context as _;
+use proto::identity::Role;
 use proto::tls::Credentials;
 use proto::token::JoinToken;
 
@@ -18,6 +20,7 @@ use crate::limits;
 use crate::notice::{Notice, Notices};
 use crate::session::Address;
 
+pub use coordinator::{Enlisted, become_coordinator};
 use folder::{IdentityFolder, Membership};
 use joining::JoinError;
 
@@ -62,7 +65,7 @@ async fn join(
     let mut backoff = Backoff::new(limits::BACKOFF_FIRST, limits::BACKOFF_MOST);
     let mut told = false;
     loop {
-        match joining::join(address, token, name, key_pem).await {
+        match joining::join(address, token, name, key_pem, Role::Agent).await {
             Ok(joined) => return Ok(joined),
             Err(JoinError::Refused(error)) => {
                 return Err(error).with_context(|| format!("joining the cluster at {address}"));
