@@ -118,6 +118,13 @@ pub(crate) const CATCH_UP_WAIT: Duration = Duration::from_secs(120);
 /// How long a change of the group may take to commit before the wait for it ends.
 pub(crate) const CHANGE_WAIT: Duration = Duration::from_secs(20);
 
+/// How long the end of a change may take to commit before it is tried again, or left to the next leader.
+pub(crate) const CHANGE_END_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a replica that asked the leader to commit waits until it has applied the command as well. One that hears of it no
+/// more has been removed or cut off, and answers without.
+pub(crate) const ECHO_WAIT: Duration = Duration::from_secs(2);
+
 /// Between two steps of a change, and two attempts at one: an entry's way to a majority's disks.
 pub(crate) const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use registry::Registry;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::commands::founding;
+use super::generator::Generator;
 use super::net::Net;
-use super::sim_disk::SimDisk;
+use super::sim_disk::{Fault, SimDisk};
 use crate::changing::Even;
 use crate::handle::Consensus;
 use crate::options::{Options, ReplicaId, Start};
@@ -91,12 +93,22 @@ impl Group {
 
     /// Ends a replica at once; returns the disk as it stood at that moment.
     pub(super) async fn kill(&mut self, id: u64) -> SimDisk {
+        self.end(id).await.after_kill()
+    }
+
+    /// Takes a replica's power away; returns the disk as it comes back.
+    pub(super) async fn power_off(&mut self, id: u64, generator: &mut Generator) -> SimDisk {
+        self.end(id).await.after_power_loss(generator)
+    }
+
+    /// From its first line on the replica can make nothing durable, and so promise nothing.
+    async fn end(&mut self, id: u64) -> SimDisk {
         let node = self.nodes.remove(&id).unwrap();
-        let disk = node.disk.after_kill();
+        node.disk.fail(Fault::DeadFrom(0));
         self.net.tear_out(id);
         node.server.abort();
         node.consensus.shutdown().await.unwrap();
-        disk
+        node.disk
     }
 
     pub(super) fn on(&self, id: u64) -> &Consensus {
@@ -145,6 +157,18 @@ impl Group {
             }
         }
         Registry::clone(&facts)
+    }
+
+    /// Returns when the leader knows that member `id` has flushed all of the log: applying alone does not promise it.
+    pub(super) async fn mirrored(&self, id: u64) {
+        let leader = self.on(self.leader().await);
+        let mut metrics = leader.replica.raft.metrics();
+        let mirrored = async {
+            while leader.members().iter().all(|member| (member.replica.0, member.lag) != (id, Some(0))) {
+                metrics.changed().await.unwrap();
+            }
+        };
+        timeout(PATIENCE, mirrored).await.expect("the member is behind");
     }
 
     pub(super) async fn shutdown(mut self) {

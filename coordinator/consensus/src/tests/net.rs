@@ -89,6 +89,14 @@ impl Net {
         });
     }
 
+    /// Who answered at `from` answers at `to` instead.
+    pub(super) fn rename(&self, from: &str, to: &str) {
+        self.state.send_modify(|state| {
+            let at = state.hosts.remove(from).unwrap();
+            state.hosts.insert(to.to_owned(), at);
+        });
+    }
+
     /// How often anybody dialled.
     pub(super) fn dials(&self) -> u64 {
         self.dials.load(Ordering::Relaxed)
