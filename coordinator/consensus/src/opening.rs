@@ -64,9 +64,10 @@ async fn run(
     let raft = Raft::new(options.replica, config::of(&options), network, stores.log, stores.state_machine)
         .await
         .map_err(|fatal| stopped(&fatal))?;
+    let gone_after = options.leader_silence.saturating_mul(limits::LEADER_GONE_HALVES) / 2;
     network::follow_addresses(&raft, Arc::clone(&links));
     Ok(Replica {
-        leadership: leadership::follow(&raft, Arc::clone(&door.heard)),
+        leadership: leadership::follow(&raft, Arc::clone(&door.heard), gone_after),
         raft,
         id: options.replica,
         address: options.address,

@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::commands::set;
 use super::generator::Generator;
-use super::group::Group;
+use super::group::{Group, Settings};
 use super::history::{Remains, Writers};
 use crate::changing::Even;
+use crate::limits;
 use crate::options::{ReplicaId, Start};
+
+/// What a coordinator runs with.
+const BRISK: Settings = Settings { snapshot_every: 4096, leader_silence: limits::LEADER_SILENCE };
 
 /// Adds learners and gives them votes.
 async fn grow(group: &mut Group, writers: &mut Writers, ids: [u64; 2]) {
@@ -70,7 +74,7 @@ async fn a_group_grows_from_one_to_five_and_shrinks_to_one_and_loses_and_repeats
 /// One trouble after another; ends healed.
 async fn bad_night(voters: u64, seed: u64, troubles: u64) {
     let mut generator = Generator::new(seed);
-    let mut group = Group::of(voters).await;
+    let mut group = Group::of_with(voters, BRISK).await;
     let mut writers = Writers::start(4);
     group.ids().iter().for_each(|id| writers.open(*id, group.on(*id)));
     writers.more(20).await;
@@ -140,7 +144,7 @@ async fn many_bad_nights() {
 #[ignore = "a measurement"]
 async fn leader_changes_are_measured() {
     let mut killed = Vec::new();
-    let mut group = Group::of(3).await;
+    let mut group = Group::of_with(3, BRISK).await;
     for value in 0..20 {
         let old = group.leader().await;
         let others: Vec<u64> = group.ids().into_iter().filter(|id| *id != old).collect();

@@ -15,6 +15,7 @@ use super::net::Net;
 use super::sim_disk::{Fault, SimDisk};
 use crate::changing::Even;
 use crate::handle::Consensus;
+use crate::limits;
 use crate::options::{Options, ReplicaId, Start};
 use crate::wal::folder::Folder;
 
@@ -24,7 +25,21 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Group {
     pub(super) net: Net,
     pub(super) nodes: BTreeMap<u64, Node>,
-    snapshot_every: u64,
+    settings: Settings,
+}
+
+/// What the replicas of a group have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) snapshot_every: u64,
+    pub(super) leader_silence: Duration,
+}
+
+impl Default for Settings {
+    /// Patient: on a machine that does much else, a leader that is asked for is still the one that was.
+    fn default() -> Settings {
+        Settings { snapshot_every: 4096, leader_silence: 2 * limits::LEADER_SILENCE }
+    }
 }
 
 pub(super) struct Node {
@@ -36,11 +51,11 @@ pub(super) struct Node {
 impl Group {
     /// Replica 1 alone, with a founded registry.
     pub(super) async fn found() -> Group {
-        Group::found_with(4096).await
+        Group::found_with(Settings::default()).await
     }
 
-    pub(super) async fn found_with(snapshot_every: u64) -> Group {
-        let mut group = Group { net: Net::default(), nodes: BTreeMap::new(), snapshot_every };
+    pub(super) async fn found_with(settings: Settings) -> Group {
+        let mut group = Group { net: Net::default(), nodes: BTreeMap::new(), settings };
         group.start(1, SimDisk::default(), Start::Found).await;
         for command in founding() {
             group.on(1).propose(command).await.unwrap();
@@ -50,11 +65,11 @@ impl Group {
 
     /// Voters 1 to `voters`.
     pub(super) async fn of(voters: u64) -> Group {
-        Group::of_with(voters, 4096).await
+        Group::of_with(voters, Settings::default()).await
     }
 
-    pub(super) async fn of_with(voters: u64, snapshot_every: u64) -> Group {
-        let mut group = Group::found_with(snapshot_every).await;
+    pub(super) async fn of_with(voters: u64, settings: Settings) -> Group {
+        let mut group = Group::found_with(settings).await;
         for id in 2..=voters {
             group.join(id).await;
         }
@@ -76,7 +91,8 @@ impl Group {
     pub(super) fn options(&self, id: u64) -> Options {
         Options {
             replica: ReplicaId(id),
-            snapshot_every: self.snapshot_every,
+            snapshot_every: self.settings.snapshot_every,
+            leader_silence: self.settings.leader_silence,
             address: address(id),
             dial: self.net.dialler(id),
             ..Options::default()

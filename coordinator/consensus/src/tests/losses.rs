@@ -9,10 +9,11 @@ use tokio::task::JoinSet;
 
 use super::commands::{get, set};
 use super::generator::Generator;
-use super::group::Group;
+use super::group::{Group, Settings};
 use super::sim_disk::SimDisk;
 use crate::error::OpenError;
 use crate::handle::Consensus;
+use crate::limits;
 use crate::options::{ReplicaId, Start};
 use crate::raft::log_store;
 use crate::wal::disk::Disk;
@@ -23,7 +24,8 @@ use crate::wal::{mark, segment};
 /// All three lose power, at any point of their work, again and again.
 async fn power_losses(rounds: u64, seed: u64) {
     let mut generator = Generator::new(seed);
-    let mut group = Group::of(3).await;
+    let settings = Settings { leader_silence: limits::LEADER_SILENCE, ..Settings::default() };
+    let mut group = Group::of_with(3, settings).await;
     for round in 0..rounds {
         let mut writing = JoinSet::new();
         for register in 0..4 {

@@ -1,12 +1,14 @@
 //! Followers that are too far behind for the log.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt, stream};
 use proto::raft as wire;
 use proto::raft::snapshot_chunk::Part;
 use tonic::{Code, Status};
 
 use super::commands::{get, set};
-use super::group::{Group, address};
+use super::group::{Group, Settings, address};
 use super::sim_disk::SimDisk;
 use crate::limits;
 use crate::options::{ReplicaId, Start};
@@ -15,9 +17,12 @@ use crate::raft::types::{Snapshot, SnapshotMeta, Vote};
 use crate::wal::disk::Disk;
 use crate::wal::snapshot_file;
 
+/// A snapshot after every few commands.
+const SMALL: Settings = Settings { snapshot_every: 16, leader_silence: Duration::from_secs(2) };
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_member_gets_the_snapshot_and_then_the_log_behind_it() {
-    let mut group = Group::found_with(16).await;
+    let mut group = Group::found_with(SMALL).await;
     for value in 0..200 {
         group.on(1).propose(set(value % 64, value)).await.unwrap();
     }
@@ -31,7 +36,7 @@ async fn a_new_member_gets_the_snapshot_and_then_the_log_behind_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_was_away_for_long_catches_up_by_a_snapshot_and_survives_a_restart() {
-    let mut group = Group::of_with(3, 16).await;
+    let mut group = Group::of_with(3, SMALL).await;
     let disk = group.kill(3).await;
     for value in 0..300 {
         group.on(1).propose(set(value % 64, value)).await.unwrap();
