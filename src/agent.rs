@@ -34,7 +34,7 @@ fn config(options: &Agent) -> anyhow::Result<daemon::Config> {
     let token = token.map_err(|error: daemon::TokenError| failure(Exit::Usage, error.to_string()))?;
     Ok(daemon::Config {
         data_folder: home::rooms(&options.home)?.agent,
-        coordinator: with_port(&options.coordinator),
+        coordinators: options.coordinators.iter().map(|address| with_port(address.trim())).collect(),
         token,
         name: options.name.clone().unwrap_or_else(home::host_name),
         offers: options.models.iter().map(|model| model_argument::parse(model)).collect::<Result<_, _>>()?,

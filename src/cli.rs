@@ -120,9 +120,16 @@ pub(crate) struct Coordinator {
 
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
-    /// The coordinator, HOST or HOST:PORT [default port: 7443]
-    #[arg(long, env = "MLX_SERVING_COORDINATOR", value_name = "ADDR")]
-    pub(crate) coordinator: String,
+    /// A coordinator, HOST or HOST:PORT [default port: 7443]; may be given more than once, or divided by commas. One that lives
+    /// is enough: it tells of the others
+    #[arg(
+        long = "coordinator",
+        env = "MLX_SERVING_COORDINATOR",
+        value_name = "ADDR",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub(crate) coordinators: Vec<String>,
     /// The join token that `mlx-serving coordinator` prints; needed once
     #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
@@ -264,6 +271,21 @@ mod tests {
     fn up_needs_no_argument() {
         let cli = Cli::try_parse_from(["mlx-serving", "up"]).expect("parses");
         assert!(matches!(cli.command, Command::Up(Up { model: None, port: 7440, cluster_port: 7443, .. })));
+    }
+
+    #[test]
+    fn an_agent_takes_coordinators_one_by_one_or_divided_by_commas_and_needs_one() {
+        let parse = |arguments: &[&str]| {
+            Cli::try_parse_from(["mlx-serving", "agent"].iter().chain(arguments)).map(|cli| {
+                match cli.command {
+                    Command::Agent(agent) => agent.coordinators,
+                    other => panic!("{other:?} is another command"),
+                }
+            })
+        };
+        let given = parse(&["--coordinator", "a", "--coordinator", "b:1,c"]).expect("parses");
+        assert_eq!(given, ["a", "b:1", "c"]);
+        assert!(parse(&[]).is_err());
     }
 
     #[test]

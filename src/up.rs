@@ -68,7 +68,7 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
 fn agent_config(rooms: Rooms, offer: daemon::Offer, ready: &server::Ready) -> anyhow::Result<daemon::Config> {
     Ok(daemon::Config {
         data_folder: rooms.agent,
-        coordinator: ready.cluster_address.to_string(),
+        coordinators: vec![ready.cluster_address.to_string()],
         token: Some(ready.join_token.clone()),
         name: home::host_name(),
         offers: vec![offer],

@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::folder::{IdentityFolder, Membership};
 use super::joining::{self, JoinError};
-use crate::session::Address;
+use crate::address::Address;
 
 /// What a coordinator that joined needs to speak to the others.
 #[derive(Clone, Debug)]

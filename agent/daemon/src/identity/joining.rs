@@ -20,8 +20,9 @@ use tokio_rustls::TlsConnector;
 use tonic::Code;
 
 use super::folder::Membership;
+use crate::address::Address;
 use crate::limits;
-use crate::session::{Address, joining_channel};
+use crate::session::joining_channel;
 
 #[derive(Debug)]
 pub(crate) enum JoinError {
