@@ -6,7 +6,6 @@ ends with an error and a reset.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -43,11 +42,15 @@ def kill_runtime(room: CutRoom, node: str = "node-0") -> None:
 
 
 def once_told(characters: int, then: Callable[[], None]) -> Callable[[Transcript], None]:
-    """Acts once, when so much of the answer is there."""
+    """Acts when so much of the answer is there."""
+    return once(lambda seen: sum(len(told.text) for told in seen.choices.values()) >= characters, then)
+
+
+def once(due: Callable[[Transcript], bool], then: Callable[[], None]) -> Callable[[Transcript], None]:
     acted: list[bool] = []
 
     def watch(seen: Transcript) -> None:
-        if not acted and sum(len(told.text) for told in seen.choices.values()) >= characters:
+        if not acted and due(seen):
             acted.append(True)
             then()
 
@@ -165,13 +168,14 @@ def test_a_death_behind_the_last_word_changes_nothing(room: CutRoom) -> None:
     room.fill(2, PACE)
     asked = Asked(BY_NAME["n = 2"], CHAT)
 
-    def when_all_have_ended(seen: Transcript) -> None:
-        if len(seen.choices) == 2 and all(told.finish for told in seen.choices.values()):
-            for node in ("node-0", "node-1"):
-                with contextlib.suppress(ProcessLookupError):
-                    kill_runtime(room, node)
+    def all_have_ended(seen: Transcript) -> bool:
+        return len(seen.choices) == 2 and all(told.finish for told in seen.choices.values())
 
-    seen = room.ask(asked, when_all_have_ended)
+    def strike() -> None:
+        for node in ("node-0", "node-1"):
+            kill_runtime(room, node)
+
+    seen = room.ask(asked, once(all_have_ended, strike))
     assert_right(asked, seen)
     assert not room.cuts(seen)
     assert_right(asked, room.ask(asked))
