@@ -1,8 +1,8 @@
 """Kills the leader again and again under load, and counts what clients saw.
 
 `python -m cluster.leader_kills --minutes 10 --every 5` from `tests/`. Every answer is compared with the one that
-the same request had before the first kill. A client is judged by its gateway: those of one that was killed in their time may see
-their connection break, all others must see a whole answer.
+the same request had before the first kill. A client is judged by its gateway: those of one that was killed in their
+time may see their connection break, all others must see a whole answer.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Campaign:
     async def client(self, gateway: Coordinator, number: int) -> None:
         question = number
         while time.monotonic() < self.until_s:
-            if not gateway.process.alive():
+            # As a load balancer would: a gateway that has just been started is used once it says that it can route.
+            if not gateway.process.alive() or not await asyncio.to_thread(gateway.is_ready, DEMO, 1):
                 await asyncio.sleep(0.05)
                 continue
             question, began = (question + 1) % QUESTIONS, time.monotonic()
@@ -86,7 +87,8 @@ class Campaign:
 
     async def recovery(self, dead: Coordinator) -> None:
         """From the kill to the first token of a request that is sent right after it to another gateway."""
-        gateway = next(member for member in self.group.members if member is not dead)
+        others = [member for member in self.group.members if member is not dead and member.process.alive()]
+        gateway = next(member for member in others if member.is_ready(DEMO, 1))
         began, first = time.monotonic(), 0.0
 
         def seen(_: Answer) -> None:

@@ -38,6 +38,10 @@ pub(crate) const EVENTS_PER_REQUEST: usize = 64;
 /// node is gone and the request should go elsewhere.
 pub(crate) const OPEN_STREAM: Duration = Duration::from_secs(5);
 
+/// How long an attempt waits for a node that has not connected to this gateway yet. Agents come back to a coordinator within a
+/// second of its start; a node that is lost is lost to the scheduler too, which then sends the request elsewhere.
+pub(crate) const AWAIT_NODE: Duration = Duration::from_millis(1_500);
+
 /// Silence after which a QUIC connection is dead. Both sides send keep-alives twice a second, so this is ten missed ones.
 pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(5);
 
