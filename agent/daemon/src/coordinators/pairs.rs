@@ -24,7 +24,7 @@ pub(crate) enum Verdict {
     Twice {
         other: PairId,
     },
-    /// Another coordinator is there than the pair was looking for.
+    /// Another coordinator is there than the pair was looking for, or nobody looks for one any more.
     Elsewhere,
 }
 
@@ -38,13 +38,12 @@ pub(crate) struct Changes {
 impl Pairs {
     /// A pair was welcomed by this replica; `wanted` knows of it already. Zero is as good as the one it was looking for.
     pub(crate) fn welcomed(&mut self, pair: PairId, replica: u64, wanted: &Addresses) -> Verdict {
-        let Some(own) = self.keys.get(&pair) else { return Verdict::Elsewhere };
-        let reached = Key::Replica(replica);
-        if replica == 0 || *own == reached {
+        let (own, reached) = (self.keys.get(&pair), Key::Replica(replica));
+        if own.is_some_and(|own| replica == 0 || *own == reached) {
             Verdict::GoOn
         } else if let Some(other) = self.holder(&reached) {
             Verdict::Twice { other }
-        } else if wanted.contains_key(own) {
+        } else if own.is_none_or(|own| wanted.contains_key(own)) {
             Verdict::Elsewhere
         } else {
             self.keys.insert(pair, reached);
@@ -199,6 +198,8 @@ mod tests {
         known.tell(vec![member(2, "b")]);
         assert_eq!(pairs.follow(&known.coordinators()), changes(&[1], &[]));
         assert_eq!(welcomed(&mut known, &mut pairs, 1, "a", 1), Verdict::Elsewhere);
+        let displaced = welcomed(&mut known, &mut pairs, 1, "b", 2);
+        assert_eq!(displaced, Verdict::Twice { other: PairId(2) }, "its welcome came late");
     }
 
     proptest! {

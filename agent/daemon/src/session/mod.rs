@@ -106,7 +106,7 @@ impl Session {
         let mut orders =
             opened.context("the coordinator does not answer the hello")?.map_err(refused)?.into_inner();
         let welcome = welcome(&mut orders).await?;
-        tries.opened();
+        tries.opened(address);
         let may = self.keeper.welcomed(address.clone(), welcome.clone()).await?;
         anyhow::ensure!(may, "{address} is another coordinator's, or one that has a session already");
         self.retarget(address, &welcome)?;

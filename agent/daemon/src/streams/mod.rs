@@ -3,7 +3,7 @@
 //! Owns dialling it, keeping it alive, finding out that it is dead, and accepting the streams that the coordinator opens, one
 //! for each attempt. Refuses to give up a living connection: when a session comes back, the old connection is kept if it is
 //! still heard, so that a hiccup of the control side breaks no answer; and one to a coordinator that is none any more lives until
-//! its answers have ended.
+//! its answers have ended, within the time of a drain.
 
 mod admission;
 mod attempt;
@@ -106,7 +106,7 @@ impl Streams {
         }
     }
 
-    /// Until the connection is lost, or is found dead or elsewhere after a new session.
+    /// Until the connection is lost, or is found dead or another process's after a new session.
     async fn serve(
         &self,
         connection: &Connection,
@@ -126,9 +126,9 @@ impl Streams {
                     }
                 },
                 Ok(()) = targets.changed() => {
-                    let latest = targets.borrow_and_update().clone();
-                    let moved = latest.is_some_and(|latest| (&latest.host, latest.port) != (&target.host, target.port));
-                    if moved {
+                    let port = targets.borrow_and_update().as_ref().map(|latest| latest.port);
+                    // Another host is another way to the same coordinator; another port is another process.
+                    if port.is_some_and(|port| port != target.port) {
                         return;
                     }
                     tokio::spawn(close_unless_alive(connection.clone()));

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use daemon::{Config, Notice};
 use proto::v1::{Finish, ModelState, RegistryVersion, WantedModel};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::coordinator::{Coordinator, Plan, ask};
 use crate::room::{Agent, DEMO, OTHER, Stage, demo, other, request, soon, start};
@@ -170,7 +174,8 @@ async fn a_list_adds_a_coordinator_and_a_later_one_drops_it_when_its_answers_hav
     assert_eq!(asked.rest().await.last().map(|frame| frame.finish()), Some(Finish::Stop));
     let closed = soon("the connection is closed", second.closed()).await;
     assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed}");
-    assert!(one.connections.try_recv().is_ok() && one.connections.try_recv().is_err(), "one connection");
+    one.connection().await;
+    assert!(one.connections.try_recv().is_err(), "the other's connection is none of its own");
     agent.leave([runtime]).await;
 }
 
@@ -180,7 +185,7 @@ async fn one_coordinator_at_two_addresses_has_one_session_and_one_connection() {
     let mut one = coordinator(&stage, 1, vec![demo()]).await;
     let mut settings = config(&stage, &[&one]);
     settings.coordinators.push(format!("localhost:{}", one.grpc.port()));
-    let agent = start(settings);
+    let agent = start(settings.clone());
     let mut runtime = Runtime::ready(&stage.runtimes).await;
     // The first, the second that yields, and the first anew, because the coordinator took the second for the latest.
     for _ in 0..3 {
@@ -200,11 +205,81 @@ async fn one_coordinator_at_two_addresses_has_one_session_and_one_connection() {
     runtime.step(row, &[1], Some("stop")).await;
     assert_eq!(asked.rest().await.len(), 1);
     assert!(one.connections.try_recv().is_err() && one.hellos.try_recv().is_err(), "it is at peace");
-    agent.leave([runtime]).await;
+    agent.stop.cancel();
+    runtime.heard("shutdown").await;
+    drop(runtime);
+    agent.ended().await.expect("a clean end");
 
-    // What it learned is in the file: the next life does not try it out again.
-    let text = std::fs::read_to_string(kept(&stage)).expect("written");
-    assert!(text.contains("localhost") || text.contains("127.0.0.1"), "{text}");
+    // It is remembered: the next life does not find out again.
+    let agent = start(settings);
+    soon("a hello", one.hellos.recv()).await.expect("a service");
+    let mut runtime = Runtime::ready(&stage.runtimes).await;
+    let pid = runtime.pid;
+    one.report("it is ready", |report| {
+        report.models.iter().any(|status| status.pid == pid && status.state() == ModelState::Ready)
+    })
+    .await;
+    let connection = one.connection().await;
+    let mut asked = ask(&connection, &request(DEMO, 1)).await;
+    let row = runtime.asked().await;
+    runtime.step(row, &[1], Some("stop")).await;
+    assert_eq!(asked.rest().await.len(), 1);
+    assert!(one.connections.try_recv().is_err() && one.hellos.try_recv().is_err(), "it was tried out again");
+    agent.leave([runtime]).await;
+}
+
+/// Another way to the control side of a coordinator, until it is dropped.
+struct Door {
+    port: u16,
+    _open: AbortOnDropHandle<()>,
+}
+
+impl Door {
+    async fn to(coordinator: &Coordinator) -> Self {
+        let (listener, inside) = (TcpListener::bind("127.0.0.1:0").await.expect("a port"), coordinator.grpc);
+        let port = listener.local_addr().expect("bound").port();
+        let open = async move {
+            // Dropped with this task, and so are the connections.
+            let mut passing = JoinSet::new();
+            while let Ok((mut outer, _)) = listener.accept().await {
+                passing.spawn(async move {
+                    let mut inner = TcpStream::connect(inside).await?;
+                    copy_bidirectional(&mut outer, &mut inner).await
+                });
+            }
+        };
+        Self { port, _open: AbortOnDropHandle::new(tokio::spawn(open)) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_comes_back_at_another_address_keeps_the_connection_and_its_answers() {
+    let stage = Stage::new();
+    let mut one = coordinator(&stage, 1, vec![demo()]).await;
+    let door = Door::to(&one).await;
+    let address = format!("localhost:{}", door.port);
+    let agent = start(Config { coordinators: vec![address], ..config(&stage, &[&one]) });
+    let mut runtime = Runtime::ready(&stage.runtimes).await;
+    one.until_state(DEMO, ModelState::Ready).await;
+    let connection = one.connection().await;
+    let mut asked = ask(&connection, &request(DEMO, 1)).await;
+    let row = runtime.asked().await;
+    soon("a hello", one.hellos.recv()).await.expect("a service");
+    one.name(&[member(&one, 1)]).await;
+    one.report("a row runs", |report| report.attempts_running == 1).await;
+    drop(door);
+    soon("a hello at the other address", one.hellos.recv()).await.expect("a service");
+    // Longer than the agent takes to find a dead connection: this one lives and must be kept.
+    let mut sequence = 0;
+    for _ in 0..4 {
+        sequence = one.report("reports go on", |report| report.sequence != sequence).await.sequence;
+        runtime.step(row, &[1], None).await;
+        asked.next().await.expect("no reset").expect("a frame");
+    }
+    runtime.step(row, &[2], Some("stop")).await;
+    assert_eq!(asked.rest().await.last().map(|frame| frame.finish()), Some(Finish::Stop));
+    assert!(one.connections.try_recv().is_err(), "it dialled again");
+    agent.leave([runtime]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,9 +294,8 @@ async fn what_an_older_state_of_the_registry_wants_is_void() {
 
     // One that lags behind joins in, and wants nothing of this Mac.
     let plan = Plan { replica: 2, version: at(1, 6), ..Plan::default() };
-    let two = Coordinator::start(&stage.authority, plan).await;
+    let mut two = Coordinator::start(&stage.authority, plan).await;
     one.name(&[member(&one, 1), member(&two, 2)]).await;
-    let mut two = two;
     two.until_state(DEMO, ModelState::Ready).await;
     for stale in [at(0, 900), None, at(1, 3)] {
         two.want_as_of(stale, Vec::new()).await;
