@@ -157,6 +157,18 @@ impl Breakers {
         Generation(own.0.saturating_add(node))
     }
 
+    /// The life to keep with an attempt that an earlier leader sent. What is on trial or shut was so before that, for all that is
+    /// known, and the attempt is not what it is tried by.
+    pub(crate) fn generation_taken_over(&self, lane: Lane, limits: &BreakerLimits) -> Generation {
+        let current = self.generation(lane);
+        match self.gate(lane, limits) {
+            Admission::Free | Admission::Penalised { .. } => current,
+            Admission::Limited { .. } | Admission::OneProbeRequest { .. } | Admission::Shut { .. } => {
+                Generation(current.0.saturating_sub(1))
+            }
+        }
+    }
+
     /// When to call [`Breakers::due`], and for which breaker. While a probe is out only its own time matters.
     pub(crate) fn next_deadline(&self) -> Option<(At, Breaker)> {
         match self.probe {

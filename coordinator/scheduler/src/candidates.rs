@@ -74,6 +74,14 @@ impl Scheduler {
         sites.iter().map(judge).collect()
     }
 
+    /// How the node would look to the request if it held the model.
+    pub(crate) fn candidate_at(&self, record: &Record, node: NodeId) -> Candidate {
+        let site = self.site((node, record.submission.model));
+        let cached = self.cached_tokens(&record.submission).into_iter().find(|(on, _)| *on == node);
+        let facts = self.facts(&site, record, cached.map_or(0, |(_, tokens)| tokens));
+        placement::judge(&self.limits, &self.ask(record), &facts)
+    }
+
     pub(crate) fn ask(&self, record: &Record) -> Ask {
         let since = record.holding_since.unwrap_or(self.now);
         Ask {

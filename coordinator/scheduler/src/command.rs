@@ -15,6 +15,16 @@ use crate::time::{At, Span};
 pub enum Command {
     /// A client wants an answer.
     Submit(Submission),
+    /// A request that an earlier leader had accepted, told by the gateway that holds its client. Told of a number that is alive, it
+    /// changes nothing.
+    Adopt {
+        /// As it arrived; its tokens as they count now, or for an attempt that runs as they counted when it was sent.
+        submission: Submission,
+        /// Attempts made so far; the next has the next number.
+        attempt: Attempt,
+        /// Where the latest of them runs. `None` when it waits: never sent, or its latest attempt came to nothing.
+        running: Option<Adopted>,
+    },
     /// The client hung up, or the gateway has all it needs (a stop string): the slot is free at once, and the request is
     /// over without an effect.
     Cancel {
@@ -90,6 +100,15 @@ pub enum Command {
     Recall(Fact),
     /// The time of [`crate::Scheduler::next_deadline`] has come.
     Wake,
+}
+
+/// An attempt that an earlier leader sent and that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// Where.
+    pub node: NodeId,
+    /// It has had its first token.
+    pub began: bool,
 }
 
 /// What is known of a request when it arrives.

@@ -47,6 +47,7 @@ mod tests {
             request: RequestId(request),
             model: ModelId(1),
             at: At(0),
+            taken_over: false,
             standing: Standing::Dispatched { attempt: Attempt(attempt), node: NodeId(1) },
             candidates: vec![],
             omitted: 0,

@@ -83,6 +83,11 @@ impl Scheduler {
             let Some(record) = self.requests.get(request).filter(|record| self.may_start(record)) else {
                 continue;
             };
+            // A copy of it was found out while this one waited.
+            if self.is_quarantined(&record.submission) {
+                self.refuse(request, Refusal::Quarantined, turn);
+                return true;
+            }
             if front.is_some_and(|front| !self.may_overtake(record, front)) {
                 continue;
             }
@@ -155,7 +160,7 @@ impl Scheduler {
     fn may_overtake(&self, record: &Record, first: RequestId) -> bool {
         let Some(first) = self.requests.get(first) else { return true };
         let turns = |record: &Record| self.fairness.turns(record.submission.tenant).0;
-        (!record.failures.is_empty() || first.failures.is_empty())
+        (record.is_marked() || !first.is_marked())
             && record.class <= first.class
             && record.rank <= first.rank + self.limits.affinity_overtake
             && turns(record) <= turns(first).saturating_add(AFFINITY_TURNS)
@@ -182,16 +187,10 @@ impl Scheduler {
         let lane = (best.node, record.submission.model);
         let attempt = Attempt(record.attempt.0.saturating_add(1));
         let standing = Standing::Dispatched { attempt, node: best.node };
-        let verdict = self.verdict_on(&record.submission, candidates, standing);
+        let verdict = self.verdict_on(record, candidates, standing);
         let affinity = self.affinity(record, best);
         let mut run = self.run(record, best, turn);
-        let booking = Booking {
-            request,
-            prefill: best.terms.prefill,
-            kv_tokens: record.kv_tokens,
-            ends: turn.at + best.terms.wait + best.terms.prefill + best.terms.decode,
-            isolation: self.isolation(record),
-        };
+        let booking = self.booking(record, best, turn);
         let (tenant, session, blocks) =
             (record.submission.tenant, record.submission.session, record.submission.blocks.clone());
         self.decisions.record(verdict, self.limits.decisions_max);
@@ -212,7 +211,18 @@ impl Scheduler {
         turn.effects.push(Effect::Dispatch { request, attempt, node: best.node, affinity, prefill_chunk });
     }
 
-    fn run(&self, record: &Record, best: &Candidate, turn: &Turn<'_>) -> Run {
+    /// How the ledger counts the attempt.
+    pub(crate) fn booking(&self, record: &Record, best: &Candidate, turn: &Turn<'_>) -> Booking {
+        Booking {
+            request: record.submission.request,
+            prefill: best.terms.prefill,
+            kv_tokens: record.kv_tokens,
+            ends: turn.at + best.terms.wait + best.terms.prefill + best.terms.decode,
+            isolation: self.isolation(record),
+        }
+    }
+
+    pub(crate) fn run(&self, record: &Record, best: &Candidate, turn: &Turn<'_>) -> Run {
         let lane = (best.node, record.submission.model);
         let step = best.terms.decode.0.checked_div(u64::from(record.output_tokens)).unwrap_or_default();
         Run {

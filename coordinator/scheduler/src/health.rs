@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use crate::blame::{BlameFact, Charge, Death, Isolation, Sentence};
 use crate::breaker::{Breaker, Ending, HardKind, Health, Move, ProbeNumber, ProbeResult, SoftKind};
-use crate::command::{Failure, Usage};
+use crate::command::{Failure, Submission, Usage};
 use crate::effect::{Effect, Refusal};
 use crate::fact::Fact;
 use crate::ids::{Attempt, Fingerprint, Lane, ModelId, NodeId, RequestId};
@@ -126,6 +126,11 @@ impl Scheduler {
             Sentence::GiveUp => Some(Refusal::NodeLost),
             Sentence::Quarantine => Some(Refusal::Quarantined),
         }
+    }
+
+    /// Whether it brought down two runtimes.
+    pub(crate) fn is_quarantined(&self, submission: &Submission) -> bool {
+        self.blame.is_quarantined(self.now, submission.fingerprint, &self.limits.blame)
     }
 
     /// Whether the request must be kept from others.

@@ -31,9 +31,12 @@ impl Scheduler {
         let at = turn.at;
         // Without a budget nothing is planned there; what it holds is believed all the same, if it was planned for before.
         if budget_bytes == 0 {
-            let known: Vec<ModelId> = self.residency.on(node).collect();
-            for model in models.iter().filter(|model| known.contains(&model.model)) {
-                self.home_reported(at, (node, model.model), model);
+            let planned = self.residency.is_planned(node);
+            for model in models {
+                let lane = (node, model.model);
+                if planned || self.residency.has(lane) {
+                    self.home_reported(at, lane, model);
+                }
             }
             return;
         }

@@ -14,14 +14,15 @@
 //! 6. Nobody is taken in beyond the bound of memory.
 //! 7. A model that no node can come to hold is refused with what would fit.
 //!
-//! Rules 4 to 7 and the wait in 3 are for those who must wait: what can start at once does.
+//! Rules 4 to 7 and the wait in 3 are for those who must wait: what can start at once does. What an earlier leader had accepted comes in by
+//! `adoption`.
 
 use crate::command::{Class, Submission};
 use crate::effect::{Effect, Refusal};
 use crate::ids::{Attempt, ModelId, NodeId, RequestId};
 use crate::machine::Scheduler;
 use crate::overload::Rung;
-use crate::requests::{NodeFailure, Record};
+use crate::requests::Record;
 use crate::time::{At, Span};
 use crate::turn::Turn;
 use crate::verdict::Standing;
@@ -35,33 +36,34 @@ impl Scheduler {
             turn.effects.push(Effect::Refuse { request, refusal: Refusal::Duplicate });
             return;
         }
+        let record = self.assessed(submission);
+        let submission = &record.submission;
         // 2
-        let limits = &self.limits;
-        if self.blame.is_quarantined(turn.at, submission.fingerprint, &limits.blame) {
-            self.refuse_unadmitted(&submission, &[], Refusal::Quarantined, turn);
+        if self.is_quarantined(submission) {
+            self.refuse_unadmitted(&record, Refusal::Quarantined, turn);
             return;
         }
         // 3; one that has no time left expires like any other
         let left = submission.deadline.since(turn.at);
-        let late = match self.is_early(&submission, left) || left == Span::ZERO {
+        let late = match self.is_early(submission, left) || left == Span::ZERO {
             true => None,
-            false => self.first_token_at_best(&submission).filter(|needed| *needed > left),
+            false => self.first_token_at_best(submission).filter(|needed| *needed > left),
         };
         if let Some(needed) = late {
-            self.refuse_unadmitted(&submission, &[], Refusal::DeadlineUnreachable { needed }, turn);
+            self.refuse_unadmitted(&record, Refusal::DeadlineUnreachable { needed }, turn);
             return;
         }
-        self.admit(submission, turn);
+        self.admit(record, turn);
+        self.enter(request, turn);
     }
 
-    fn admit(&mut self, submission: Submission, turn: &mut Turn<'_>) {
-        let (request, tenant, model) = (submission.request, submission.tenant, submission.model);
-        let record = self.assessed(submission);
+    /// It is alive from now on.
+    pub(crate) fn admit(&mut self, record: Record, turn: &Turn<'_>) {
+        let (tenant, model) = (record.submission.tenant, record.submission.model);
         self.residency.arrived(turn.at, model, record.work);
         self.fairness.entered(tenant);
         self.requests.admit(record);
         self.reorder(tenant);
-        self.enter(request, turn);
     }
 
     /// How long its answer will be, how much room it needs, and where it stands among its tenant's requests.
@@ -73,7 +75,7 @@ impl Scheduler {
             None => self.answers.mean(tenant, model, most),
         };
         let long = self.answers.quantile(tenant, model, most, limits.kv_quantile_permille);
-        let kv_tokens = submission.prompt_tokens.saturating_add(long.max(output_tokens).min(most));
+        let kv_tokens = submission.prompt_tokens.saturating_add(long.max(output_tokens).min(most)).max(1);
         let cached = self.cached_anywhere(&submission);
         let work = self.reference.work(model, submission.prompt_tokens.saturating_sub(cached), output_tokens);
         let handicap = work.times(limits.size_handicap).min(limits.handicap_max);
@@ -85,6 +87,7 @@ impl Scheduler {
             rank: (submission.arrived + handicap).min(slack.max(submission.arrived)),
             work,
             attempt: Attempt::default(),
+            taken_over: None,
             failed: 0,
             migrations: 0,
             carried_tokens: 0,
@@ -111,7 +114,7 @@ impl Scheduler {
 
     /// It is entered in the lists of the nodes that have most of its prefix.
     fn wish(&mut self, request: RequestId) {
-        let Some(record) = self.requests.get(request).filter(|record| record.failures.is_empty()) else {
+        let Some(record) = self.requests.get(request).filter(|record| !record.is_marked()) else {
             return;
         };
         let (model, rank) = (record.submission.model, record.rank);
@@ -128,8 +131,11 @@ impl Scheduler {
     /// It entered the queue and could not start at once: it is told its place, or refused.
     pub(crate) fn tell_waiting(&mut self, request: RequestId, turn: &mut Turn<'_>) {
         let Some(record) = self.requests.get(request).filter(|record| record.run.is_none()) else { return };
-        let newcomer = record.attempt == Attempt::default();
-        match self.door(record).filter(|_| newcomer) {
+        let refusal = match record.taken_over {
+            Some(_) => self.homeless(record.submission.model).map(Refusal::NoCapacity),
+            None => self.door(record).filter(|_| record.is_newcomer()),
+        };
+        match refusal {
             Some(refusal) => self.refuse(request, refusal, turn),
             None => turn.effects.extend(self.queued(request)),
         }
@@ -176,9 +182,7 @@ impl Scheduler {
             return;
         }
         for request in self.queue.of_class(model, Class::Batch) {
-            let newcomer =
-                self.requests.get(request).is_some_and(|record| record.attempt == Attempt::default());
-            if newcomer {
+            if self.requests.get(request).is_some_and(Record::is_newcomer) {
                 let retry_after = self.retry_after();
                 self.refuse(request, Refusal::Shed { retry_after }, turn);
             }
@@ -193,18 +197,13 @@ impl Scheduler {
     /// The request will not run: it is forgotten, and the log keeps why.
     pub(crate) fn refuse(&mut self, request: RequestId, refusal: Refusal, turn: &mut Turn<'_>) {
         let Some(record) = self.leave(request, turn) else { return };
-        self.refuse_unadmitted(&record.submission, &record.failures, refusal, turn);
+        self.refuse_unadmitted(&record, refusal, turn);
     }
 
-    fn refuse_unadmitted(
-        &mut self,
-        submission: &Submission,
-        failures: &[NodeFailure],
-        refusal: Refusal,
-        turn: &mut Turn<'_>,
-    ) {
-        let verdict = self.verdict(submission, failures, Standing::Refused(refusal.clone()));
+    pub(crate) fn refuse_unadmitted(&mut self, record: &Record, refusal: Refusal, turn: &mut Turn<'_>) {
+        let candidates = self.candidates(record, &self.sites(record.submission.model));
+        let verdict = self.verdict_on(record, candidates, Standing::Refused(refusal.clone()));
         self.decisions.record(verdict, self.limits.decisions_max);
-        turn.effects.push(Effect::Refuse { request: submission.request, refusal });
+        turn.effects.push(Effect::Refuse { request: record.submission.request, refusal });
     }
 }

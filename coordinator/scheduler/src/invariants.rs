@@ -175,11 +175,7 @@ pub fn no_dispatch_to_the_wrong_node(scheduler: &Scheduler, effects: &[Effect]) 
         let lane: Lane = (*node, record.submission.model);
         let shut = scheduler.fleet.is_draining(*node) || scheduler.residency.is_leaving(lane);
         let late = record.submission.deadline <= scheduler.now;
-        let condemned = scheduler.blame.is_quarantined(
-            scheduler.now,
-            record.submission.fingerprint,
-            &scheduler.limits.blame,
-        );
+        let condemned = scheduler.is_quarantined(&record.submission);
         if shut || late || condemned {
             return Err(Broken::Misdirected { request: *request, node: *node });
         }
@@ -255,7 +251,7 @@ pub fn wake_ups(scheduler: &Scheduler) -> Result<(), Broken> {
 /// [`Broken::QueueOverBound`].
 pub fn queue_bound(scheduler: &Scheduler) -> Result<(), Broken> {
     let newcomers =
-        scheduler.requests.iter().filter(|record| record.run.is_none() && record.attempt.0 == 0).count();
+        scheduler.requests.iter().filter(|record| record.run.is_none() && record.is_newcomer()).count();
     if newcomers <= scheduler.limits.waiting_max { Ok(()) } else { Err(Broken::QueueOverBound) }
 }
 

@@ -4,8 +4,8 @@
 //! threads and panics: time and every fact come in as arguments, every wish goes out as an [`Effect`], so the same machine
 //! runs under the coordinator, under a simulator and behind a what-if question, and answers the same to the same commands.
 //!
-//! The parts of `machine`, one for each kind of fact, in the order in which a request meets them: `intake` (the door), `dispatch`
-//! (from the line to a node) over `candidates` (how each node looks to it), `endings` (what becomes of an attempt), `health` (what
+//! The parts of `machine`, one for each kind of fact, in the order in which a request meets them: `intake` (the door), `adoption`
+//! (the door for what an earlier leader had taken in), `dispatch` (from the line to a node) over `candidates` (how each node looks to it), `endings` (what becomes of an attempt), `health` (what
 //! that says of the node and of the request), `nodes` (reports and losses), `homes` (which model is where). They route between the
 //! rooms, none of which calls another:
 //!
@@ -36,6 +36,7 @@ mod recent;
 mod machine;
 mod turn;
 mod intake;
+mod adoption;
 mod requests;
 mod ranked;
 mod queue;
@@ -73,7 +74,7 @@ pub use breaker::{
     Breaker, BreakerState, BreakerView, Cause, HardKind, Health, Move, MoveReason, ProbeNumber, ProbeOrder,
     ProbeResult, SoftKind, Tally,
 };
-pub use command::{Class, Command, Failure, Outcome, Submission, Usage};
+pub use command::{Adopted, Class, Command, Failure, Outcome, Submission, Usage};
 pub use effect::{AbortReason, Affinity, Effect, Refusal, Why};
 pub use fact::Fact;
 pub use ids::{

@@ -62,6 +62,9 @@ pub struct Limits {
     /// Requests that may wait at once. At one answer per second and Mac, ten Macs need a quarter of an hour for so many;
     /// nobody waits longer. At some 300 bytes each the full queue is 3 MB.
     pub waiting_max: usize,
+    /// Requests that may be alive when one more is taken over from an earlier leader: twice the line, since that one had a line
+    /// of newcomers, and beside it what ran and what came back.
+    pub adopted_max: usize,
     /// Further dispatches after attempts that failed before their first token. Two, because a third failure says that the
     /// request, not the nodes, is at fault.
     pub redispatches_max: u32,
@@ -222,6 +225,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             waiting_max: 10_000,
+            adopted_max: 20_000,
             redispatches_max: 2,
             migrations_max: 3,
             nodes_max: 1_024,

@@ -1,7 +1,7 @@
 //! The machine: takes a command, moves the rooms, returns effects.
 //!
-//! Owns the routing of each fact to the rooms that must know it; `intake`, `endings`, `nodes`, `health` and `homes` are its parts,
-//! one for each kind of fact. Refuses policy of its own: where (`placement`), how many (`batcher`), who first (`queue`,
+//! Owns the routing of each fact to the rooms that must know it; `intake`, `adoption`, `endings`, `nodes`, `health` and `homes`
+//! are its parts, one for each kind of fact. Refuses policy of its own: where (`placement`), how many (`batcher`), who first (`queue`,
 //! `fairness`), how long (`rates`, `answers`, `drain`), whether at all (`overload`, `breaker`, `blame`) and which model where
 //! (`residency`) are decided in those rooms. Total: a fact about something unknown, late or impossible changes nothing.
 
@@ -132,6 +132,7 @@ impl Scheduler {
     fn route(&mut self, command: Command, turn: &mut Turn<'_>) {
         match command {
             Command::Submit(submission) => self.submit(submission, turn),
+            Command::Adopt { submission, attempt, running } => self.adopt(submission, attempt, running, turn),
             Command::Cancel { request } => self.cancel(request, turn),
             Command::Began { request, attempt } => self.began(request, attempt, turn),
             Command::Finished { request, attempt, outcome, usage } => {

@@ -27,6 +27,8 @@ pub(crate) struct Record {
     pub(crate) work: Span,
     /// Of the latest dispatch; 0 before the first.
     pub(crate) attempt: Attempt,
+    /// Attempts that came to nothing under earlier leaders, when it was taken over from one.
+    pub(crate) taken_over: Option<u32>,
     /// Dispatches that failed before their first token.
     pub(crate) failed: u32,
     /// Those that failed after it.
@@ -74,7 +76,7 @@ pub(crate) struct Run {
 impl Record {
     pub(crate) fn place(&self) -> Place {
         Place {
-            marked: (!self.failures.is_empty()).then_some(self.submission.arrived),
+            marked: self.is_marked().then_some(self.submission.arrived),
             arrived: self.submission.arrived,
             class: self.class,
             tenant: self.submission.tenant,
@@ -82,6 +84,16 @@ impl Record {
             request: self.submission.request,
             work: self.work,
         }
+    }
+
+    /// Whether an attempt of it failed, so that its turn has come before.
+    pub(crate) fn is_marked(&self) -> bool {
+        !self.failures.is_empty() || self.taken_over.is_some_and(|over| over > 0)
+    }
+
+    /// Whether nobody has accepted it yet but by letting it wait.
+    pub(crate) fn is_newcomer(&self) -> bool {
+        self.attempt == Attempt::default() && self.taken_over.is_none()
     }
 
     /// Whether its attempt has had its first token.
@@ -148,6 +160,10 @@ impl Requests {
         self.deadlines.first().copied()
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.records.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
     }
@@ -183,6 +199,7 @@ pub(crate) mod tests {
             rank: submission.arrived,
             work: Span::from_s(1),
             attempt: Attempt::default(),
+            taken_over: None,
             failed: 0,
             migrations: 0,
             carried_tokens: 0,

@@ -105,6 +105,11 @@ impl Residency {
         self.memory.get(lane).is_some()
     }
 
+    /// Whether the node has said how much memory it has.
+    pub(crate) fn is_planned(&self, node: NodeId) -> bool {
+        self.memory.budget(node) > 0
+    }
+
     /// Whether the replica is on its way out.
     pub(crate) fn is_leaving(&self, lane: Lane) -> bool {
         self.memory.get(lane).is_some_and(Replica::is_leaving)

@@ -21,6 +21,8 @@ pub struct Verdict {
     pub model: ModelId,
     /// When it was decided.
     pub at: At,
+    /// The request was taken over from an earlier leader.
+    pub taken_over: bool,
     /// What was decided.
     pub standing: Standing,
     /// Nodes that hold the model, the best first.
@@ -48,6 +50,13 @@ pub enum Standing {
         /// Where.
         node: NodeId,
     },
+    /// It was sent there by an earlier leader, and runs.
+    Running {
+        /// Which attempt that is.
+        attempt: Attempt,
+        /// Where.
+        node: NodeId,
+    },
     /// It was refused.
     Refused(Refusal),
 }
@@ -65,10 +74,11 @@ impl Verdict {
     #[must_use]
     pub fn words(&self, names: &dyn Names) -> String {
         let mut words = format!(
-            "At {}, request {} for {} {}.",
+            "At {}, request {} for {}{} {}.",
             seconds(Span(self.at.0)),
             self.request.0,
             names.model(self.model),
+            if self.taken_over { ", taken over from an earlier leader," } else { "" },
             self.standing_words(names)
         );
         for candidate in &self.candidates {
@@ -93,6 +103,9 @@ impl Verdict {
             }
             Standing::Dispatched { attempt, node } => {
                 format!("went to {}, attempt {}", names.node(*node), attempt.0)
+            }
+            Standing::Running { attempt, node } => {
+                format!("runs on {}, attempt {}", names.node(*node), attempt.0)
             }
             Standing::Refused(refusal) => format!("was refused: {}", refusal_words(refusal, names)),
         }
@@ -187,6 +200,7 @@ mod tests {
             request: RequestId(7),
             model: ModelId(2),
             at: At(1_234_567),
+            taken_over: false,
             standing,
             candidates: vec![],
             omitted: 0,

@@ -5,7 +5,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::command::{Class, Submission};
+use crate::command::Class;
 use crate::effect::{Affinity, Effect, Why};
 use crate::fact::lane_of;
 use crate::ids::{ModelId, NodeId, RequestId, TenantId};
@@ -13,7 +13,7 @@ use crate::machine::Scheduler;
 use crate::overload::Rung;
 use crate::placement::{self, Candidate};
 use crate::prefix::PrefixTotals;
-use crate::requests::{NodeFailure, Record};
+use crate::requests::Record;
 use crate::time::{At, Span};
 use crate::verdict::{Standing, Verdict};
 
@@ -117,7 +117,7 @@ impl Scheduler {
             Some(record) if record.run.is_none() => {
                 let Position { ahead, eta, .. } = self.position_of(record);
                 let candidates = self.candidates(record, &self.sites(record.submission.model));
-                Some(self.verdict_on(&record.submission, candidates, Standing::Waiting { ahead, eta }))
+                Some(self.verdict_on(record, candidates, Standing::Waiting { ahead, eta }))
             }
             Some(_) | None => self.decisions.latest(request).cloned(),
         }
@@ -208,22 +208,9 @@ impl Scheduler {
         retry_after.min(limits.retry_after_max).max(limits.retry_after_min)
     }
 
-    /// A verdict on a request that is not in the line.
-    pub(crate) fn verdict(
-        &self,
-        submission: &Submission,
-        failures: &[NodeFailure],
-        standing: Standing,
-    ) -> Verdict {
-        let mut record = self.assessed(submission.clone());
-        record.failures.extend_from_slice(failures);
-        let candidates = self.candidates(&record, &self.sites(submission.model));
-        self.verdict_on(submission, candidates, standing)
-    }
-
     pub(crate) fn verdict_on(
         &self,
-        submission: &Submission,
+        record: &Record,
         mut candidates: Vec<Candidate>,
         standing: Standing,
     ) -> Verdict {
@@ -234,9 +221,10 @@ impl Scheduler {
         candidates.truncate(kept);
         candidates.sort_unstable_by_key(placement::rank);
         Verdict {
-            request: submission.request,
-            model: submission.model,
+            request: record.submission.request,
+            model: record.submission.model,
             at: self.now,
+            taken_over: record.taken_over.is_some(),
             standing,
             omitted: holders.saturating_sub(candidates.len()),
             without_model: self.fleet.count().saturating_sub(holders),

@@ -5,7 +5,7 @@
 
 use alloc::collections::BTreeMap;
 
-use crate::command::{Command, Outcome};
+use crate::command::{Adopted, Command, Outcome};
 use crate::effect::{Effect, Refusal};
 use crate::ids::{Attempt, NodeId, RequestId};
 use crate::invariants::Broken;
@@ -24,35 +24,51 @@ enum Life {
     Over,
 }
 
+/// What the command makes of the request it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Submitted although it is alive.
+    Again(RequestId),
+    /// Taken over from an earlier leader.
+    TakenOver(RequestId),
+}
+
 impl Witness {
     /// Takes in one command with its effects and the load after them.
     ///
     /// # Errors
-    /// The law that this step broke: each submitted request waits, runs or has exactly one end; attempts grow by one; nothing
-    /// is said of a request that is over.
+    /// The law that this step broke: each request that was submitted or taken over waits, runs or has exactly one end; attempts
+    /// grow by one; nothing is said of a request that is over.
     pub fn observe(&mut self, command: &Command, effects: &[Effect], load: &Load) -> Result<(), Broken> {
-        let duplicate = self.hear(command);
+        let told = self.hear(command);
         for effect in effects {
-            self.see(effect, duplicate)?;
+            self.see(effect, told)?;
         }
         self.agree(load)
     }
 
-    /// How many requests were submitted and how many of them have ended.
+    /// How many requests were submitted or taken over and how many of them have ended.
     #[must_use]
     pub fn submitted_and_ended(&self) -> (usize, usize) {
         (self.lives.len(), self.lives.values().filter(|life| **life == Life::Over).count())
     }
 
-    /// Returns the request whose second submission this is.
-    fn hear(&mut self, command: &Command) -> Option<RequestId> {
+    fn hear(&mut self, command: &Command) -> Option<Told> {
         match command {
             Command::Submit(submission) => {
-                let alive = self.lives.get(&submission.request).is_some_and(|life| *life != Life::Over);
-                if alive {
-                    return Some(submission.request);
+                if !self.begin(submission.request, Life::Waiting { attempt: Attempt(0) }) {
+                    return Some(Told::Again(submission.request));
                 }
-                self.lives.insert(submission.request, Life::Waiting { attempt: Attempt(0) });
+            }
+            Command::Adopt { submission, attempt, running } => {
+                let life = match running {
+                    None => Life::Waiting { attempt: *attempt },
+                    Some(Adopted { node, began }) => {
+                        Life::Running { attempt: *attempt, node: *node, began: *began }
+                    }
+                };
+                let taken_over = self.begin(submission.request, life);
+                return taken_over.then_some(Told::TakenOver(submission.request));
             }
             Command::Cancel { request } => {
                 self.lives.entry(*request).and_modify(|life| *life = Life::Over);
@@ -87,6 +103,15 @@ impl Witness {
         None
     }
 
+    /// Whether nobody of that number was alive.
+    fn begin(&mut self, request: RequestId, life: Life) -> bool {
+        let alive = self.lives.get(&request).is_some_and(|life| *life != Life::Over);
+        if !alive {
+            self.lives.insert(request, life);
+        }
+        !alive
+    }
+
     fn hear_end(&mut self, request: RequestId, attempt: Attempt, outcome: Outcome) {
         let Some(life) = self.lives.get_mut(&request) else { return };
         let Life::Running { attempt: current, began, .. } = *life else { return };
@@ -100,7 +125,7 @@ impl Witness {
         };
     }
 
-    fn see(&mut self, effect: &Effect, duplicate: Option<RequestId>) -> Result<(), Broken> {
+    fn see(&mut self, effect: &Effect, told: Option<Told>) -> Result<(), Broken> {
         match *effect {
             Effect::Dispatch { request, attempt, node, .. } => {
                 // A node that let the model go ends an attempt without a word about it.
@@ -125,9 +150,12 @@ impl Witness {
                     return Err(Broken::Unaccounted { request });
                 }
             },
-            Effect::Refuse { request, refusal: Refusal::Duplicate } if duplicate == Some(request) => {}
+            Effect::Refuse { request, refusal: Refusal::Duplicate } if told == Some(Told::Again(request)) => {
+            }
             Effect::Refuse { request, .. } => match self.lives.insert(request, Life::Over) {
                 Some(Life::Waiting { .. } | Life::Running { began: false, .. }) => {}
+                // There was no room for it here.
+                Some(Life::Running { .. }) if told == Some(Told::TakenOver(request)) => {}
                 Some(Life::Running { began: true, .. } | Life::Over) | None => {
                     return Err(Broken::Unaccounted { request });
                 }
@@ -160,6 +188,7 @@ mod tests {
     use crate::effect::{AbortReason, Affinity};
     use crate::ids::{ModelId, NodeId};
     use crate::requests::tests::submission;
+    use crate::time::Span;
     use crate::views::ModelLoad;
 
     const ONE: RequestId = RequestId(1);
@@ -232,8 +261,8 @@ mod tests {
         let mut witness = running();
         assert_eq!(witness.observe(&Command::Wake, &[abort(1)], &load(0, 0)), Ok(()));
         assert_eq!(witness.observe(&Command::Wake, &[abort(1)], &load(0, 0)), UNACCOUNTED);
-        let refuse = Effect::Refuse { request: ONE, refusal: Refusal::Expired };
-        assert_eq!(witness.observe(&Command::Wake, &[refuse], &load(0, 0)), UNACCOUNTED);
+        let expired = refuse(Refusal::Expired);
+        assert_eq!(witness.observe(&Command::Wake, &[expired], &load(0, 0)), UNACCOUNTED);
     }
 
     #[test]
@@ -263,6 +292,48 @@ mod tests {
         assert_eq!(witness.submitted_and_ended(), (1, 0));
         let mut witness = Witness::default();
         assert_eq!(witness.observe(&Command::Wake, &[duplicate], &load(0, 0)), UNACCOUNTED);
+    }
+
+    fn adopt(attempt: u32, running: Option<bool>) -> Command {
+        let running = running.map(|began| Adopted { node: NodeId(1), began });
+        Command::Adopt { submission: submission(1), attempt: Attempt(attempt), running }
+    }
+
+    fn refuse(refusal: Refusal) -> Effect {
+        Effect::Refuse { request: ONE, refusal }
+    }
+
+    #[test]
+    fn a_life_that_was_taken_over_goes_on_with_its_next_attempt() {
+        let mut witness = Witness::default();
+        assert_eq!(witness.observe(&adopt(2, Some(true)), &[], &load(0, 1)), Ok(()));
+        assert_eq!(witness.observe(&adopt(7, None), &[], &load(0, 1)), Ok(()), "told again");
+        assert_eq!(witness.observe(&finished(2, FAILED), &[dispatch(3)], &load(0, 1)), Ok(()));
+        assert_eq!(witness.submitted_and_ended(), (1, 0));
+        let mut witness = Witness::default();
+        assert_eq!(witness.observe(&adopt(2, None), &[dispatch(3)], &load(0, 1)), Ok(()));
+        let mut witness = Witness::default();
+        let out_of_order = Err(Broken::AttemptOutOfOrder { request: ONE });
+        assert_eq!(witness.observe(&adopt(2, None), &[dispatch(2)], &load(0, 1)), out_of_order);
+    }
+
+    #[test]
+    fn a_request_that_was_taken_over_and_forgotten_is_noticed() {
+        for running in [None, Some(false), Some(true)] {
+            let mut witness = Witness::default();
+            assert_eq!(witness.observe(&adopt(1, running), &[], &load(0, 0)), Err(Broken::Stray));
+        }
+    }
+
+    #[test]
+    fn what_runs_is_refused_only_in_place_of_being_taken_over() {
+        let no_room = || [refuse(Refusal::QueueFull { retry_after: Span::ZERO })];
+        let mut witness = Witness::default();
+        assert_eq!(witness.observe(&adopt(1, Some(true)), &no_room(), &load(0, 0)), Ok(()));
+        assert_eq!(witness.submitted_and_ended(), (1, 1));
+        let mut witness = Witness::default();
+        assert_eq!(witness.observe(&adopt(1, Some(true)), &[], &load(0, 1)), Ok(()));
+        assert_eq!(witness.observe(&adopt(1, Some(true)), &no_room(), &load(0, 0)), UNACCOUNTED);
     }
 
     #[test]

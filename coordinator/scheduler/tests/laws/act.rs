@@ -2,11 +2,12 @@
 //! something; wild commands mean nothing on purpose.
 
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 use scheduler::{
-    At, Attempt, Block, Class, Command, Failure, Fingerprint, Measured, ModelId, ModelPolicy, ModelReport,
-    ModelState, NodeId, NodeReport, Outcome, ProbeNumber, ProbeResult, Rates, RequestId, ReservationId,
-    SessionKey, Span, StepSample, Submission, TenantId, Usage,
+    Adopted, At, Attempt, Block, Class, Command, Failure, Fingerprint, Measured, ModelId, ModelPolicy,
+    ModelReport, ModelState, NodeId, NodeReport, Outcome, ProbeNumber, ProbeResult, Rates, RequestId,
+    ReservationId, SessionKey, Span, StepSample, Submission, TenantId, Usage,
 };
 
 /// Few of each, so that they meet.
@@ -25,6 +26,15 @@ pub(crate) enum Act {
         prompt: u32,
         due: Span,
         late_by: Span,
+    },
+    /// A gateway tells what an earlier leader had accepted.
+    Adopt {
+        model: u32,
+        tenant: u32,
+        batch: bool,
+        late_by: Span,
+        attempt: u32,
+        running: Option<(u64, bool)>,
     },
     Cancel {
         pick: usize,
@@ -81,6 +91,15 @@ fn act() -> impl Strategy<Value = Act> {
         3 => spans(4_000_u64).prop_map(|span| Act::Wait { span }),
         8 => (0..MODELS, 0..3_u32, proptest::bool::weighted(0.2), 0..8_000_u32, spans(90_000), spans(9_000))
             .prop_map(|(model, tenant, batch, prompt, due, late_by)| Act::Submit { model, tenant, batch, prompt, due, late_by }),
+        2 => (0..MODELS, 0..3_u32, any::<bool>(), spans(90_000), 0..3_u32, option::of((0..NODES, any::<bool>())))
+            .prop_map(|(model, tenant, batch, late_by, attempt, running)| Act::Adopt {
+                model,
+                tenant,
+                batch,
+                late_by,
+                attempt: attempt + u32::from(running.is_some()),
+                running,
+            }),
         1 => pick.prop_map(|pick| Act::Cancel { pick }),
         3 => pick.prop_map(|pick| Act::Begin { pick }),
         6 => (pick, outcome()).prop_map(|(pick, outcome)| Act::End { pick, outcome }),
@@ -135,15 +154,22 @@ fn wild() -> impl Strategy<Value = Command> {
         Usage { generated, cached_tokens, prefill: Span(prefill) }
     });
     let pinned = proptest::collection::btree_set((0..NODES).prop_map(NodeId), 0..3);
-    let policy = (pinned, any::<u32>(), any::<u32>(), proptest::option::of(any::<u64>().prop_map(Span)))
-        .prop_map(|(pinned, replicas_min, replicas_max, idle_unload)| ModelPolicy {
+    let policy = (pinned, any::<u32>(), any::<u32>(), option::of(any::<u64>().prop_map(Span))).prop_map(
+        |(pinned, replicas_min, replicas_max, idle_unload)| ModelPolicy {
             pinned,
             replicas_min,
             replicas_max,
             idle_unload,
-        });
+        },
+    );
     prop_oneof![
         4 => wild_submission().prop_map(Command::Submit),
+        3 => (wild_submission(), attempt.clone(), option::of((node.clone(), any::<bool>())))
+            .prop_map(|(submission, attempt, running)| Command::Adopt {
+                submission,
+                attempt,
+                running: running.map(|(node, began)| Adopted { node, began }),
+            }),
         1 => request.clone().prop_map(|request| Command::Cancel { request }),
         2 => (request.clone(), attempt.clone()).prop_map(|(request, attempt)| Command::Began { request, attempt }),
         4 => (request, attempt, outcome(), usage)
@@ -163,7 +189,7 @@ fn wild() -> impl Strategy<Value = Command> {
 fn wild_submission() -> impl Strategy<Value = Submission> {
     let tokens = prop_oneof![0..1_000_u32, any::<u32>()];
     let deadline = prop_oneof![0..200_000_000_u64, any::<u64>()];
-    let keys = (vec(0..3_u64, 0..4), proptest::option::of(0..3_u64), 0..4_u64);
+    let keys = (vec(0..3_u64, 0..4), option::of(0..3_u64), 0..4_u64);
     let times = (any::<u64>(), deadline);
     (0..6_u64, 0..MODELS, any::<u32>(), any::<bool>(), (tokens.clone(), tokens), times, keys).prop_map(
         |(
@@ -197,7 +223,7 @@ fn wild_model() -> impl Strategy<Value = ModelReport> {
     let slots = prop_oneof![0..4_u32, any::<u32>()];
     let state = prop_oneof![
         Just(ModelState::Offered),
-        proptest::option::of(any::<u64>().prop_map(Span)).prop_map(|left| ModelState::Loading { left }),
+        option::of(any::<u64>().prop_map(Span)).prop_map(|left| ModelState::Loading { left }),
         Just(ModelState::Ready),
         Just(ModelState::Unloading),
         Just(ModelState::Failed),
@@ -208,7 +234,7 @@ fn wild_model() -> impl Strategy<Value = ModelReport> {
         kv_tokens,
         seconds,
     });
-    let measured = (vec(sample, 0..4), proptest::option::of(any::<u64>().prop_map(Span)))
+    let measured = (vec(sample, 0..4), option::of(any::<u64>().prop_map(Span)))
         .prop_map(|(steps, load)| Measured { steps, load });
     (0..MODELS, state, slots, any::<(f32, f32, f32)>(), any::<(u32, u32, u64)>(), measured).prop_map(
         |(model, state, slots, (prefill, step, slope), (kv_tokens, prefix_tokens, bytes), measured)| {

@@ -14,10 +14,14 @@ mod world;
 
 #[cfg(test)]
 mod laws {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::vec;
     use proptest::prelude::*;
-    use scheduler::{At, Attempt, Command, Effect, Limits, Refusal, Span, Standing};
+    use scheduler::{At, Attempt, Command, Effect, Limits, ModelId, Refusal, Span, Standing};
 
     use crate::act::{Act, Held, acts, wild_commands};
+    use crate::mirror::Lanes;
     use crate::world::World;
 
     proptest! {
@@ -193,6 +197,35 @@ mod laws {
             prop_assert_eq!(said, world.mirror.outstanding());
         }
 
+        /// What waits may have been refused by the new leader only if it must not run at all.
+        #[test]
+        fn a_new_leader_is_whole_again_from_what_it_is_told(acts in acts(), keys in vec(any::<u8>(), 40), future in acts()) {
+            let mut old = World::default();
+            for act in acts {
+                old.play(act)?;
+            }
+            let mut new = old.successor(&keys)?;
+            prop_assert_eq!(new.mirror.outstanding(), old.mirror.outstanding());
+            prop_assert_eq!(counts(&new), counts(&old));
+            new.hear_nodes_of(&old)?;
+            for (request, run) in old.mirror.outstanding() {
+                if run.is_some() {
+                    prop_assert!(new.mirror.outstanding().contains(&(request, run)), "{:?} is not where it ran", request);
+                }
+            }
+            let mut told_again = old.mirror.adoptions();
+            told_again.retain(|adoption| new.mirror.is_alive(adoption));
+            for adoption in told_again {
+                let now = new.now;
+                prop_assert_eq!(new.apply(now, adoption)?, vec![]);
+            }
+            // Each checks its own laws from here on.
+            for act in future {
+                old.play(act.clone())?;
+                new.play(act)?;
+            }
+        }
+
         #[test]
         fn every_live_request_can_be_explained(acts in acts()) {
             let mut world = World::default();
@@ -212,6 +245,9 @@ mod laws {
                         prop_assert_eq!((attempt, node), run);
                         let best = verdict.candidates.first().expect("the chosen node");
                         prop_assert_eq!((best.node, best.gate), (node, None));
+                    }
+                    (Standing::Running { attempt, node }, Some(run)) => {
+                        prop_assert_eq!(((attempt, node), verdict.taken_over), (run, true));
                     }
                     (standing, run) => prop_assert!(false, "{:?} is told as {:?}", run, standing),
                 }
@@ -249,6 +285,12 @@ mod laws {
                 prop_assert_eq!(of_requests.collect::<Vec<_>>(), Vec::<&Effect>::new());
             }
         }
+    }
+
+    /// By lane what runs, by model what waits.
+    fn counts(world: &World) -> (Lanes, BTreeMap<ModelId, (usize, usize)>) {
+        let models = world.scheduler.load().models.into_iter();
+        (world.mirror.lanes(), models.map(|(model, load)| (model, (load.waiting, load.running))).collect())
     }
 
     #[test]

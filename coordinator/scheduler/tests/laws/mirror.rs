@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::{
-    At, Attempt, Command, Effect, ModelId, ModelState, NodeId, NodeReport, Outcome, Refusal, RequestId,
-    Submission,
+    Adopted, At, Attempt, Command, Effect, ModelId, ModelState, NodeId, NodeReport, Outcome, Refusal,
+    RequestId, Submission,
 };
+
+/// How many run of each model on each node.
+pub(crate) type Lanes = BTreeMap<(NodeId, ModelId), usize>;
 
 #[derive(Default)]
 pub(crate) struct Mirror {
@@ -19,6 +22,7 @@ pub(crate) struct Mirror {
 
 #[derive(Default)]
 struct Life {
+    /// Under earlier leaders too.
     dispatches: u32,
     run: Option<(Attempt, NodeId)>,
     began: bool,
@@ -27,7 +31,15 @@ struct Life {
 impl Mirror {
     pub(crate) fn observe(&mut self, now: At, command: &Command, effects: &[Effect]) {
         match command {
-            Command::Submit(submission) => self.submitted(now, submission),
+            Command::Submit(submission) => self.began_to_live(now, submission, Life::default()),
+            Command::Adopt { submission, attempt, running } => {
+                let life = Life {
+                    dispatches: attempt.0,
+                    run: running.map(|Adopted { node, .. }| (*attempt, node)),
+                    began: running.is_some_and(|adopted| adopted.began),
+                };
+                self.began_to_live(now, submission, life);
+            }
             Command::Cancel { request } => {
                 self.alive.remove(request);
             }
@@ -101,6 +113,32 @@ impl Mirror {
             .collect()
     }
 
+    /// Every live request as its gateway would tell it to a new leader.
+    pub(crate) fn adoptions(&self) -> Vec<Command> {
+        let lives = self.alive.iter().filter_map(|(request, life)| Some((self.seen.get(request)?, life)));
+        let told = lives.map(|(submission, life)| Command::Adopt {
+            submission: submission.clone(),
+            attempt: Attempt(life.dispatches),
+            running: life.run.map(|(_, node)| Adopted { node, began: life.began }),
+        });
+        told.collect()
+    }
+
+    /// Whether the request that is taken over is alive already.
+    pub(crate) fn is_alive(&self, adoption: &Command) -> bool {
+        matches!(adoption, Command::Adopt { submission, .. } if self.alive.contains_key(&submission.request))
+    }
+
+    pub(crate) fn lanes(&self) -> Lanes {
+        let mut lanes = BTreeMap::new();
+        for (request, life) in &self.alive {
+            if let (Some((_, node)), Some(submission)) = (life.run, self.seen.get(request)) {
+                *lanes.entry((node, submission.model)).or_default() += 1;
+            }
+        }
+        lanes
+    }
+
     /// Every live request, with what it runs.
     pub(crate) fn outstanding(&self) -> Vec<(RequestId, Option<(Attempt, NodeId)>)> {
         self.alive.iter().map(|(request, life)| (*request, life.run)).collect()
@@ -123,13 +161,13 @@ impl Mirror {
         running.get(pick.checked_rem(running.len())?).copied()
     }
 
-    fn submitted(&mut self, now: At, submission: &Submission) {
+    fn began_to_live(&mut self, now: At, submission: &Submission, life: Life) {
         if !self.alive.contains_key(&submission.request) {
             let request = submission.request;
             let submission = Submission { arrived: submission.arrived.min(now), ..submission.clone() };
             self.seen.insert(request, submission);
             self.failures.remove(&request);
-            self.alive.insert(request, Life::default());
+            self.alive.insert(request, life);
         }
     }
 
@@ -149,10 +187,11 @@ impl Mirror {
 
     /// Wild reports may name a model twice or come from more nodes than are admitted; the laws that read the nodes draw none.
     fn reported(&mut self, node: NodeId, report: &NodeReport) {
-        self.nodes.insert(node, report.clone());
-        let ready = report.models.iter().filter(|model| model.state == ModelState::Ready);
-        let held: BTreeSet<ModelId> = ready.map(|model| model.model).collect();
-        self.give_back(|model, on, began| on == node && !began && !held.contains(&model));
+        let before = self.nodes.insert(node, report.clone()).map(|report| ready(&report));
+        let (before, held) = (before.unwrap_or_default(), ready(report));
+        // An attempt that was taken over from an earlier leader may run where nobody has said yet that the model is.
+        let gone: BTreeSet<ModelId> = before.difference(&held).copied().collect();
+        self.give_back(|model, on, began| on == node && !began && gone.contains(&model));
     }
 
     /// What runs in the places meant fails.
@@ -181,6 +220,11 @@ impl Mirror {
             Effect::Reserve { .. } | Effect::Evict { .. } | Effect::Probe { .. } | Effect::Record(_) => {}
         }
     }
+}
+
+fn ready(report: &NodeReport) -> BTreeSet<ModelId> {
+    let ready = report.models.iter().filter(|model| model.state == ModelState::Ready);
+    ready.map(|model| model.model).collect()
 }
 
 impl Life {

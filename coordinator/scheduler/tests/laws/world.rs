@@ -2,12 +2,14 @@
 //! and checks the invariants after each.
 
 use std::collections::VecDeque;
+use std::iter::repeat;
 
 use proptest::test_runner::TestCaseError;
 use scheduler::witness::Witness;
 use scheduler::{
-    At, Class, Command, Effect, Fingerprint, Limits, Measured, ModelId, ModelReport, ModelState, NodeId,
-    NodeReport, Rates, RequestId, Scheduler, Span, Submission, TenantId, Usage, invariants,
+    Adopted, At, Attempt, Class, Command, Effect, Fingerprint, Limits, Measured, ModelId, ModelReport,
+    ModelState, NodeId, NodeReport, Rates, RequestId, Scheduler, Span, Submission, TenantId, Usage,
+    invariants,
 };
 
 use crate::act::{Act, Held};
@@ -49,7 +51,13 @@ impl World {
             }
             Act::Submit { model, tenant, batch, prompt, due, late_by } => {
                 let class = if batch { Class::Batch } else { Class::Interactive };
-                Some(self.submit(model, tenant, class, prompt, due, late_by))
+                Some(Command::Submit(self.submission(model, tenant, class, prompt, due, late_by)))
+            }
+            Act::Adopt { model, tenant, batch, late_by, attempt, running } => {
+                let class = if batch { Class::Batch } else { Class::Interactive };
+                let submission = self.submission(model, tenant, class, 500, Span::from_s(60), late_by);
+                let running = running.map(|(node, began)| Adopted { node: NodeId(node), began });
+                Some(Command::Adopt { submission, attempt: Attempt(attempt), running })
             }
             Act::Cancel { pick } => self.mirror.pick_alive(pick).map(|request| Command::Cancel { request }),
             Act::Begin { pick } => {
@@ -81,6 +89,34 @@ impl World {
         command.map_or(Ok(Vec::new()), |command| self.apply(self.now, command))
     }
 
+    /// Another leader in its place. It is told what was recorded and, in the order of `keys`, every request that is alive.
+    pub(crate) fn successor(&self, keys: &[u8]) -> Result<Self, TestCaseError> {
+        let mut world = Self { now: self.now, requests: self.requests, ..Self::default() };
+        for (.., effects) in &self.history {
+            for effect in effects {
+                if let Effect::Record(fact) = effect {
+                    world.apply(self.now, Command::Recall(*fact))?;
+                }
+            }
+        }
+        let mut adoptions: Vec<_> = keys.iter().chain(repeat(&0)).zip(self.mirror.adoptions()).collect();
+        adoptions.sort_by_key(|(key, _)| **key);
+        for (_, adoption) in adoptions {
+            world.apply(self.now, adoption)?;
+        }
+        Ok(world)
+    }
+
+    /// All nodes report again, as they last did.
+    pub(crate) fn hear_nodes_of(&mut self, old: &Self) -> Result<(), TestCaseError> {
+        for (node, report) in old.mirror.reports() {
+            let draining = old.mirror.drains(node);
+            self.apply(self.now, Command::NodeDraining { node, draining })?;
+            self.apply(self.now, Command::NodeReported { node, report })?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn apply(&mut self, at: At, command: Command) -> Result<Vec<Effect>, TestCaseError> {
         self.now = self.now.max(at);
         let mut effects = Vec::new();
@@ -98,7 +134,7 @@ impl World {
         Ok(effects)
     }
 
-    fn submit(
+    fn submission(
         &mut self,
         model: u32,
         tenant: u32,
@@ -106,9 +142,9 @@ impl World {
         prompt_tokens: u32,
         due: Span,
         late_by: Span,
-    ) -> Command {
+    ) -> Submission {
         self.requests += 1;
-        Command::Submit(Submission {
+        Submission {
             request: RequestId(self.requests),
             model: ModelId(model),
             tenant: TenantId(tenant),
@@ -121,7 +157,7 @@ impl World {
             fingerprint: Fingerprint(self.requests),
             arrived: At(self.now.0.saturating_sub(late_by.0)),
             deadline: self.now + due,
-        })
+        }
     }
 }
 

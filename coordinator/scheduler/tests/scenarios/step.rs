@@ -1,9 +1,9 @@
 //! One step of a scenario, read from its line. Owns the vocabulary; `README.md` lists it for people.
 
 use scheduler::{
-    At, Attempt, Block, Class, Command, Failure, Fingerprint, Limits, Measured, ModelId, ModelPolicy,
-    ModelReport, ModelState, NodeId, NodeReport, Outcome, OverloadLimits, ProbeNumber, ProbeResult, Rates,
-    RequestId, ReservationId, SessionKey, Span, StepSample, Submission, TenantId, Usage,
+    Adopted, At, Attempt, Block, Class, Command, Failure, Fingerprint, Limits, Measured, ModelId,
+    ModelPolicy, ModelReport, ModelState, NodeId, NodeReport, Outcome, OverloadLimits, ProbeNumber,
+    ProbeResult, Rates, RequestId, ReservationId, SessionKey, Span, StepSample, Submission, TenantId, Usage,
 };
 
 use crate::cast::{self, Cast};
@@ -78,10 +78,36 @@ fn drain(node: &str, draining: bool) -> Result<Step, String> {
     Ok(Step::Apply(Command::NodeDraining { node: cast::node(node)?, draining }))
 }
 
-/// `qwen arrives, prompt 1000, answer 200, due in 60 s, waiting since 3 s`
+/// `qwen arrives, prompt 1000, answer 200, due in 60 s, waiting since 3 s`, or
+/// `qwen is taken over, waiting since 3 s, attempt 1 runs on mini-1`
 fn submit(number: &str, rest: &str, at: At, cast: &mut Cast) -> Result<Command, String> {
-    let mut parts = rest.split(", ");
-    let model = parts.next().and_then(|first| first.strip_suffix(" arrives")).ok_or("a request `arrives`")?;
+    let (first, rest) = rest.split_once(", ").unwrap_or((rest, ""));
+    if let Some(model) = first.strip_suffix(" arrives") {
+        return Ok(Command::Submit(submission(number, model, rest, at, cast)?));
+    }
+    let model = first.strip_suffix(" is taken over").ok_or("a request `arrives` or `is taken over`")?;
+    let (fate, rest): (Vec<&str>, Vec<&str>) =
+        rest.split(", ").partition(|part| part.starts_with("attempt "));
+    let submission = submission(number, model, &rest.join(", "), at, cast)?;
+    let (attempt, running) = fate.first().map_or(Ok((Attempt(0), None)), |fate| attempt_before(fate))?;
+    Ok(Command::Adopt { submission, attempt, running })
+}
+
+/// `attempt 1 runs on mini-1`, `attempt 1 has begun on mini-1`, `attempt 1 came to nothing`
+fn attempt_before(text: &str) -> Result<(Attempt, Option<Adopted>), String> {
+    match text.split(' ').collect::<Vec<_>>().as_slice() {
+        [_, attempt, "runs", "on", node] => {
+            Ok((Attempt(whole(attempt)?), Some(Adopted { node: cast::node(node)?, began: false })))
+        }
+        [_, attempt, "has", "begun", "on", node] => {
+            Ok((Attempt(whole(attempt)?), Some(Adopted { node: cast::node(node)?, began: true })))
+        }
+        [_, attempt, "came", "to", "nothing"] => Ok((Attempt(whole(attempt)?), None)),
+        _ => Err(format!("`{text}` is not what became of an attempt")),
+    }
+}
+
+fn submission(number: &str, model: &str, parts: &str, at: At, cast: &mut Cast) -> Result<Submission, String> {
     let request = cast::request(number)?;
     let mut submission = Submission {
         request,
@@ -97,7 +123,7 @@ fn submit(number: &str, rest: &str, at: At, cast: &mut Cast) -> Result<Command, 
         arrived: at,
         deadline: at + Span::from_s(600),
     };
-    for part in parts {
+    for part in parts.split(", ").filter(|part| !part.is_empty()) {
         if let Some(tokens) = part.strip_prefix("prompt ") {
             submission.prompt_tokens = whole(tokens)?;
         } else if let Some(tokens) = part.strip_prefix("answer ") {
@@ -121,7 +147,7 @@ fn submit(number: &str, rest: &str, at: At, cast: &mut Cast) -> Result<Command, 
             return Err(format!("`{part}` says nothing about a request"));
         }
     }
-    Ok(Command::Submit(submission))
+    Ok(submission)
 }
 
 fn attempt_event(request: RequestId, attempt: &str, event: &str) -> Result<Command, String> {
@@ -290,12 +316,14 @@ pub(crate) fn limits(text: &str) -> Result<Limits, String> {
             Some(("hold", time)) => limits.hold_max = span(time)?,
             Some(("handicap", factor)) => limits.size_handicap = whole(factor)?,
             Some(("aging", time)) => limits.batch_ageing = span(time)?,
+            Some(("turn", time)) => limits.turn = span(time)?,
             Some(("fresh", width)) => limits.fresh_width = whole(width)?,
             Some(("gain", permille)) => limits.rates_learning.gain_min = real::<f64>(permille)? / 1e3,
             Some(("pace", time)) => limits.inter_token_target = span(time)?,
             Some(("overload", rungs)) => limits.overload = ladder(rungs)?,
             Some(("retries", count)) => limits.retries.reserve = whole(count)?,
             Some(("waiting", count)) => limits.waiting_max = whole(count)?,
+            Some(("adopted", count)) => limits.adopted_max = whole(count)?,
             Some(("redispatches", count)) => limits.redispatches_max = whole(count)?,
             Some(("nodes", count)) => limits.nodes_max = whole(count)?,
             Some(("decisions", count)) => limits.decisions_max = whole(count)?,
