@@ -14,7 +14,8 @@
 //! 6. Nobody is taken in beyond the bound of memory.
 //! 7. A model that no node can come to hold is refused with what would fit.
 //!
-//! Rules 4 to 7 and the wait in 3 are for those who must wait: what can start at once does.
+//! Rules 4 to 7 and the wait in 3 are for those who must wait: what can start at once does. What an earlier leader had accepted comes in by
+//! `adoption`.
 
 use crate::command::{Class, Submission};
 use crate::effect::{Effect, Refusal};
