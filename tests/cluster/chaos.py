@@ -38,6 +38,17 @@ from cluster.witness import ALWAYS_ALLOWED, DEADLINE_S, Record, Verdict, Witness
 CANARY = "zanzibar-canary-4711 "
 # After the last fault. Breakers of a room that was treated badly open for up to five minutes.
 FULL_SERVICE_S = 420.0
+# These cut an answer wherever it goes. Of others it takes two: whoever was present at two deaths gets no third node,
+# guilty or not.
+CUTTING_EVERYWHERE = frozenset(
+    {
+        "kill -9 all agents",
+        "rolling restart of agents",
+        "partial partition",
+        "all agents partitioned",
+        "full disk",
+    }
+)
 _PAIRED = 0.4
 _PAUSE_S = (0.5, 2.5)
 
@@ -211,16 +222,14 @@ def _files(folder: Path) -> Iterable[Path]:
 
 
 def may_break(record: Record, outcome: Outcome) -> bool:
-    """Whether an answer had reason enough to break: its gateway died, its time was over, or it met two faults or one of
-    the room. For whoever was present at two deaths gets no third node, guilty or not.
-    """
+    """Whether an answer had reason enough to break: its gateway died, its time was over, or it was cut twice."""
     lived = (record.sent_s, record.ended_s)
-    met = [FAULTS[one.fault] for one in outcome.struck if _meet(lived, (one.from_s, one.to_s))]
+    met = [one.fault for one in outcome.struck if _meet(lived, (one.from_s, one.to_s))]
     return (
         any(_meet(lived, gap) for gap in outcome.without_gateway)
         or (record.code == "deadline_exceeded" and record.ended_s - record.sent_s > DEADLINE_S - 1)
         or len(met) > 1
-        or any(fault.of_the_room for fault in met)
+        or bool(CUTTING_EVERYWHERE & set(met))
     )
 
 

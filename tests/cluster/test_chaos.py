@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.chaos import CANARY, Campaign, Outcome, Struck, report, rounds, table, wrongs
+from cluster.chaos import CANARY, CUTTING_EVERYWHERE, Campaign, Outcome, Struck, report, rounds, table, wrongs
 from cluster.chaos_faults import FAULTS
 from cluster.reference import UNHEARD, drawn
 from cluster.witness import Manner, Record, Verdict
@@ -71,7 +71,8 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
     assert found(broken("stream_lost")) and found(broken("stream_lost"), "kill -9 agent")
     assert found(broken("reset"), "kill -9 runtime"), "a gateway that lives says what is wrong"
     assert not found(broken("stream_lost"), "kill -9 agent", "kill -9 runtime")
-    assert not found(broken("stream_lost"), "kill -9 all agents")
+    assert not found(broken("stream_lost"), "kill -9 all agents") and found(broken("stream_lost"), "CPU hog")
+    assert set(FAULTS) > CUTTING_EVERYWHERE
     assert found(broken("stream_lost", sent_s=14.0), "kill -9 agent", "kill -9 runtime"), "it came afterwards"
     assert not found(broken("reset"), without_gateway=((19.0, 25.0),))
     assert found(broken("reset"), without_gateway=((21.0, 25.0),))
