@@ -69,11 +69,6 @@ def cutter(asked: Asked, position: int) -> str:
     return f"{DEATHS[(sweep + position // 32) % 4] if deadly else 'fail_after'}={position}"
 
 
-def migrations(asked: Asked, position: int) -> list[list[int]]:
-    """The attempts that may have failed: behind the last token none, and with two choices that of either or of both."""
-    return [[]] if position == TOKENS else [[1] * choices for choices in range(1, asked.shape.n + 1)]
-
-
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("name", BY_NAME)
 def test_an_answer_cut_at_any_token_is_told_whole(
@@ -91,7 +86,10 @@ def test_an_answer_cut_at_any_token_is_told_whole(
         assert room.sprung(), f"{fault} never came"
         assert seen == whole, (fault, seen, whole)
         assert len(seen.heads) == 1
-        assert [cut.attempt for cut in room.cuts(seen)] in migrations(asked, position), (fault, room.cuts(seen))
+        # Both of two choices may have been where it failed; behind the last token there is nothing to go on with.
+        cuts = room.cuts(seen)
+        assert len({cut.request for cut in cuts}) == len(cuts), (fault, cuts)
+        assert bool(cuts) == (position < TOKENS), (fault, cuts)
         kinds[fault.split("=")[0]] += 1
         room.mend()
     figure(f"{name} on {route}: cut {kinds.total()} times, {dict(kinds)}, {time.monotonic() - began:.1f} s")
@@ -104,7 +102,7 @@ def test_three_cuts_are_survived_each_on_another_node(plain: CutRoom) -> None:
     plain.sprung()
     assert_right(asked, seen)
     cuts = plain.cuts(seen)
-    assert [cut.attempt for cut in cuts] == [1, 2, 3] and len({cut.node for cut in cuts}) == 3, cuts
+    assert len(cuts) == len({cut.node for cut in cuts}) == 3, cuts
     plain.mend()
 
 
@@ -117,7 +115,7 @@ def test_a_fourth_cut_breaks_the_answer_and_it_never_looks_finished(plain: CutRo
     assert_broken(seen, "stream_lost")
     assert seen.text == text_of(asked.tokens()[:60])
     cuts = plain.cuts(seen)
-    assert [cut.attempt for cut in cuts] == [1, 2, 3, 4] and len({cut.node for cut in cuts}) == 4, cuts
+    assert len(cuts) == len({cut.node for cut in cuts}) == 4, cuts
     plain.mend()
 
 

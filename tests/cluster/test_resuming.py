@@ -25,6 +25,8 @@ from cluster.harness import BINARY, Process, until
 from cluster.transcript import Transcript, transcribe
 
 PACE = "t1_s=0.01"
+# A strike is aimed by a status that is some hundredths of a second old.
+CROWDED_PACE = "t1_s=0.02"
 CROWD = [Asked(BY_NAME[name], route, dice=9) for name in ("plain", "seeded", "n = 2", "penalties") for route in ROUTES]
 
 
@@ -76,19 +78,31 @@ def in_a_crowd(room: CutRoom, strike: Callable[[], None]) -> list[Transcript]:
         return [task.result() for task in tasks]
 
 
+def explained(room: CutRoom, request: int) -> str:
+    command = [BINARY, "explain", "request", str(request), "--url", room.url]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def moved(room: CutRoom, seen: list[Transcript]) -> int:
+    """Choices that took more than one attempt. When a whole node goes, attempts end without a line in the log."""
+    words = [explained(room, request) for answer in seen for request in answer.requests]
+    assert all(", attempt " in one for one in words), words
+    return sum(", attempt 1." not in one for one in words)
+
+
 def running(room: CutRoom, node: str) -> int:
     return sum(entry["running"] for entry in room.status()["nodes"] if entry["name"] == node)
 
 
 @pytest.mark.parametrize("what", ["runtime", "agent"])
 def test_a_crowd_of_answers_survives_a_death(room: CutRoom, what: str, figure: Callable[[str], None]) -> None:
-    agents = room.fill(3, PACE)
+    agents = room.fill(3, CROWDED_PACE)
     seen = in_a_crowd(room, agents[0].kill if what == "agent" else lambda: kill_runtime(room))
     for asked, answer in zip(CROWD, seen, strict=True):
         assert_right(asked, answer)
-    cuts = [cut for answer in seen for cut in room.cuts(answer)]
-    assert cuts and {cut.attempt for cut in cuts} == {1}, cuts
-    figure(f"{what} killed under {len(CROWD)} answers: {len(cuts)} went on elsewhere")
+    went_on = moved(room, seen)
+    assert went_on
+    figure(f"{what} killed under {len(CROWD)} answers: {went_on} went on elsewhere")
 
 
 def test_a_crowd_of_answers_survives_the_loss_of_the_way_to_a_node(room: CutRoom) -> None:
@@ -97,7 +111,7 @@ def test_a_crowd_of_answers_survives_the_loss_of_the_way_to_a_node(room: CutRoom
     with FaultProxy(seed=3) as proxy:
         link = proxy.link(("127.0.0.2", room.cluster_port), ("127.0.0.1", room.cluster_port))
         for number in range(3):
-            agent = room.agent(f"node-{number}", "demo", fake=PACE, start=False)
+            agent = room.agent(f"node-{number}", "demo", fake=CROWDED_PACE, start=False)
             if number == 0:
                 lead_through(agent, link.address)
             agent.start()
@@ -105,7 +119,7 @@ def test_a_crowd_of_answers_survives_the_loss_of_the_way_to_a_node(room: CutRoom
         seen = in_a_crowd(room, lambda: link.set(wire=Wire.UDP, blocked=True))
     for asked, answer in zip(CROWD, seen, strict=True):
         assert_right(asked, answer)
-    assert any(room.cuts(answer) for answer in seen)
+    assert moved(room, seen)
 
 
 def lead_through(agent: Process, address: tuple[str, int]) -> None:
@@ -127,7 +141,8 @@ def test_a_room_of_one_goes_on_where_it_was_cut(room: CutRoom, what: str, name: 
     asked = Asked(BY_NAME[name], CHAT)
     seen = room.ask(asked, once_told(20, strike))
     assert_right(asked, seen)
-    assert {cut.attempt for cut in room.cuts(seen)} == {1}
+    cuts = room.cuts(seen)
+    assert cuts and len(cuts) == len({cut.request for cut in cuts}), cuts
 
 
 def test_an_answer_that_was_cut_waits_for_another_node_rather_than_try_the_same_again(room: CutRoom) -> None:
@@ -144,15 +159,10 @@ def test_an_answer_that_was_cut_waits_for_another_node_rather_than_try_the_same_
         assert_right(other, asking.result())
     assert_right(cut, seen)
     (first,) = room.cuts(seen)
-    told = subprocess.run(
-        [BINARY, "explain", "request", str(first.request), "--url", room.url],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    told = explained(room, first.request)
     names = {node["node"]: node["name"] for node in room.status()["nodes"]}
     (second,) = set(names.values()) - {names[first.node]}
-    assert f"went to {second}, attempt 2" in told, told
+    assert f"went to {second}, attempt {first.attempt + 1}" in told, told
 
 
 def test_an_answer_that_cannot_go_on_ends_with_its_deadline_and_never_looks_finished(room: CutRoom) -> None:
