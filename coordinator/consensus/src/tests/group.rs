@@ -100,11 +100,25 @@ impl Group {
     }
 
     pub(super) async fn start(&mut self, id: u64, disk: SimDisk, start: Start) {
+        let node = self.boot(id, disk, start).await;
+        self.nodes.insert(id, node);
+    }
+
+    /// All at once, as after a power loss: one alone would wait for the others.
+    pub(super) async fn start_all(&mut self, disks: Vec<(u64, SimDisk)>) {
+        let group = &*self;
+        let booting =
+            disks.into_iter().map(|(id, disk)| async move { (id, group.boot(id, disk, Start::Join).await) });
+        let booted = futures_util::future::join_all(booting).await;
+        self.nodes.extend(booted);
+    }
+
+    async fn boot(&self, id: u64, disk: SimDisk, start: Start) -> Node {
         let (folder, released) = Folder::on(Arc::new(disk.clone()));
         let opening = Consensus::open_in(folder, released, self.options(id), start);
         let consensus = timeout(PATIENCE, opening).await.unwrap().unwrap();
         let server = self.net.serve(&consensus, &address(id)).await;
-        self.nodes.insert(id, Node { consensus, disk, server });
+        Node { consensus, disk, server }
     }
 
     /// Ends a replica at once; returns the disk as it stood at that moment.

@@ -43,9 +43,7 @@ async fn power_losses(rounds: u64, seed: u64) {
             disks.push((id, group.power_off(id, &mut generator).await));
         }
         let told = writing.join_all().await;
-        for (id, disk) in disks {
-            group.start(id, disk, Start::Join).await;
-        }
+        group.start_all(disks).await;
         let leader = group.leader().await;
         let facts = group.on(leader).read(Registry::clone).await.unwrap();
         for (register, value) in told {
