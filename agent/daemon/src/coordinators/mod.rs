@@ -146,7 +146,7 @@ impl Coordinators {
         for pair in changes.left {
             // Dropping it cancels its token.
             if let Some(left) = self.running.remove(&pair) {
-                tracing::info!(addresses = ?*left.addresses.borrow(), "left a coordinator");
+                tracing::info!(addresses = words(&left.addresses.borrow()), "left a coordinator");
             }
             let news = self.contact.left(pair);
             self.tell(news);
@@ -192,7 +192,8 @@ impl Coordinators {
         if refused != self.refused {
             if !refused.is_empty() {
                 let most = limits::COORDINATORS_MAX;
-                tracing::warn!(?refused, "more than {most} coordinators: these are not talked to");
+                let refused = words(&refused);
+                tracing::warn!(refused, "more than {most} coordinators: these are not talked to");
             }
             self.refused = refused;
         }
@@ -217,6 +218,10 @@ impl Coordinators {
             self.notices.tell(notice);
         }
     }
+}
+
+fn words(addresses: &[Address]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Drop for Pair {
