@@ -69,7 +69,7 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
         return bool(wrongs(Outcome(struck=struck, records=[record], without_gateway=list(without_gateway))))
 
     assert found(broken("stream_lost")) and found(broken("stream_lost"), "kill -9 agent")
-    assert found(broken("reset"), "kill -9 runtime"), "a gateway that lives says what is wrong"
+    assert found(broken("reset"), "kill -9 agent", "kill -9 runtime"), "a gateway that lives says what is wrong"
     assert not found(broken("stream_lost"), "kill -9 agent", "kill -9 runtime")
     assert not found(broken("stream_lost"), "kill -9 all agents") and found(broken("stream_lost"), "CPU hog")
     assert set(FAULTS) > CUTTING_EVERYWHERE

@@ -39,7 +39,6 @@ class Transcript:
     heads: set[tuple[object, ...]] = field(default_factory=set[tuple[object, ...]], compare=False)
     comments: list[str] = field(default_factory=list[str], compare=False)
     requests: set[int] = field(default_factory=set[int], compare=False)
-    nodes: set[str] = field(default_factory=set[str], compare=False)
     _roles: Counter[int] = field(default_factory=Counter[int], compare=False)
 
     @property
@@ -68,7 +67,8 @@ class Transcript:
 
     def _comment(self, line: str) -> None:
         self.comments.append(line)
-        if "position" in line and self.choices:
+        # One of two choices may still wait for its first node when the other has begun.
+        if "position" in line and len(self.choices) == len(self.requests):
             self.faults.append("a place in the line for an answer that has begun")
 
     def _chunk(self, chunk: dict[str, Any]) -> None:
@@ -122,8 +122,6 @@ def transcribe(
                 seen.error = json.loads(response.read())["error"]
                 return seen
             seen.requests = {int(number) for number in response.headers["x-mlx-request"].split(",")}
-            # Where it began, if it did not wait for that.
-            seen.nodes = set(response.headers.get("x-mlx-node", "").split(",")) - {""}
             for data in response.iter_bytes():
                 *events, rest = (rest + data).split(b"\n\n")
                 for event in events:

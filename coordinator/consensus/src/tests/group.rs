@@ -180,6 +180,9 @@ impl Group {
         let facts = self.on(leader).local();
         for node in self.nodes.values() {
             timeout(PATIENCE, node.consensus.replica.applied(index)).await.unwrap().unwrap();
+            // What openraft says of itself comes a moment later than what it has done.
+            let raft = &node.consensus.replica.raft;
+            raft.wait(Some(PATIENCE)).applied_index_at_least(Some(index), "said so").await.unwrap();
         }
         for (id, node) in &self.nodes {
             if node.consensus.health().applied_index == Some(index) {
