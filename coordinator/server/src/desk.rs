@@ -14,7 +14,7 @@ use crate::front::Told;
 use crate::leader::{Leader, NewRequest, Order, Past};
 
 pub(crate) use client::dial;
-pub(crate) use service::{Orders, serve};
+pub(crate) use service::{Desks, Orders};
 
 /// A way to the scheduler that leads. Dropping it is leaving: a far leader then takes this gateway's requests for gone.
 pub(crate) enum Desk {

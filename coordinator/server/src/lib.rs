@@ -50,6 +50,7 @@ use crate::attempts::Cluster;
 use crate::cards::Cards;
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
+use crate::desk::Desks;
 use crate::fleet::Fleet;
 use crate::founding::Founded;
 use crate::front::{Front, Ways};
@@ -89,22 +90,20 @@ pub async fn run(
     // The inner parts outlive the listeners: running answers need them while the API drains.
     let inner = CancellationToken::new();
     let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
-    let tokens = founding::tokens(&consensus, &founded.authority, &config.data_folder);
-    let Some(join_token) = stop.run_until_cancelled(tokens).await else {
-        inner.cancel();
-        return consensus.shutdown().await.context("closing the registry");
-    };
-    let join_token = join_token?;
     let router = gateway::router(parts.gateway_state(api.local_addr()?));
     let api_address = api.local_addr().context("reading the bound API address")?;
     let serving = tokio::spawn(listener::serve(api, router, stop.clone()));
-    // Nobody listening for `ready` is no reason not to serve.
-    let _ = ready.send(Ready {
-        cluster: founded.cluster.clone(),
-        api: api_address,
-        cluster_address: parts.cluster_address,
-        join_token,
-    });
+    // A gateway without a leader serves too: it says that it has none.
+    let tokens = founding::tokens(&consensus, &founded.authority, &config.data_folder);
+    if let Some(join_token) = stop.run_until_cancelled(tokens).await {
+        // Nobody listening for `ready` is no reason not to serve.
+        let _ = ready.send(Ready {
+            cluster: founded.cluster.clone(),
+            api: api_address,
+            cluster_address: parts.cluster_address,
+            join_token: join_token?,
+        });
+    }
 
     serving.await.context("the API listener failed")?;
     inner.cancel();
@@ -215,6 +214,7 @@ impl Parts {
             replica,
             peers: peers.clone(),
             leading: leading.clone(),
+            desks: Desks::default(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;

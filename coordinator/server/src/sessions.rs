@@ -5,22 +5,24 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use consensus::{Consensus, MemberState, ReplicaId};
 use futures_util::{Stream, StreamExt as _};
 use proto::identity::{Identity, IdentityError, Role};
 use proto::v1::{
     AgentHello, AgentMessage, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply,
-    EnlistRequest, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, RegistryVersion, WantedModels,
-    Welcome, agent_message, cluster_server, coordinator_message,
+    EnlistRequest, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, RegistryVersion, WantedModel,
+    WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
 };
-use registry::{Command, ModelName, NodeId};
+use registry::{Command, ModelName, NodeId, Registry};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cards::{CardUpload, Cards};
+use crate::desk::Desks;
 use crate::fleet::Fleet;
 use crate::joining::Joining;
 use crate::leading::Leading;
@@ -41,7 +43,14 @@ pub(crate) struct Sessions {
     pub(crate) replica: ReplicaId,
     pub(crate) peers: Peers,
     pub(crate) leading: watch::Receiver<Option<Leading>>,
+    pub(crate) desks: Desks,
     pub(crate) stop: CancellationToken,
+}
+
+/// What an agent has been told last.
+struct Told {
+    models: Vec<WantedModel>,
+    coordinators: Coordinators,
 }
 
 type Orders = Pin<Box<dyn Stream<Item = Result<CoordinatorMessage, Status>> + Send>>;
@@ -63,7 +72,7 @@ impl cluster_server::Cluster for Sessions {
 
     async fn desk(&self, request: Request<Streaming<DeskMessage>>) -> Result<Response<desk::Orders>, Status> {
         let gateway = self.coordinator(&request)?;
-        desk::serve(gateway, request.into_inner(), &self.leading).await.map(Response::new)
+        self.desks.serve(gateway, request.into_inner(), &self.leading).await.map(Response::new)
     }
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {
@@ -72,12 +81,15 @@ impl cluster_server::Cluster for Sessions {
         let hello = first_hello(&mut messages).await?;
         let unplaced = self.adopt_offers(node, &hello).await?;
         let (orders, outgoing) = mpsc::channel(limits::ORDERS_PER_AGENT);
-        self.greet(node, &orders).await?;
+        // From before the greeting on, so that nothing changes unseen between the two.
+        let mut changes = self.consensus.changes();
+        changes.mark_changed();
+        let told = self.greet(node, &orders).await?;
         let session = self.fleet.opened(node, hello, orders.clone(), unplaced).await;
         tracing::info!(node, session, "agent session opened");
         let running = self.clone();
         tokio::spawn(async move {
-            let why = running.converse(node, session, messages, orders).await;
+            let why = running.converse(node, session, messages, orders, changes, told).await;
             running.fleet.closed(node, session).await;
             tracing::info!(node, session, why, "agent session closed");
         });
@@ -161,7 +173,8 @@ impl Sessions {
         Ok(offered.filter(|model| !registry.is_placed(NodeId(node), model)).cloned().collect())
     }
 
-    async fn greet(&self, node: u64, orders: &mpsc::Sender<CoordinatorMessage>) -> Result<(), Status> {
+    /// Returns what was said of models and coordinators.
+    async fn greet(&self, node: u64, orders: &mpsc::Sender<CoordinatorMessage>) -> Result<Told, Status> {
         let welcome = coordinator_message::Message::Welcome(Welcome {
             node,
             cluster: self.cluster.clone(),
@@ -169,13 +182,15 @@ impl Sessions {
             stream_port: u32::from(self.stream_port),
             replica: self.replica.0,
         });
-        let wanted = coordinator_message::Message::Wanted(self.wanted_on(node));
-        let coordinators = coordinator_message::Message::Coordinators(self.coordinators());
+        let (wanted, coordinators) = (self.wanted_on(node), self.coordinators());
+        let told = Told { models: wanted.models.clone(), coordinators: coordinators.clone() };
+        let wanted = coordinator_message::Message::Wanted(wanted);
+        let coordinators = coordinator_message::Message::Coordinators(coordinators);
         for message in [welcome, wanted, coordinators] {
             let sent = orders.send(CoordinatorMessage { message: Some(message) }).await;
             sent.map_err(|_| Status::cancelled("the agent is gone"))?;
         }
-        Ok(())
+        Ok(told)
     }
 
     fn wanted_on(&self, node: u64) -> WantedModels {
@@ -202,11 +217,9 @@ impl Sessions {
         session: u64,
         mut messages: Streaming<AgentMessage>,
         orders: mpsc::Sender<CoordinatorMessage>,
+        mut changes: watch::Receiver<Arc<Registry>>,
+        mut told: Told,
     ) -> &'static str {
-        let mut changes = self.consensus.changes();
-        changes.borrow_and_update();
-        let mut last_wanted = self.wanted_on(node).models;
-        let mut last_coordinators = self.coordinators();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return "the coordinator stops",
@@ -220,14 +233,14 @@ impl Sessions {
                     let registry = changes.borrow_and_update().clone();
                     if registry.node(NodeId(node)).is_none_or(|node| node.revoked) { return "the node was revoked" }
                     let wanted = self.wanted_on(node);
-                    if wanted.models != last_wanted {
-                        last_wanted.clone_from(&wanted.models);
+                    if wanted.models != told.models {
+                        told.models.clone_from(&wanted.models);
                         let message = Some(coordinator_message::Message::Wanted(wanted));
                         if orders.send(CoordinatorMessage { message }).await.is_err() { return "the agent left" }
                     }
                     let coordinators = self.coordinators();
-                    if coordinators != last_coordinators {
-                        last_coordinators = coordinators.clone();
+                    if coordinators != told.coordinators {
+                        told.coordinators = coordinators.clone();
                         let message = Some(coordinator_message::Message::Coordinators(coordinators));
                         if orders.send(CoordinatorMessage { message }).await.is_err() { return "the agent left" }
                     }

@@ -3,14 +3,16 @@
 //! Owns which requests came in at it: when the call ends, its gateway is gone, and so are its clients. Refuses a gateway that takes
 //! this coordinator to lead another term than it does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use consensus::ReplicaId;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use proto::v1::{DeskMessage, DeskOrder, desk_message};
 use scheduler::RequestId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -22,41 +24,76 @@ use crate::limits;
 
 pub(crate) type Orders = BoxStream<'static, Result<DeskOrder, Status>>;
 
-/// Serves one gateway for as long as it calls and this coordinator leads.
-pub(crate) async fn serve(
-    gateway: ReplicaId,
-    mut messages: impl Stream<Item = Result<DeskMessage, Status>> + Unpin + Send + 'static,
-    leading: &watch::Receiver<Option<Leading>>,
-) -> Result<Orders, Status> {
-    let Some(Leading { term, leader, ended }) = leading.borrow().clone() else {
-        return Err(Status::failed_precondition("this coordinator does not lead"));
-    };
+/// The gateways that are served: one desk for each.
+#[derive(Clone, Default)]
+pub(crate) struct Desks {
+    open: Arc<Mutex<BTreeMap<ReplicaId, Open>>>,
+}
+
+struct Open {
+    leave: CancellationToken,
+    left: JoinHandle<()>,
+}
+
+impl Desks {
+    /// Serves one gateway for as long as it calls and this coordinator leads.
+    ///
+    /// A gateway that calls again has lost the line of its call before, which this end may not have noticed. What came in there is
+    /// forgotten before it speaks: else its requests, told anew, would end with the old call.
+    pub(crate) async fn serve(
+        &self,
+        gateway: ReplicaId,
+        mut messages: impl Stream<Item = Result<DeskMessage, Status>> + Unpin + Send + 'static,
+        leading: &watch::Receiver<Option<Leading>>,
+    ) -> Result<Orders, Status> {
+        let leading = leading.borrow().clone();
+        let leading = leading.ok_or_else(|| Status::failed_precondition("this coordinator does not lead"))?;
+        check_term(&mut messages, leading.term).await?;
+        let mut open = self.open.lock().await;
+        if let Some(former) = open.remove(&gateway) {
+            former.leave.cancel();
+            // Only a panic in it is an error, and then it is over too.
+            let _ = former.left.await;
+        }
+        let leave = CancellationToken::new();
+        let (outgoing, orders) = mpsc::channel(limits::DESK_OUTBOX);
+        let left = tokio::spawn(attend(gateway, messages, leading, outgoing, leave.clone()));
+        open.insert(gateway, Open { leave, left });
+        Ok(ReceiverStream::new(orders).boxed())
+    }
+}
+
+/// The first message says in which term the gateway takes this coordinator to lead.
+async fn check_term(
+    messages: &mut (impl Stream<Item = Result<DeskMessage, Status>> + Unpin),
+    term: u64,
+) -> Result<(), Status> {
     let first = tokio::time::timeout(limits::SESSION_TIMEOUT, messages.next()).await;
     let first = first.map_err(|_| Status::deadline_exceeded("no term arrived"))?.transpose()?;
     match first.and_then(|first| first.message) {
-        Some(desk_message::Message::Term(asked)) if asked == term => {}
+        Some(desk_message::Message::Term(asked)) if asked == term => Ok(()),
         Some(desk_message::Message::Term(asked)) => {
-            return Err(Status::failed_precondition(format!(
-                "this coordinator leads term {term}, not {asked}"
-            )));
+            let words = format!("this coordinator leads term {term}, not {asked}");
+            Err(Status::failed_precondition(words))
         }
-        Some(_) | None => return Err(Status::invalid_argument("the first message is no term")),
+        Some(_) | None => Err(Status::invalid_argument("the first message is no term")),
     }
-    let (outgoing, orders) = mpsc::channel(limits::DESK_OUTBOX);
+}
+
+async fn attend(
+    gateway: ReplicaId,
+    mut messages: impl Stream<Item = Result<DeskMessage, Status>> + Unpin,
+    Leading { term, leader, ended }: Leading,
+    outgoing: mpsc::Sender<Result<DeskOrder, Status>>,
+    leave: CancellationToken,
+) {
     tracing::info!(gateway = gateway.0, term, "a gateway's desk is open");
-    tokio::spawn(async move {
-        let mut desk = Attended { leader, live: BTreeSet::new(), outgoing, gone: CancellationToken::new() };
-        let ended = ended.run_until_cancelled(desk.attend(&mut messages)).await;
-        // Under the next leader they are told anew; here they are over.
-        desk.close().await;
-        tracing::info!(
-            gateway = gateway.0,
-            term,
-            still_leading = ended.is_some(),
-            "a gateway's desk is closed"
-        );
-    });
-    Ok(ReceiverStream::new(orders).boxed())
+    let mut desk = Attended { leader, live: BTreeSet::new(), outgoing, gone: CancellationToken::new() };
+    let attending = leave.run_until_cancelled(desk.attend(&mut messages));
+    let still_leading = ended.run_until_cancelled(attending).await.is_some();
+    // At the next desk they are told anew; here they are over.
+    desk.close().await;
+    tracing::info!(gateway = gateway.0, term, still_leading, "a gateway's desk is closed");
 }
 
 struct Attended {
@@ -131,3 +168,6 @@ async fn pump(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
