@@ -83,7 +83,9 @@ class Group(Room):
 
     def token(self, role: str = "agent") -> str:
         file = "join-token" if role == "agent" else f"{role}-join-token"
-        return (self.folder / "coordinator-1" / "coordinator" / file).read_text().strip()
+        path = self.folder / "coordinator-1" / "coordinator" / file
+        until(f"{path.name} is written", path.exists)
+        return path.read_text().strip()
 
     def worker(self, name: str, *models: str, fake: str) -> Process:
         """An agent with the fake runtime that knows all coordinators."""

@@ -132,7 +132,7 @@ class Room:
         token: str | None = None,
     ) -> Process:
         """Starts an agent; `fake` = knobs of the fake runtime instead of real MLX."""
-        token = token or (self.folder / "coordinator-home" / "coordinator" / "join-token").read_text().strip()
+        token = token or self.join_token()
         coordinator = coordinator or f"127.0.0.1:{self.cluster_port}"
         arguments = ["agent", "--coordinator", coordinator, "--token", token, "--name", name]
         arguments += ["--home", str(self.folder / name), *(more or [])]
@@ -143,6 +143,12 @@ class Room:
             path = os.pathsep.join([str(ROOT / "python"), str(ROOT / "tests")])
             environment |= {"MLX_SERVING_RUNTIME_PROGRAM": FAKE_RUNTIME, "FAKE_RUNTIME": fake, "PYTHONPATH": path}
         return self._start(name, arguments, environment, start)
+
+    def join_token(self) -> str:
+        """The token that the coordinator wrote; its API may answer a moment before it did."""
+        file = self.folder / "coordinator-home" / "coordinator" / "join-token"
+        until("the coordinator wrote its join token", file.exists)
+        return file.read_text().strip()
 
     def up(self, *arguments: str, home: Path | None = None) -> Process:
         """`mlx-serving up` as a newcomer types it, on ports of its own."""

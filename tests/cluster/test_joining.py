@@ -41,7 +41,7 @@ def test_a_token_that_is_none_is_refused_at_once(room: Room, token: str) -> None
 
 def test_a_token_with_a_wrong_secret_admits_nobody(room: Room) -> None:
     room.coordinator()
-    good = (room.folder / "coordinator-home" / "coordinator" / "join-token").read_text().strip()
+    good = room.join_token()
     head, secret = good.rsplit(".", 1)
     forged = f"{head}.{secret[:-4]}AAAA" if not secret.endswith("AAAA") else f"{head}.{secret[:-4]}BBBB"
     words = ended(agent(room, "one", forged))
@@ -56,7 +56,7 @@ def test_a_token_of_another_cluster_is_refused_by_the_agent(
     other = Room(tmp_path_factory.mktemp("other"))
     try:
         other.coordinator()
-        foreign = (other.folder / "coordinator-home" / "coordinator" / "join-token").read_text().strip()
+        foreign = other.join_token()
         room.coordinator()
         words = ended(agent(room, "one", foreign))
         assert "cluster" in words, words

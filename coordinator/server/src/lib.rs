@@ -90,12 +90,19 @@ pub async fn run(
     // The inner parts outlive the listeners: running answers need them while the API drains.
     let inner = CancellationToken::new();
     let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
+    let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
+    // Whoever finds the API finds the tokens too, but for a gateway without a leader: it serves, and says that it has none.
+    let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens).await.ok();
     let router = gateway::router(parts.gateway_state(api.local_addr()?));
     let api_address = api.local_addr().context("reading the bound API address")?;
     let serving = tokio::spawn(listener::serve(api, router, stop.clone()));
-    // A gateway without a leader serves too: it says that it has none.
-    let tokens = founding::tokens(&consensus, &founded.authority, &config.data_folder);
-    if let Some(join_token) = stop.run_until_cancelled(tokens).await {
+    let issued = async move {
+        match early {
+            Some(issued) => issued,
+            None => tokens.await,
+        }
+    };
+    if let Some(join_token) = stop.run_until_cancelled(issued).await {
         // Nobody listening for `ready` is no reason not to serve.
         let _ = ready.send(Ready {
             cluster: founded.cluster.clone(),
