@@ -5,7 +5,7 @@
 //! runs under the coordinator, under a simulator and behind a what-if question, and answers the same to the same commands.
 //!
 //! The parts of `machine`, one for each kind of fact, in the order in which a request meets them: `intake` (the door), `adoption`
-//! (the door for what an earlier leader had taken in), `dispatch` (from the line to a node) over `candidates` (how each node looks to it), `endings` (what becomes of an attempt), `health` (what
+//! (the door for what an earlier leader had taken in; `settling` holds the rest until all is told), `dispatch` (from the line to a node) over `candidates` (how each node looks to it), `endings` (what becomes of an attempt), `health` (what
 //! that says of the node and of the request), `nodes` (reports and losses), `homes` (which model is where). They route between the
 //! rooms, none of which calls another:
 //!
@@ -37,6 +37,7 @@ mod machine;
 mod turn;
 mod intake;
 mod adoption;
+mod settling;
 mod requests;
 mod ranked;
 mod queue;

@@ -63,6 +63,10 @@ pub(crate) enum Act {
         node: u64,
         draining: bool,
     },
+    /// It is the leader from now on, and settles for so long.
+    Lead {
+        settling: Span,
+    },
 }
 
 /// A model on a node of the world.
@@ -107,6 +111,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (proptest::bool::weighted(0.8), probe_result()).prop_map(|(granted, result)| Act::Answer { granted, result }),
         1 => (0..NODES).prop_map(|node| Act::Lose { node }),
         1 => (0..NODES, any::<bool>()).prop_map(|(node, draining)| Act::Drain { node, draining }),
+        1 => spans(3_000).prop_map(|settling| Act::Lead { settling }),
     ]
 }
 
@@ -182,6 +187,7 @@ fn wild() -> impl Strategy<Value = Command> {
         1 => (0..4_u64, probe_result()).prop_map(|(number, result)| Command::Probed { probe: ProbeNumber(number), result }),
         1 => (model, policy).prop_map(|(model, policy)| Command::Policy { model, policy }),
         1 => (0..4_u32, any::<u32>()).prop_map(|(tenant, permille)| Command::Weight { tenant: TenantId(tenant), permille }),
+        1 => prop_oneof![0..100_000_000_u64, any::<u64>()].prop_map(|at| Command::Lead { settles_at: At(at) }),
         1 => Just(Command::Wake),
     ]
 }

@@ -32,6 +32,10 @@ pub(crate) fn read(text: &str, at: At, cast: &mut Cast) -> Result<Step, String> 
         ["queue?"] => Ok(Step::Queue),
         ["resume"] => Ok(Step::Resume),
         ["a", "new", "leader", "begins"] => Ok(Step::NewLeader),
+        ["it", "settles", "until", number, unit] => {
+            let settles_at = At(0) + span(&format!("{number} {unit}"))?;
+            Ok(Step::Apply(Command::Lead { settles_at }))
+        }
         ["explain", "request", number] => cast::request(number).map(Step::Explain),
         ["explain", "model", name] => Ok(Step::ExplainModel(cast.model(name))),
         ["explain", "node", name] => cast::node(name).map(Step::ExplainNode),
