@@ -67,10 +67,10 @@ impl World {
                 let usage = Usage { generated: any_length(request), ..Usage::default() };
                 Command::Finished { request, attempt, outcome, usage }
             }),
-            Act::Report { node, held } => {
+            Act::Report { node, held, life } => {
                 let models =
                     (0..).zip(held).filter_map(|(model, held)| resident(node, model, held)).collect();
-                let report = NodeReport { budget_bytes: BUDGET_BYTES, models };
+                let report = NodeReport { life, budget_bytes: BUDGET_BYTES, models };
                 Some(Command::NodeReported { node: NodeId(node), report })
             }
             Act::Answer { granted, result } => self.asked.pop_front().and_then(|asked| match asked {
