@@ -34,7 +34,7 @@ fn config(options: &Agent) -> anyhow::Result<daemon::Config> {
     let token = token.map_err(|error: daemon::TokenError| failure(Exit::Usage, error.to_string()))?;
     Ok(daemon::Config {
         data_folder: home::rooms(&options.home)?.agent,
-        coordinator: with_port(&options.coordinator),
+        coordinators: options.coordinators.iter().map(|address| with_port(address.trim())).collect(),
         token,
         name: options.name.clone().unwrap_or_else(home::host_name),
         offers: options.models.iter().map(|model| model_argument::parse(model)).collect::<Result<_, _>>()?,
@@ -50,7 +50,7 @@ pub(crate) fn guard_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("finding this program's own file")
 }
 
-fn with_port(address: &str) -> String {
+pub(crate) fn with_port(address: &str) -> String {
     let has_port = address
         .rsplit_once(':')
         .is_some_and(|(host, port)| port.parse::<u16>().is_ok() && !host.ends_with(':'));

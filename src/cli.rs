@@ -104,15 +104,32 @@ pub(crate) struct Coordinator {
     /// Where agents reach this coordinator: TCP for control, UDP for tokens, mutual TLS on both
     #[arg(long, env = "MLX_SERVING_LISTEN", default_value = "0.0.0.0:7443")]
     pub(crate) listen: SocketAddr,
+    /// Where others reach --listen, HOST:PORT [default: that address, or this machine's name where it is all addresses]
+    #[arg(long, env = "MLX_SERVING_ADVERTISE", value_name = "ADDR")]
+    pub(crate) advertise: Option<String>,
+    /// Join the cluster of this coordinator, HOST:PORT, instead of founding one; may be given more than once. To be given at
+    /// every start. With two that have joined, any one of the three may fail
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pub(crate) join: Vec<String>,
+    /// The token that `mlx-serving token create --role coordinator` prints there; needed once
+    #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true, requires = "join")]
+    pub(crate) token: Option<String>,
     #[command(flatten)]
     pub(crate) home: Home,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
-    /// The coordinator, HOST or HOST:PORT [default port: 7443]
-    #[arg(long, env = "MLX_SERVING_COORDINATOR", value_name = "ADDR")]
-    pub(crate) coordinator: String,
+    /// A coordinator, HOST or HOST:PORT [default port: 7443]; may be given more than once, or divided by commas. One that lives
+    /// is enough: it tells of the others
+    #[arg(
+        long = "coordinator",
+        env = "MLX_SERVING_COORDINATOR",
+        value_name = "ADDR",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub(crate) coordinators: Vec<String>,
     /// The join token that `mlx-serving coordinator` prints; needed once
     #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
@@ -144,11 +161,20 @@ pub(crate) struct Token {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenAction {
-    /// Print a token that lets agents join for at least another twelve hours
+    /// Print a token that lets machines join for at least another twelve hours
     Create {
+        /// As what they may join
+        #[arg(long, value_enum, default_value_t = TokenRole::Agent)]
+        role: TokenRole,
         #[command(flatten)]
         home: Home,
     },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TokenRole {
+    Agent,
+    Coordinator,
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +271,19 @@ mod tests {
     fn up_needs_no_argument() {
         let cli = Cli::try_parse_from(["mlx-serving", "up"]).expect("parses");
         assert!(matches!(cli.command, Command::Up(Up { model: None, port: 7440, cluster_port: 7443, .. })));
+    }
+
+    #[test]
+    fn an_agent_takes_coordinators_one_by_one_or_divided_by_commas_and_needs_one() {
+        let parse = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from(["mlx-serving", "agent"].iter().chain(arguments));
+            cli.map(
+                |cli| if let Command::Agent(agent) = cli.command { agent.coordinators } else { Vec::new() },
+            )
+        };
+        let given = parse(&["--coordinator", "a", "--coordinator", "b:1,c"]).expect("parses");
+        assert_eq!(given, ["a", "b:1", "c"]);
+        assert!(parse(&[]).is_err());
     }
 
     #[test]

@@ -3,20 +3,31 @@
 //! Owns the words at the start. Refuses nothing of its own: the coordinator checks its settings.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 
 use crate::cli::Coordinator;
-use crate::{home, log, stopping};
+use crate::exit::{Exit, failure};
+use crate::{agent, home, log, stopping};
 
 pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
     log::start("info");
     let rooms = home::rooms(&options.home)?;
-    let config = server::Config { data_folder: rooms.coordinator, api: options.api, cluster: options.listen };
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     runtime.block_on(async {
         let stop = stopping::on_signal()?;
+        let Some(joined) = stop.run_until_cancelled(joined(options, &rooms.coordinator)).await else {
+            return Ok(());
+        };
+        let config = server::Config {
+            data_folder: rooms.coordinator,
+            api: options.api,
+            cluster: options.listen,
+            advertise: advertised(options),
+            joined: joined?,
+        };
         let (ready, started) = oneshot::channel();
         let serving = tokio::spawn(server::run(config, ready, stop));
         if let Ok(ready) = started.await {
@@ -24,6 +35,29 @@ pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
         }
         serving.await.context("the coordinator failed")?
     })
+}
+
+/// What a coordinator of somebody else's cluster is; `None` for one that founds its own.
+async fn joined(options: &Coordinator, folder: &Path) -> anyhow::Result<Option<server::Joined>> {
+    if options.join.is_empty() {
+        return Ok(None);
+    }
+    let token = options.token.as_deref().map(str::parse).transpose();
+    let token = token.map_err(|error: daemon::TokenError| failure(Exit::Usage, error.to_string()))?;
+    let contacts: Vec<String> = options.join.iter().map(|contact| agent::with_port(contact)).collect();
+    let enlisted = daemon::become_coordinator(folder, &contacts, token.as_ref(), &home::host_name()).await?;
+    let daemon::Enlisted { replica, credentials } = enlisted;
+    Ok(Some(server::Joined { credentials, replica, contacts }))
+}
+
+fn advertised(options: &Coordinator) -> String {
+    match &options.advertise {
+        Some(address) => agent::with_port(address),
+        None if options.listen.ip().is_unspecified() => {
+            format!("{}:{}", home::host_name(), options.listen.port())
+        }
+        None => options.listen.to_string(),
+    }
 }
 
 #[expect(clippy::print_stderr, clippy::print_stdout, reason = "this is the command line")]

@@ -58,6 +58,7 @@ pub(crate) async fn show_until_ready(
             | Notice::Joined { .. }
             | Notice::CoordinatorLost { .. }
             | Notice::CoordinatorBack
+            | Notice::Coordinators { .. }
             | Notice::Draining { .. } => {}
         }
     }
@@ -80,6 +81,9 @@ fn words(notice: &Notice) -> (String, Option<u16>) {
         }
         Notice::CoordinatorLost { words } => (format!("coordinator lost ({words}); trying again"), None),
         Notice::CoordinatorBack => ("coordinator is back".to_owned(), None),
+        Notice::Coordinators { connected, known } => {
+            (format!("connected to {connected} of {known} coordinators"), None)
+        }
         Notice::Draining { attempts } => (format!("draining: {attempts} answers still run"), None),
     }
 }
@@ -121,7 +125,7 @@ impl Screen {
     fn show(&mut self, notice: &Notice) {
         self.draining |= matches!(notice, Notice::Draining { .. });
         // Whoever stops everything need not hear that one part misses the other.
-        if self.draining && matches!(notice, Notice::CoordinatorLost { .. }) {
+        if self.draining && matches!(notice, Notice::CoordinatorLost { .. } | Notice::Coordinators { .. }) {
             return;
         }
         let (words, permille) = words(notice);
@@ -220,6 +224,15 @@ mod tests {
         let (notices, heard) = mpsc::channel(8);
         drop(notices);
         assert!(show_until_ready(heard, "m".to_owned()).await.is_err());
+    }
+
+    #[test]
+    fn one_coordinator_of_several_is_a_number_and_none_is_a_loss() {
+        let said = |notice| words(&notice).0;
+        let some = Notice::Coordinators { connected: 2, known: 3 };
+        assert_eq!(said(some), "connected to 2 of 3 coordinators");
+        let none = Notice::CoordinatorLost { words: "no route".to_owned() };
+        assert_eq!(said(none), "coordinator lost (no route); trying again");
     }
 
     #[test]

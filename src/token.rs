@@ -5,13 +5,19 @@
 
 use anyhow::Context as _;
 
-use crate::cli::{Token, TokenAction};
+use crate::cli::{Token, TokenAction, TokenRole};
 use crate::exit::{Exit, failure};
 use crate::home;
 
 pub(crate) fn run(options: &Token) -> anyhow::Result<()> {
     match &options.action {
-        TokenAction::Create { home } => create(&home::rooms(home)?.coordinator.join("join-token")),
+        TokenAction::Create { role, home } => {
+            let file = match role {
+                TokenRole::Agent => "join-token",
+                TokenRole::Coordinator => "coordinator-join-token",
+            };
+            create(&home::rooms(home)?.coordinator.join(file))
+        }
     }
 }
 

@@ -31,6 +31,8 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
         data_folder: rooms.coordinator.clone(),
         api: SocketAddr::from((Ipv4Addr::LOCALHOST, options.port)),
         cluster: SocketAddr::from((Ipv4Addr::LOCALHOST, options.cluster_port)),
+        advertise: SocketAddr::from((Ipv4Addr::LOCALHOST, options.cluster_port)).to_string(),
+        joined: None,
     };
     let (ready, started) = oneshot::channel();
     let serving = tokio::spawn(server::run(coordinator, ready, stop.clone()));
@@ -66,7 +68,7 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
 fn agent_config(rooms: Rooms, offer: daemon::Offer, ready: &server::Ready) -> anyhow::Result<daemon::Config> {
     Ok(daemon::Config {
         data_folder: rooms.agent,
-        coordinator: ready.cluster_address.to_string(),
+        coordinators: vec![ready.cluster_address.to_string()],
         token: Some(ready.join_token.clone()),
         name: home::host_name(),
         offers: vec![offer],

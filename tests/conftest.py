@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.group import Group
 from cluster.harness import Room
 
 
@@ -14,6 +15,16 @@ from cluster.harness import Room
 def room(tmp_path: Path) -> Iterator[Room]:
     """A coordinator's and some agents' home folders; nothing runs yet."""
     made = Room(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Group]:
+    """The same for a room with several coordinators."""
+    made = Group(tmp_path)
     try:
         yield made
     finally:

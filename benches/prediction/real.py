@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from cluster.harness import ROOT, Process, Room, until
-from cluster.prediction import Asked, Figures, Pace, Plan, Spoken, Stream, at_load, figures, predict, send
+from cluster.prediction import Asked, Figures, Pace, Plan, Round, Spoken, Stream, at_load, figures, predict, send
 from cluster.test_mind_swaps import footprint, held
 
 NAMES = ("alpha", "beta", "gamma")
@@ -35,17 +35,33 @@ REPEATS = 5
 PROMPTS = (32, 128, 256)
 
 
-def play(folder: Path, seed: int) -> tuple[Figures, Figures, float, float]:
-    """Measured, predicted, the load asked for, what a request alone spends outside of its runtime."""
+# How far a request alone and a load may take longer or shorter after a round than before it.
+STEADY = 1.2
+
+
+def play(folder: Path, seed: int) -> Round:
+    """One round. The control is the calibration once more, afterwards."""
     models = [_made(folder / name) for name in NAMES]
     each = footprint(folder / "scratch", str(folder / NAMES[0]))
-    pace = _calibrated(folder / "calibration", folder / NAMES[0], models[0])
-    print(f"  calibrated: {pace}", flush=True)
+    pace = _calibrated(folder / "before", folder / NAMES[0], models[0])
     plan = Plan([[pace] * len(NAMES)], SLOTS, memory_gb=5.0)
     asked = [replace(one, at_s=one.at_s + REST_S) for one in at_load(folder, plan, STREAM, LOAD, seed)]
     asked.insert(0, Asked(0.0, PROMPTS[0], STREAM.outputs[0]))
     predicted, load = predict(folder, plan, asked)
-    return _measured(folder / "room", each, models, asked), predicted, load, pace.overhead_s
+    measured = _measured(folder / "room", each, models, asked)
+    after = _calibrated(folder / "after", folder / NAMES[0], models[0])
+    return Round(measured, predicted, load, f"before {_told(pace)}; after {_told(after)}", _steady(pace, after))
+
+
+def _steady(before: Pace, after: Pace) -> bool:
+    typical = Asked(0.0, PROMPTS[1], 1)
+    pairs = (before.alone_s(typical), after.alone_s(typical)), (before.load_s or 0.0, after.load_s or 0.0)
+    return all(max(pair) <= STEADY * min(pair) for pair in pairs)
+
+
+def _told(pace: Pace) -> str:
+    rates = f"{pace.prefill_tps:.0f} tokens/s, step {pace.t1_s * 1e3:.1f} ms, slope {pace.beta:.2f}"
+    return f"{rates}, {pace.overhead_s * 1e3:.0f} ms overhead, load {pace.load_s:.1f} s"
 
 
 def _made(folder: Path) -> Spoken:

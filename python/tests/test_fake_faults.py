@@ -234,3 +234,34 @@ def test_a_row_is_named_once_more_after_its_end(llama: Path) -> None:
         fake.wait(lambda: len(fake.faults) == 2)
         assert fake.faults == ["row 2 was named after its end", "row 3 was named after its end"]
         fake.faults.clear()
+
+
+def test_a_failed_model_call_ends_a_row_after_so_many_tokens(llama: Path) -> None:
+    with agent("fake_runtime", "--fail-after", "3", "--mark-token", str(MARK)) as fake:
+        fake.load(llama)
+        cut, other = fake.run([20, MARK], 9), fake.run([20], 9)
+        assert (cut.finish, cut.last["code"], len(cut.ids)) == ("error", "internal", 3)
+        assert (other.finish, len(other.ids)) == ("length", 9)
+
+
+def test_an_end_that_is_lost_is_a_failure_behind_the_last_token(llama: Path) -> None:
+    with agent("fake_runtime", "--lose-end", "1", "--mark-token", str(MARK)) as fake:
+        fake.load(llama)
+        lost, other = fake.run([20, MARK], 3), fake.run([20], 3)
+        assert (lost.finish, lost.last["code"], len(lost.ids)) == ("error", "internal", 3)
+        assert (other.finish, len(other.ids)) == ("length", 3)
+
+
+@pytest.mark.parametrize("fault", ["fail_after=2", "lose_end=1", f"fail_token={MARK}"])
+def test_where_one_fault_is_all_it_comes_once_among_all_who_read_the_file(
+    fault: str, llama: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "knobs"
+    with agent("fake_runtime", "--file", str(file)) as one, agent("fake_runtime", "--file", str(file)) as two:
+        for fake in (one, two):
+            fake.load(llama)
+        put(file, f"once=1,{fault}")
+        ends = [fake.run([20, MARK], 4).finish for fake in (one, two, one)]
+        assert (ends, file.exists()) == (["error", "length", "length"], False)
+        put(file, f"once=1,{fault}")
+        assert [fake.run([20, MARK], 4).finish for fake in (two, one)] == ["error", "length"]

@@ -8,7 +8,8 @@ for as long as the longer one lasts; then all is healed and a short time passes.
 before any comes again. The same seed draws the same rounds; where in the answers they strike is the machine's business.
 
 Asserted at the end: full service returns, queues drain and no slot leaks, every node serves, no request was lost,
-answered wrongly or ended falsely, no prompt is in any file. How long it took is told, not asserted.
+answered wrongly or ended falsely, none broke that could have gone on, no prompt is in any file. How long it took is
+told, not asserted.
 """
 
 from __future__ import annotations
@@ -31,12 +32,23 @@ from cluster.chaos_faults import FAULTS, Course, Scene
 from cluster.chaos_room import ChaosRoom
 from cluster.harness import until
 from cluster.reference import Question, drawn
-from cluster.witness import Record, Verdict, Witness, allowed, violations
+from cluster.witness import ALWAYS_ALLOWED, DEADLINE_S, Record, Verdict, Witness, violations
 
 # In no answer, no name and no path; in every prompt of words.
 CANARY = "zanzibar-canary-4711 "
 # After the last fault. Breakers of a room that was treated badly open for up to five minutes.
 FULL_SERVICE_S = 420.0
+# These cut an answer wherever it goes. Of others it takes two: whoever was present at two deaths gets no third node,
+# guilty or not.
+CUTTING_EVERYWHERE = frozenset(
+    {
+        "kill -9 all agents",
+        "rolling restart of agents",
+        "partial partition",
+        "all agents partitioned",
+        "full disk",
+    }
+)
 _PAIRED = 0.4
 _PAUSE_S = (0.5, 2.5)
 
@@ -91,6 +103,8 @@ class Outcome:
     """The facts at the end of a campaign."""
 
     struck: list[Struck] = field(default_factory=list[Struck])
+    # From when to when the coordinator was another one, or none.
+    without_gateway: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     records: list[Record] = field(default_factory=list[Record])
     full_service_s: float = 0.0
     at_rest_s: float = 0.0
@@ -131,6 +145,7 @@ class Campaign:
         room, names = self._room, list(self._room.agents)
         self._told(", ".join(f"{strike.fault} at {names[strike.agent]}" for strike in now.strikes))
         courses: list[tuple[Strike, Course, float]] = []
+        keeper, began_s = room.keeper.pid, self._witness.now()
         for strike in now.strikes:
             course = FAULTS[strike.fault].course(Scene(room, names[strike.agent], self._witness, dice))
             courses.append((strike, course, self._witness.now()))
@@ -143,6 +158,8 @@ class Campaign:
             self._outcome.struck.append(Struck(strike.fault, names[strike.agent], from_s, self._witness.now()))
         room.restart_what_is_beyond_help(", ".join(strike.fault for strike in now.strikes))
         room.revive()
+        if room.keeper.pid != keeper:
+            self._outcome.without_gateway.append((began_s, self._witness.now()))
         time.sleep(now.pause_s)
 
     def _told(self, words: str) -> None:
@@ -204,10 +221,29 @@ def _files(folder: Path) -> Iterable[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".safetensors")
 
 
-def wrongs(outcome: Outcome, resumes: bool) -> list[str]:
+def may_break(record: Record, outcome: Outcome) -> bool:
+    """Whether an answer had reason enough to break: its gateway died, its time was over, or it was cut twice.
+
+    What waited in line may have met faults that did not touch it: where the line is long, this is too kind.
+    """
+    lived = (record.sent_s, record.ended_s)
+    met = [one.fault for one in outcome.struck if _meet(lived, (one.from_s, one.to_s))]
+    if any(_meet(lived, gap) for gap in outcome.without_gateway):
+        return True
+    match record.code:
+        case "deadline_exceeded":
+            return record.ended_s - record.sent_s > DEADLINE_S - 1
+        case "stream_lost" | "request_quarantined":
+            return len(met) > 1 or bool(CUTTING_EVERYWHERE & set(met))
+        case _:  # a gateway that lives says why
+            return False
+
+
+def wrongs(outcome: Outcome) -> list[str]:
     """Everything that must not have happened, in words."""
-    found = [f"{record}" for record in violations(outcome.records, allowed(resumes))]
-    return found + [f"a prompt is in {path}" for path in outcome.with_canary]
+    found = violations(outcome.records, ALWAYS_ALLOWED)
+    bad = [one for one in found if one.verdict is not Verdict.BROKEN or not may_break(one, outcome)]
+    return [*map(str, bad), *(f"a prompt is in {path}" for path in outcome.with_canary)]
 
 
 def table(outcome: Outcome) -> str:
@@ -216,7 +252,9 @@ def table(outcome: Outcome) -> str:
     for name in FAULTS:
         times = [one for one in outcome.struck if one.fault == name]
         if times:
-            lines.append(_line(name, len(times), [r for r in outcome.records if any(_meets(r, one) for one in times)]))
+            spans = [(one.from_s, one.to_s) for one in times]
+            meanwhile = [r for r in outcome.records if any(_meet((r.sent_s, r.ended_s), span) for span in spans)]
+            lines.append(_line(name, len(times), meanwhile))
     lines.append(_line("in all", len(outcome.struck), outcome.records))
     return "\n".join(lines)
 
@@ -226,11 +264,11 @@ def _line(name: str, times: int, records: Iterable[Record]) -> str:
     return f"{name:42}{times:>6}" + "".join(f"{counts[verdict] or '':>10}" for verdict in Verdict)
 
 
-def _meets(record: Record, struck: Struck) -> bool:
-    return record.sent_s <= struck.to_s and record.ended_s >= struck.from_s
+def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
 
 
-def report(outcome: Outcome, resumes: bool) -> str:
+def report(outcome: Outcome) -> str:
     """All of it, for a person."""
     refusals = Counter(record.code for record in outcome.records if record.verdict is Verdict.REFUSED)
     breaks = Counter(record.code for record in outcome.records if record.verdict is Verdict.BROKEN)
@@ -241,7 +279,7 @@ def report(outcome: Outcome, resumes: bool) -> str:
         f"proxy:   {dict(sorted(outcome.proxied.items()))}",
         f"full service after {outcome.full_service_s:.1f} s, at rest after {outcome.at_rest_s:.1f} s",
         *(f"ended by itself: {who}" for who in outcome.ended_by_itself),
-        *(f"WRONG: {what}" for what in wrongs(outcome, resumes)),
+        *(f"WRONG: {what}" for what in wrongs(outcome)),
     ]
     return "\n".join(lines)
 
@@ -257,7 +295,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--agents", type=int, default=4)
     parser.add_argument("--rate", type=float, default=12.0, help="requests a second")
     parser.add_argument("--only", action="append", default=[], choices=list(FAULTS), help="may be given more than once")
-    parser.add_argument("--resumes", action="store_true", help="a broken stream is a violation")
     parser.add_argument("--folder", type=Path, help="keep logs and the history here")
     parser.add_argument("--list", action="store_true", help="name the faults, and nothing else")
     options = parser.parse_args(argv)
@@ -274,8 +311,8 @@ def main(argv: Sequence[str]) -> int:
         campaign = Campaign(room, options.agents, options.seed, options.only, folder / "history.jsonl")
         try:
             outcome = campaign.run(options.minutes * 60, options.rate)
-            print(report(outcome, options.resumes))
-            return 1 if wrongs(outcome, options.resumes) else 0
+            print(report(outcome))
+            return 1 if wrongs(outcome) else 0
         finally:
             campaign.close()
 

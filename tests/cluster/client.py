@@ -44,12 +44,16 @@ def chat(model: str, text: str = "What is mlx-serving?", **more: Any) -> dict[st
 
 
 async def stream(
-    url: str, body: dict[str, Any], on_piece: Callable[[Answer], None] | None = None, path: str = "/v1/chat/completions"
+    url: str,
+    body: dict[str, Any],
+    on_piece: Callable[[Answer], None] | None = None,
+    path: str = "/v1/chat/completions",
+    headers: dict[str, str] | None = None,
 ) -> Answer:
     """Streams one answer to its end, whatever that end is."""
     answer = Answer()
     try:
-        async with opened(url, body, path) as response:
+        async with opened(url, body, path, headers) as response:
             answer.status, answer.headers = response.status_code, dict(response.headers)
             if response.status_code != 200:
                 answer.error = json.loads(await response.aread())["error"]
@@ -63,12 +67,14 @@ async def stream(
 
 
 @asynccontextmanager
-async def opened(url: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> AsyncIterator[httpx.Response]:
+async def opened(
+    url: str, body: dict[str, Any], path: str = "/v1/chat/completions", headers: dict[str, str] | None = None
+) -> AsyncIterator[httpx.Response]:
     """The raw streamed response; leaving the block hangs up."""
     asked = {"stream": True, "stream_options": {"include_usage": True}, **body}
     async with (
         httpx.AsyncClient(timeout=TIMEOUT_S) as client,
-        client.stream("POST", url + path, json=asked) as response,
+        client.stream("POST", url + path, json=asked, headers=headers) as response,
     ):
         yield response
 

@@ -122,11 +122,19 @@ class Room:
         return process
 
     def agent(
-        self, name: str, *models: str, fake: str | None = None, more: list[str] | None = None, start: bool = True
+        self,
+        name: str,
+        *models: str,
+        fake: str | None = None,
+        more: list[str] | None = None,
+        start: bool = True,
+        coordinator: str | None = None,
+        token: str | None = None,
     ) -> Process:
         """Starts an agent; `fake` = knobs of the fake runtime instead of real MLX."""
-        token = (self.folder / "coordinator-home" / "coordinator" / "join-token").read_text().strip()
-        arguments = ["agent", "--coordinator", f"127.0.0.1:{self.cluster_port}", "--token", token, "--name", name]
+        token = token or (self.folder / "coordinator-home" / "coordinator" / "join-token").read_text().strip()
+        coordinator = coordinator or f"127.0.0.1:{self.cluster_port}"
+        arguments = ["agent", "--coordinator", coordinator, "--token", token, "--name", name]
         arguments += ["--home", str(self.folder / name), *(more or [])]
         for model in models:
             arguments += ["--model", model]

@@ -139,6 +139,22 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Round:
+    """What one room did and what was predicted of it."""
+
+    measured: Figures
+    predicted: Figures
+    load: float
+    control: str
+    steady: bool = True
+
+    @property
+    def ratio(self) -> float:
+        """Mean times to the first token, measured by predicted."""
+        return self.measured.ttft_s["mean"] / self.predicted.ttft_s["mean"]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A room as the simulator knows it: the paces of each node by model."""
 
@@ -294,6 +310,6 @@ def _summed(values: list[float]) -> dict[str, float]:
     return {"mean": sum(ordered) / len(ordered), "p50": quantile(0.5), "p95": quantile(0.95)}
 
 
-def as_json(named: dict[str, Figures]) -> str:
+def as_json(rounds: Sequence[Round]) -> str:
     """All figures, for a file."""
-    return json.dumps({name: asdict(one) for name, one in named.items()}, indent=1)
+    return json.dumps([asdict(one) for one in rounds], indent=1)

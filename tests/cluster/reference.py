@@ -1,7 +1,7 @@
 """What the fake runtime must answer: the text of every answer, computed on the client's side.
 
 Owns the way from a request to its reference text, as the gateway and an honest runtime would go it: template,
-tokenizer, tokens, text. Refuses sampling: the fake runtime's tokens are a function of prompt and position.
+tokenizer, tokens, text. Refuses to know more of a fake runtime than its words: which token follows which.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ import jinja2
 from tokenizers import Tokenizer
 
 from cluster.harness import DEMO, DEMO_FOLDER
-from fake_runtime.words import choices, fingerprint, token_at
+from fake_runtime.words import Unit, answer_to, plain
+from mlx_runtime.protocol import Generate, Sampling
 
 _CONFIG: dict[str, Any] = json.loads((DEMO_FOLDER / "config.json").read_text())
 _VOCABULARY: int = _CONFIG["vocab_size"]
-AMONG = choices(DEMO_FOLDER, _VOCABULARY, _CONFIG["eos_token_id"])
+PLAIN = plain(DEMO_FOLDER, _VOCABULARY, _CONFIG["eos_token_id"])
+AMONG = [unit[0] for unit in PLAIN]
+GREEDY = Sampling(temperature=0.0)
 # Ids of single bytes beyond ASCII and the like: no prompt made of `AMONG` or of their text holds one.
 UNHEARD = sorted(set(range(16, _VOCABULARY)) - set(AMONG))
 
@@ -51,8 +54,18 @@ class Question:
 
     def reference(self) -> str:
         """The whole text of the answer."""
-        key = fingerprint(self.prompt_ids())
-        return text_of([token_at(key, position, AMONG) for position in range(self.max_tokens)])
+        return text_of(told(self.prompt_ids(), self.max_tokens))
+
+
+def told(
+    prompt: Sequence[int], tokens: int, units: Sequence[Unit] = PLAIN, sampling: Sampling = GREEDY, seed: int = 0
+) -> list[int]:
+    """The first tokens of an honest answer."""
+    answer = answer_to(Generate(0, tuple(prompt), tokens, sampling), seed, units)
+    so_far: list[int] = []
+    for _ in range(tokens):
+        so_far.append(answer.token(so_far))
+    return so_far
 
 
 def drawn(

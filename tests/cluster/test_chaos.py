@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.chaos import CANARY, Campaign, Outcome, report, rounds, table, wrongs
+from cluster.chaos import CANARY, CUTTING_EVERYWHERE, Campaign, Outcome, Struck, report, rounds, table, wrongs
 from cluster.chaos_faults import FAULTS
 from cluster.reference import UNHEARD, drawn
-from cluster.witness import Verdict
+from cluster.witness import Manner, Record, Verdict
 
 HONEST = [name for name, fault in FAULTS.items() if not fault.lies]
 # What is over soon, for a campaign in a minute.
@@ -60,18 +60,37 @@ def test_no_question_of_the_load_is_poison() -> None:
     assert sum(isinstance(one.prompt, str) and one.prompt.startswith(CANARY) for one in asked) > 50
 
 
+def test_an_answer_may_break_only_for_a_reason() -> None:
+    def broken(code: str, sent_s: float = 10.0, ended_s: float = 20.0) -> Record:
+        return Record(1, sent_s, 11.0, ended_s, Verdict.BROKEN, code, "", "1", Manner.PLAIN, 9, 9, 5, None, "", "7")
+
+    def found(record: Record, *met: str, without_gateway: tuple[tuple[float, float], ...] = ()) -> bool:
+        struck = [Struck(fault, "mac-1", 12.0, 13.0) for fault in met]
+        return bool(wrongs(Outcome(struck=struck, records=[record], without_gateway=list(without_gateway))))
+
+    assert found(broken("stream_lost")) and found(broken("stream_lost"), "kill -9 agent")
+    assert found(broken("reset"), "kill -9 agent", "kill -9 runtime"), "a gateway that lives says what is wrong"
+    assert not found(broken("stream_lost"), "kill -9 agent", "kill -9 runtime")
+    assert not found(broken("stream_lost"), "kill -9 all agents") and found(broken("stream_lost"), "CPU hog")
+    assert set(FAULTS) > CUTTING_EVERYWHERE
+    assert found(broken("stream_lost", sent_s=14.0), "kill -9 agent", "kill -9 runtime"), "it came afterwards"
+    assert not found(broken("reset"), without_gateway=((19.0, 25.0),))
+    assert found(broken("reset"), without_gateway=((21.0, 25.0),))
+    assert not found(broken("deadline_exceeded", ended_s=55.0)) and found(broken("deadline_exceeded", ended_s=50.0))
+
+
 @needs_linux
 def test_a_runtime_that_lies_is_seen_by_the_campaign(tmp_path: Path) -> None:
     """A judge that never finds anybody guilty proves nothing."""
     outcome = campaign(tmp_path, ["runtime sends wrong tokens"], 60, rounds_max=1)
-    found = wrongs(outcome, resumes=False)
-    assert found and all("WRONG" in one for one in found), report(outcome, resumes=False)
+    found = wrongs(outcome)
+    assert found and all("WRONG" in one for one in found), report(outcome)
 
 
 @needs_linux
 def test_a_short_campaign_loses_nothing(tmp_path: Path, figure: Callable[[str], None]) -> None:
     outcome = campaign(tmp_path, BRIEF, 30)
-    assert not wrongs(outcome, resumes=False), report(outcome, resumes=False)
+    assert not wrongs(outcome), report(outcome)
     whole = sum(record.verdict is Verdict.WHOLE for record in outcome.records)
     assert len(outcome.struck) >= 5 and whole >= 50, table(outcome)
     figure(

@@ -98,10 +98,12 @@ def test_13_a_request_to_a_killed_node_ends_within_its_deadline(room: Room) -> N
             agent.kill()
             seen.append(time.monotonic())
 
-    answer = asyncio.run(stream(room.url, chat(DEMO, max_tokens=50), kill))
+    deadline = {"x-request-timeout-ms": "9000"}
+    answer = asyncio.run(stream(room.url, chat(DEMO, max_tokens=50), kill, headers=deadline))
     ended_s = time.monotonic() - seen[0]
+    # Another node could go on; there is none, and the client said how long it waits.
     assert not answer.clean and answer.error is not None
-    # The promise of streams is five seconds of silence at most; it hung for more than 22.
+    # It hung for more than 22 once.
     assert ended_s < 22, f"{ended_s:.1f} s"
 
 
@@ -170,8 +172,9 @@ def test_11_every_command_in_the_readme_is_understood() -> None:
     assert len(commands) >= 4
     for command in commands:
         words = shlex.split(command.split("#")[0])
-        # The verb and each flag must exist; nothing is started.
-        shown = subprocess.run([BINARY, words[0], "--help"], capture_output=True, text=True, check=True).stdout
+        # The verbs and each flag must exist; nothing is started.
+        verbs = words[:2] if words[0] == "token" else words[:1]
+        shown = subprocess.run([BINARY, *verbs, "--help"], capture_output=True, text=True, check=True).stdout
         for flag in (word for word in words if word.startswith("--")):
             assert flag in shown, f"{command}: {flag} is unknown"
 

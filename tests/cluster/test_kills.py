@@ -42,17 +42,6 @@ def killed_runtime(room: Room, node: str) -> int:
     return pid
 
 
-@pytest.mark.parametrize("what", ["runtime", "agent"])
-def test_a_death_while_streaming_ends_with_an_error_event_and_a_reset(room: Room, what: str) -> None:
-    room.coordinator()
-    agent = room.agent("one", "demo", fake=SLOW)
-    room.ready()
-    answer = streaming(room, lambda: agent.kill() if what == "agent" else killed_runtime(room, "one"))
-    assert_never_a_clean_end(answer)
-    assert answer.error is not None and answer.error["code"] == "stream_lost", answer
-    assert answer.broken, "the connection was closed as if nothing had happened"
-
-
 def test_a_killed_coordinator_never_ends_a_stream_cleanly(room: Room) -> None:
     coordinator = room.coordinator()
     room.agent("one", "demo", fake=SLOW)

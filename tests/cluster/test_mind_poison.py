@@ -12,8 +12,8 @@ from cluster.harness import DEMO, Room, until
 # An id that no sentence of this file is made of.
 POISON = 1_001
 NODES = 6
-# A prompt takes long enough that none of the others has begun when the poison strikes: an answer that has begun on a
-# runtime that dies is lost, and that is told to its client (test_kills).
+# A prompt takes long enough that none of the others has begun when the poison strikes; those that have are cut and go
+# on (test_resuming).
 FAKE = f"crash_token={POISON},prefill_tps=40,t1_s=0.01"
 
 

@@ -15,7 +15,7 @@ from cluster import witness as command
 from cluster.client import Answer
 from cluster.harness import DEMO, Room, free_port
 from cluster.reference import AMONG, Question, drawn, text_of
-from cluster.witness import Manner, Record, Seen, Verdict, Witness, allowed, history, judge, violations
+from cluster.witness import ALWAYS_ALLOWED, Manner, Record, Seen, Verdict, Witness, history, judge, violations
 
 WORDS = Question((5, 6, 7), 3)
 REFERENCE = WORDS.reference()
@@ -141,14 +141,14 @@ def test_a_wrong_character_is_found_wherever_it_is(position: int) -> None:
     assert command.wrong_at(WORDS, text) == position
 
 
-def test_a_refusal_without_a_code_is_a_violation_and_a_broken_stream_is_one_once_streams_resume() -> None:
+def test_a_refusal_without_a_code_is_a_violation_and_so_is_a_broken_stream_unless_it_is_said_to_be_none() -> None:
     server = Replaying(b"HTTP/1.1 500 X\r\ncontent-length: 2\r\n\r\n{}")
     record = asked(server.url)
     server.close()
-    assert violations([record], allowed(resumes=False)) == [record]
+    assert violations([record], ALWAYS_ALLOWED) == [record]
     record.code, record.verdict = "reset", Verdict.BROKEN
-    assert violations([record], allowed(resumes=False)) == []
-    assert violations([record], allowed(resumes=True)) == [record]
+    assert violations([record], ALWAYS_ALLOWED | {Verdict.BROKEN}) == []
+    assert violations([record], ALWAYS_ALLOWED) == [record]
 
 
 def test_questions_are_a_function_of_the_seed() -> None:
@@ -189,7 +189,7 @@ def test_a_client_with_bad_manners_is_served_or_has_left(served: Room, manner: M
 def test_the_command_line_writes_a_history_and_ends_with_its_judgement(served: Room, tmp_path: Path) -> None:
     where = tmp_path / "history.jsonl"
     arguments = ["--url", served.url, "--rate", "20", "--seconds", "2", "--history", str(where)]
-    assert command.main([*arguments, "--resumes"]) == 0
+    assert command.main(arguments) == 0
     assert {record.verdict for record in history(where)} == {Verdict.WHOLE}
 
 

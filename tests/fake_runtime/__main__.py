@@ -6,12 +6,11 @@ imported by anything.
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from fake_runtime.backend import FakeBackend
 from fake_runtime.faults import marked
-from fake_runtime.knobs import Knobs, parse
+from fake_runtime.knobs import Switches, parse
 from mlx_runtime.backend import Logprob
 from mlx_runtime.batch import Finish, Row
 from mlx_runtime.errors import Code
@@ -25,10 +24,11 @@ from mlx_runtime.server import serve
 class FakeLoop(StepLoop):
     """The real loop, told to lie where a knob says so."""
 
-    def __init__(self, backend: FakeBackend, inbox: Inbox, outbox: Outbox, knobs: Callable[[], Knobs]) -> None:
+    def __init__(self, backend: FakeBackend, inbox: Inbox, outbox: Outbox, switches: Switches) -> None:
         super().__init__(backend, inbox, outbox, time.monotonic)
         self._fake = backend
-        self._knobs = knobs
+        self._switches = switches
+        self._knobs = switches.now
         self._ghosts: list[StepRow] = []
 
     def turn(self) -> None:
@@ -48,9 +48,13 @@ class FakeLoop(StepLoop):
         super().handle(message)
 
     def told(self, row: Row, token: int, finish: Finish | None, logprob: Logprob | None) -> StepRow:
-        """Leaves a token out or sends it twice if asked to."""
-        number, ids, end, extra = super().told(row, token, finish, logprob)
+        """Leaves a token out, sends it twice or keeps the end back if asked to."""
         knobs = self._knobs()
+        if finish is not None and knobs.lose_end and self._fake.marked(row.row) and self._switches.strike():
+            failed = self.closing_facts(row) | {"code": Code.INTERNAL.value, "text": "a fault was asked for"}
+            self._ghosts.append((row.row, [], Finish.ERROR.value, failed))
+            finish = None
+        number, ids, end, extra = super().told(row, token, finish, logprob)
         if row.generated in (knobs.skip_at, knobs.repeat_at) and self._fake.marked(number):
             ids = [] if row.generated == knobs.skip_at else ids * 2
         return number, ids, end, extra
@@ -69,8 +73,8 @@ def main() -> None:
     """Serve until the end."""
     path, switches = parse(sys.argv[1:])
     outbox = Outbox()
-    backend = FakeBackend(switches.now, outbox)
-    serve(path, backend, outbox, lambda _, inbox, to_agent: FakeLoop(backend, inbox, to_agent, switches.now))
+    backend = FakeBackend(switches.now, outbox, strike=switches.strike)
+    serve(path, backend, outbox, lambda _, inbox, to_agent: FakeLoop(backend, inbox, to_agent, switches))
 
 
 if __name__ == "__main__":

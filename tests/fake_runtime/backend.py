@@ -48,9 +48,15 @@ class _Row:
 class FakeBackend:
     """See `mlx_runtime.backend.Backend`."""
 
-    def __init__(self, knobs: Callable[[], Knobs], outbox: Outbox, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        knobs: Callable[[], Knobs],
+        outbox: Outbox,
+        sleep: Callable[[float], None] = time.sleep,
+        strike: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._knobs = knobs
-        self._faults = Faults(knobs, outbox)
+        self._faults = Faults(knobs, outbox, strike)
         self._sleep = sleep
         self._facts: ModelFacts | None = None
         self._folder: ModelFolder | None = None

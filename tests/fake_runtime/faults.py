@@ -30,8 +30,9 @@ class Sent:
 class Faults:
     """The faults of one process."""
 
-    def __init__(self, knobs: Callable[[], Knobs], outbox: Outbox) -> None:
+    def __init__(self, knobs: Callable[[], Knobs], outbox: Outbox, strike: Callable[[], bool] = lambda: True) -> None:
         self._knobs = knobs
+        self._strike = strike
         self._outbox = outbox
         self._sent = 0
         self._garbage_sent = False
@@ -51,29 +52,31 @@ class Faults:
     def on_start(self, asked: Generate) -> None:
         """As a row begins."""
         token = self._knobs().crash_token
-        if token and token in asked.ids:
+        if token and token in asked.ids and self._strike():
             self._abort()
 
     def on_prefill(self, rows: Collection[Generate]) -> None:
         """As prompts are computed."""
         token = self._knobs().fail_token
-        if token and any(token in asked.ids for asked in rows):
+        if token and any(token in asked.ids for asked in rows) and self._strike():
             raise RuntimeError("a fault was asked for")
 
     def before_step(self, rows: Collection[Sent]) -> None:
         """As a decode step begins."""
         knobs = self._knobs()
-        if self.due(knobs.garbage_after, rows) and not self._garbage_sent:
+        if not self._garbage_sent and self._strikes(knobs.garbage_after, rows):
             self._garbage_sent = True
             self._outbox.post(struct.pack("<I", 4) + b"\xc1\xc1\xc1\xc1")  # a byte msgpack never uses
-        if self.due(knobs.truncate_after, rows):
+        if self._strikes(knobs.truncate_after, rows):
             self._outbox.post(struct.pack("<I", 4096) + b"\x94")
             self._leave(knobs.exit_status)
-        if self.due(knobs.exit_after, rows):
+        if self._strikes(knobs.exit_after, rows):
             self._leave(knobs.exit_status)
-        if self.due(knobs.abort_after, rows):
+        if self._strikes(knobs.abort_after, rows):
             self._abort()
-        if self.due(knobs.hang_after, rows):
+        if self._strikes(knobs.fail_after, rows):
+            raise RuntimeError("a fault was asked for")
+        if self._strikes(knobs.hang_after, rows):
             _hang()
 
     def due(self, after: int, rows: Collection[Sent]) -> bool:
@@ -85,6 +88,9 @@ class Faults:
         self._sent += len(rows)
         for row in rows:
             row.tokens += 1
+
+    def _strikes(self, after: int, rows: Collection[Sent]) -> bool:
+        return self.due(after, rows) and self._strike()
 
     def _count(self, row: Sent) -> int:
         knobs = self._knobs()

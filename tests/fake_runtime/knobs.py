@@ -40,10 +40,12 @@ class Knobs:
     load_fault: str = ""  # `load` stops for good without a sign of life ("hang"), aborts, or fails with this code
     crash_token: int = 0  # SIGABRT when the ids of a row hold this one
     fail_token: int = 0  # the model call raises when the ids of a row hold this one
+    once: int = 0  # the first fault takes the knobs' file away, for all runtimes that read it: none follows
     mark_token: int = 0  # all that follows touches only rows whose prompt holds this id
     refuse: str = ""  # rows end with this code before they start
     slow_after: int = 0  # decode steps take longer once N tokens are sent,
     slow_factor: float = 10.0  # so many times as long
+    fail_after: int = 0  # the model call raises once N tokens are sent
     hang_after: int = 0  # the engine thread stops for good once N tokens are sent
     exit_after: int = 0  # end the process once N tokens are sent
     exit_status: int = 1
@@ -56,6 +58,7 @@ class Knobs:
     repeat_at: int = 0  # the N-th token of a row is sent twice
     ghosts: int = 0  # a row is named once more after its end, with a token
     wrong_count: int = 0  # added to `generated` in the last frame of a row
+    lose_end: int = 0  # the last token of a row is sent as if more would come; then the row fails
 
 
 class Switches:
@@ -79,6 +82,16 @@ class Switches:
         except FileNotFoundError:
             self._now, self._seen = self._fixed, ()
         return self._now
+
+    def strike(self) -> bool:
+        """Whether a fault that is due may come. Where one is all that may, whoever takes the file away has it."""
+        if self._file is None or not self._now.once:
+            return True
+        try:
+            self._file.unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> tuple[str, Switches]:

@@ -18,12 +18,16 @@ use crate::models::{Desire, Model, Models, Wish};
 use crate::notice::{Notice, Notices};
 use crate::preparing::{PreparedModel, Preparer, Unprepared};
 use crate::runtimes::{Ending, Event, RunFolder, Runtime};
+use crate::version::{Newest, Version};
 
 /// What the loop hears.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// The coordinator's wish, complete.
-    Wanted(Vec<Wish>),
+    /// A coordinator's wish, complete, as of a state of the registry.
+    Wanted {
+        version: Version,
+        wishes: Vec<Wish>,
+    },
     Preparing {
         model: ModelKey,
         words: String,
@@ -42,6 +46,7 @@ pub(crate) enum Input {
 pub(crate) struct Agent {
     pub(crate) supervisor: Supervisor,
     pub(crate) clock: Clock,
+    newest: Newest,
     pub(crate) models: Models,
     pub(crate) runtimes: BTreeMap<Incarnation, (ModelKey, Arc<Runtime>)>,
     pub(crate) run_folder: RunFolder,
@@ -65,6 +70,7 @@ impl Agent {
         Self {
             supervisor: Supervisor::new(Limits::default(), budget_bytes),
             clock: Clock::start(),
+            newest: Newest::default(),
             models: Models::default(),
             runtimes: BTreeMap::new(),
             run_folder,
@@ -106,7 +112,11 @@ impl Agent {
 
     fn hear(&mut self, input: Input) -> Option<Command> {
         match input {
-            Input::Wanted(wishes) => {
+            Input::Wanted { version, wishes } => {
+                if !self.newest.hear(version) {
+                    tracing::info!(?version, "a wish is void: a newer one was heard");
+                    return None;
+                }
                 for key in self.models.want(&wishes) {
                     self.prepare(key);
                 }

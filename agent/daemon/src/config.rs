@@ -13,8 +13,9 @@ use proto::token::JoinToken;
 pub struct Config {
     /// Everything the agent keeps: identity, Python environment, models. One agent at a time.
     pub data_folder: PathBuf,
-    /// `host:port` of the coordinator's gRPC side; it tells the port of its token streams itself.
-    pub coordinator: String,
+    /// `host:port` of each coordinator's gRPC side, one at least; each tells the port of its token streams itself, and all tell
+    /// of further ones.
+    pub coordinators: Vec<String>,
     /// Needed until this Mac has an identity.
     pub token: Option<JoinToken>,
     /// What people call this Mac.

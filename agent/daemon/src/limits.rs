@@ -47,10 +47,20 @@ pub(crate) const INBOX: usize = 1_024;
 /// A step counts as a sign of life, but not more often than this: the loop has other things to do.
 pub(crate) const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
+/// Coordinators that an agent keeps a session and token streams with: a group of five, three that replace members, and no more
+/// sockets and reports than a list gone wrong may cost.
+pub const COORDINATORS_MAX: usize = 8;
+
+/// Words of sessions that may wait for whoever keeps the coordinators; each session says one at a time.
+pub(crate) const WORDS: usize = 16;
+
 /// A report leaves at least this often, whatever happens.
 pub(crate) const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// And at most this often, so that a burst of changes is one report.
 pub(crate) const REPORT_SPACING: Duration = Duration::from_millis(20);
+
+/// An answer about the memory counts for so long: half of what passes between reports, whatever the number of coordinators.
+pub(crate) const MEMORY_FRESH: Duration = Duration::from_millis(500);
 
 /// Messages to the coordinator that may wait. A report is the complete truth, so a few are plenty.
 pub(crate) const SESSION_OUTBOX: usize = 4;

@@ -19,10 +19,12 @@ pub enum Notice {
     Joined { node: u64, cluster: String },
     /// A model entered a state, or got on in it.
     Model { model: String, state: ModelWord, reason: String, permille: u16 },
-    /// The coordinator does not answer; it is tried for ever.
+    /// No coordinator answers; they are tried for ever.
     CoordinatorLost { words: String },
-    /// It answers again.
+    /// One answers again.
     CoordinatorBack,
+    /// So many of several coordinators answer.
+    Coordinators { connected: usize, known: usize },
     /// The agent takes no new work and lets what runs finish.
     Draining { attempts: u32 },
 }

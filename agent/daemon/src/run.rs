@@ -1,7 +1,7 @@
-//! The life of an agent: identity, then session, streams and loop beside one another, then the way out.
+//! The life of an agent: identity, then coordinators and loop beside one another, then the way out.
 //!
 //! Owns the order of starting and of leaving. On the way out new attempts are refused first, running ones may finish, runtimes
-//! are asked to end, and only then the coordinator's connections are closed. Refuses a second agent on the same data folder.
+//! are asked to end, and only then the connections to coordinators are closed. Refuses a second agent on the same data folder.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -16,17 +16,19 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::address::Address;
 use crate::agent::Agent;
 use crate::board::Board;
 use crate::config::Config;
+use crate::coordinators::{Coordinators, Ground, Kept};
 use crate::folder_lock::FolderLock;
 use crate::limits;
 use crate::notice::{Notice, Notices};
 use crate::preparing::Preparer;
 use crate::probes::Hardware;
 use crate::runtimes::RunFolder;
-use crate::session::{Address, Session};
-use crate::streams::{Admission, Streams};
+use crate::session::{Common, Gauge};
+use crate::streams::{Admission, Dialler};
 use crate::{identity, probes, wire};
 
 /// Runs an agent until `stop`, then drains it. An error means that it could not start or that it was refused for good.
@@ -36,7 +38,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let notices = Notices::new(notices);
-    let address = Address::parse(&config.coordinator)?;
+    let seeds = seeds(&config.coordinators)?;
     let slots = config.slots.unwrap_or(limits::SLOTS_DEFAULT);
     anyhow::ensure!((1..=limits::SLOTS_MAX).contains(&slots), "slots are from 1 to {}", limits::SLOTS_MAX);
     make_private(&config.data_folder)?;
@@ -45,9 +47,9 @@ pub async fn run(
     let (chip, os) = (hardware.chip.clone(), hardware.os.clone());
     notices.tell(Notice::Machine { chip, os, memory_bytes: hardware.memory_bytes });
     let token = config.token.as_ref();
-    let obtaining = identity::obtain(&config.data_folder, &address, token, &config.name, &notices);
+    let obtaining = identity::obtain(&config.data_folder, &seeds, token, &config.name, &notices);
     let Some(credentials) = stop.run_until_cancelled(obtaining).await else { return Ok(()) };
-    let running = Running::start(config, slots, address, credentials?, hardware, notices)?;
+    let running = Running::start(config, slots, seeds, credentials?, hardware, notices)?;
     stop.cancelled().await;
     running.leave().await
 }
@@ -55,7 +57,7 @@ pub async fn run(
 /// What runs beside one another.
 struct Running {
     agent: JoinHandle<()>,
-    connections: TaskTracker,
+    connections: JoinHandle<()>,
     attempts: TaskTracker,
     board: watch::Receiver<Arc<Board>>,
     /// No new attempts.
@@ -71,7 +73,7 @@ impl Running {
     fn start(
         config: Config,
         slots: u32,
-        address: Address,
+        seeds: Vec<Address>,
         credentials: Credentials,
         hardware: Hardware,
         notices: Notices,
@@ -81,29 +83,28 @@ impl Running {
         let hardware = Hardware { gpu_budget_bytes: budget_bytes, ..hardware };
         let (draining, drain, close) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        let (attempts, connections) = (TaskTracker::new(), TaskTracker::new());
+        let attempts = TaskTracker::new();
         let (inputs, heard) = mpsc::channel(limits::INBOX);
         let (publisher, board) = watch::channel(Arc::default());
-        let (targets, targeted) = watch::channel(None);
 
         let admission = Admission { board: board.clone(), draining: draining.clone() };
-        let streams = Streams::new(&credentials, admission, attempts.clone())?;
-        let session = Session {
-            address,
+        let kept = Kept::of_cluster(&config.data_folder, &credentials.ca_certificate_pem);
+        let dialler = Arc::new(Dialler::new(&credentials).context("setting up the token streams")?);
+        let common = Common {
             credentials,
             hello: hello(&config, &hardware),
             board: board.clone(),
             draining: draining.clone(),
             inputs: inputs.clone(),
-            targets,
-            notices: notices.clone(),
+            memory: Gauge::new(probes::memory, limits::MEMORY_FRESH),
         };
+        let ground = Ground { common: Arc::new(common), dialler, admission, attempts: attempts.clone() };
+        let coordinators = Coordinators::new(seeds, kept, ground, notices.clone());
         let run_folder = RunFolder::make(&config.data_folder)?;
         let preparer = Arc::new(Preparer::new(config, hardware, notices.clone()));
         let agent = Agent::new(budget_bytes, slots, run_folder, preparer, inputs, publisher, notices.clone());
         let agent = tokio::spawn(agent.run(heard, drain.clone()));
-        connections.spawn(session.run(close.clone()));
-        connections.spawn(streams.run(targeted, close.clone()));
+        let connections = tokio::spawn(coordinators.run(close.clone()));
         Ok(Self { agent, connections, attempts, board, draining, drain, close, notices })
     }
 
@@ -117,8 +118,7 @@ impl Running {
         self.drain.cancel();
         let ended = timeout(limits::FAREWELL, self.agent).await;
         self.close.cancel();
-        self.connections.close();
-        self.connections.wait().await;
+        self.connections.await.context("closing the connections failed")?;
         match ended {
             Ok(ended) => ended.context("the agent's loop failed"),
             Err(_) => anyhow::bail!("runtimes did not end in time; their guards end them with this process"),
@@ -135,7 +135,53 @@ fn hello(config: &Config, hardware: &Hardware) -> AgentHello {
     }
 }
 
+/// Each once; what is beyond the bound is refused with a warning, for the first ones tell of all others.
+fn seeds(coordinators: &[String]) -> anyhow::Result<Vec<Address>> {
+    let mut seeds = Vec::new();
+    for text in coordinators {
+        let address = Address::parse(text)?;
+        if seeds.contains(&address) {
+            continue;
+        }
+        if seeds.len() < limits::COORDINATORS_MAX {
+            seeds.push(address);
+        } else {
+            tracing::warn!(%address, "more than {} coordinators: not talked to", limits::COORDINATORS_MAX);
+        }
+    }
+    anyhow::ensure!(!seeds.is_empty(), "an agent needs the address of a coordinator");
+    Ok(seeds)
+}
+
 fn make_private(folder: &Path) -> anyhow::Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.with_context(|| format!("making {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seeded(texts: &[&str]) -> anyhow::Result<Vec<String>> {
+        let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+        Ok(seeds(&texts)?.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_settings_name_each_coordinator_once_in_their_order() {
+        assert_eq!(seeded(&["b:1", "a:1", "b:1"]).expect("fine"), ["b:1", "a:1"]);
+    }
+
+    #[test]
+    fn more_coordinators_than_the_bound_are_cut_off() {
+        let texts: Vec<_> = (0..12).map(|n| format!("h{n}:1")).collect();
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+        assert_eq!(seeded(&texts).expect("fine"), texts[..limits::COORDINATORS_MAX]);
+    }
+
+    #[test]
+    fn no_coordinator_and_what_is_no_address_are_refused() {
+        assert!(seeded(&[]).is_err());
+        assert!(seeded(&["a:1", "b"]).is_err());
+    }
 }

@@ -8,16 +8,20 @@ use std::sync::PoisonError;
 
 use proto::v1::model_source::Source;
 use proto::v1::{
-    AgentReport, AttemptFrame, AttemptStart, AttemptUsage, Finish, Hardware, LogitBias, ModelFacts,
-    ModelSource, ModelState, ModelStatus, Rates, StepSample, TokenLogprobs, TopLogprob, WantedModel,
+    AgentReport, AttemptFrame, AttemptStart, AttemptUsage, CoordinatorAddress, Coordinators, Finish,
+    Hardware, LogitBias, ModelFacts, ModelSource, ModelState, ModelStatus, Rates, RegistryVersion,
+    StepSample, TokenLogprobs, TopLogprob, WantedModel,
 };
 
+use crate::address::Address;
 use crate::board::{Board, Entry};
 use crate::config::{Offer, OfferSource};
+use crate::coordinators::Member;
 use crate::models::{Desire, Wish};
 use crate::notice::ModelWord;
 use crate::probes::Memory;
-use crate::runtimes::{Generate, Logprobs, RowExtra, Sampling};
+use crate::runtimes::{Generate, Logprobs, RowExtra, Sampling, Told};
+use crate::version::Version;
 
 pub(crate) fn offered(offer: &Offer) -> WantedModel {
     let source = match &offer.source {
@@ -51,20 +55,26 @@ pub(crate) fn wanted(model: WantedModel) -> Option<Wish> {
     Some(Wish { offer: Offer { model: model.model, source }, desire })
 }
 
-/// What the agent knows of itself at this moment. While draining, nothing is offered for new work. Takes the samples with it:
-/// each is in one report.
-pub(crate) fn report(sequence: u64, board: &Board, memory: Memory, draining: bool) -> AgentReport {
-    let told = board.models.iter().filter(|(_, entry)| !(draining && entry.state == ModelWord::Offered));
+/// What the agent knows of itself at this moment. While draining, nothing is offered for new work. Marks the samples as told: each
+/// is in one report to each coordinator.
+pub(crate) fn report(
+    sequence: u64,
+    board: &Board,
+    memory: Memory,
+    draining: bool,
+    told: &mut Told,
+) -> AgentReport {
+    let shown = board.models.iter().filter(|(_, entry)| !(draining && entry.state == ModelWord::Offered));
     AgentReport {
         sequence,
-        models: told.map(|(name, entry)| status(name, entry, draining)).collect(),
+        models: shown.map(|(name, entry)| status(name, entry, draining, told)).collect(),
         attempts_running: board.running(),
         memory_used_bytes: memory.used_bytes,
         memory_free_bytes: memory.free_bytes,
     }
 }
 
-fn status(name: &str, entry: &Entry, draining: bool) -> ModelStatus {
+fn status(name: &str, entry: &Entry, draining: bool, told: &mut Told) -> ModelStatus {
     let leaving = draining && entry.state == ModelWord::Ready;
     let reason = if leaving { "this Mac is draining".to_owned() } else { entry.reason.clone() };
     let state = match entry.state {
@@ -77,7 +87,7 @@ fn status(name: &str, entry: &Entry, draining: bool) -> ModelStatus {
         ModelWord::Failed => ModelState::Failed,
         ModelWord::Offered => ModelState::Offered,
     };
-    let mut figures = entry.figures.lock().unwrap_or_else(PoisonError::into_inner);
+    let rates = entry.figures.lock().unwrap_or_else(PoisonError::into_inner).rates;
     let process = entry.process.as_ref();
     ModelStatus {
         model: name.to_owned(),
@@ -87,21 +97,36 @@ fn status(name: &str, entry: &Entry, draining: bool) -> ModelStatus {
         facts: entry.facts.as_ref().map(facts),
         slots: entry.slots,
         rates: Some(Rates {
-            prefill_tokens_per_s: figures.rates.prefill_tokens_per_s(),
-            step_ms: figures.rates.step_ms(),
-            batch_slope: figures.rates.batch_slope(),
+            prefill_tokens_per_s: rates.prefill_tokens_per_s(),
+            step_ms: rates.step_ms(),
+            batch_slope: rates.batch_slope(),
         }),
         card_digest: entry.card.as_ref().map(|card| card.digest.clone()).unwrap_or_default(),
         pid: process.map_or(0, |process| process.pid),
         restarts: entry.restarts,
         running: entry.running(),
-        samples: figures.steps.take().into_iter().map(sample).collect(),
+        samples: told.news(&entry.figures).into_iter().map(sample).collect(),
         load_ms: process.map_or(0, |process| process.load_ms),
         footprint_bytes: entry.footprint.bytes,
         kv_tokens: narrow(entry.footprint.kv_tokens),
         prefix_tokens: narrow(entry.footprint.prefix_tokens),
         incarnation: process.map_or(0, |process| process.incarnation),
     }
+}
+
+/// Members without a usable address are left out, with a warning.
+pub(crate) fn members(list: Coordinators) -> Vec<Member> {
+    let member = |CoordinatorAddress { replica, address }: CoordinatorAddress| {
+        let address = Address::parse(&address).inspect_err(|error| tracing::warn!(replica, "{error:#}"));
+        Some(Member { replica, address: address.ok()? })
+    };
+    list.members.into_iter().filter_map(member).collect()
+}
+
+/// Absent in the words of an older coordinator, which is as old as can be.
+pub(crate) fn version(version: Option<RegistryVersion>) -> Version {
+    let RegistryVersion { epoch, index } = version.unwrap_or_default();
+    Version { epoch, index }
 }
 
 fn sample(sample: crate::runtimes::StepSample) -> StepSample {
@@ -222,6 +247,21 @@ mod tests {
         assert_eq!(wanted(bare), None);
     }
 
+    #[test]
+    fn a_list_of_coordinators_is_taken_without_what_is_no_address() {
+        let listed = |replica, address: &str| CoordinatorAddress { replica, address: address.to_owned() };
+        let list = Coordinators { members: vec![listed(1, "a:1"), listed(2, "b"), listed(3, "[::1]:7443")] };
+        let member = |replica, address| Member { replica, address: Address::parse(address).expect("fine") };
+        assert_eq!(members(list), [member(1, "a:1"), member(3, "[::1]:7443")]);
+    }
+
+    #[test]
+    fn a_version_that_is_absent_is_the_oldest() {
+        let told = RegistryVersion { epoch: 2, index: 9 };
+        assert_eq!(version(Some(told)), Version { epoch: 2, index: 9 });
+        assert_eq!(version(None), Version { epoch: 0, index: 0 });
+    }
+
     fn board(state: ModelWord) -> Board {
         let entry = Entry {
             state,
@@ -241,7 +281,7 @@ mod tests {
     #[test]
     fn a_report_says_everything_the_board_does() {
         let memory = Memory { used_bytes: 5, free_bytes: 6 };
-        let report = report(4, &board(ModelWord::Failed), memory, false);
+        let report = report(4, &board(ModelWord::Failed), memory, false, &mut Told::default());
         assert_eq!((report.sequence, report.memory_used_bytes, report.memory_free_bytes), (4, 5, 6));
         let status = &report.models[0];
         assert_eq!(
@@ -258,16 +298,21 @@ mod tests {
     }
 
     #[test]
-    fn samples_go_into_one_report_and_rates_into_each() {
+    fn samples_go_into_one_report_to_each_coordinator_and_rates_into_all() {
         let board = board(ModelWord::Ready);
         let figures = &board.models["m"].figures;
         figures.lock().expect("not poisoned").learn(StepStats(0.0, 0, 0.5, 1, 40));
-        let told = |board| report(1, board, Memory::default(), false).models.remove(0);
+        let told =
+            |board, marks: &mut Told| report(1, board, Memory::default(), false, marks).models.remove(0);
         let sample = StepSample { steps: 1, batch: 1.0, kv_tokens: 40.0, seconds: 0.5 };
-        let first = told(&board);
-        assert_eq!((first.samples, first.rates.expect("rates").step_ms), (vec![sample], 500.0));
-        let second = told(&board);
-        assert_eq!((second.samples, second.rates.expect("rates").step_ms), (vec![], 500.0));
+        let (mut one, mut other) = (Told::default(), Told::default());
+        for samples in [vec![sample], vec![]] {
+            for marks in [&mut one, &mut other] {
+                let status = told(&board, marks);
+                assert_eq!(status.samples, samples);
+                assert_eq!(status.rates.expect("rates").step_ms, 500.0);
+            }
+        }
     }
 
     #[test]
@@ -275,14 +320,17 @@ mod tests {
         for (state, told) in
             [(ModelWord::Ready, ModelState::Stopping), (ModelWord::Failed, ModelState::Failed)]
         {
-            let report = report(1, &board(state), Memory::default(), true);
+            let report = report(1, &board(state), Memory::default(), true, &mut Told::default());
             assert_eq!(report.models[0].state(), told);
         }
     }
 
     #[test]
     fn a_draining_mac_does_not_say_what_it_could_load() {
-        let told = |draining| report(1, &board(ModelWord::Offered), Memory::default(), draining).models;
+        let told = |draining| {
+            let board = board(ModelWord::Offered);
+            report(1, &board, Memory::default(), draining, &mut Told::default()).models
+        };
         assert_eq!(told(false)[0].state(), ModelState::Offered);
         assert_eq!(told(true), []);
     }

@@ -31,7 +31,13 @@ pub(crate) async fn propose(
         let refused = if leadership.is_self {
             replica.propose(command.clone()).await
         } else if let Some(link) = search.way_to(&leadership) {
-            ask_to_propose(replica, &link, json.clone()).await
+            let asking = ask_to_propose(replica, &link, json.clone());
+            tokio::select! {
+                answer = asking => answer,
+                () = search.deposed(link.replica()) => Err(ProposeError::OutcomeUnknown(
+                    "leadership changed while the command was under way".to_owned(),
+                )),
+            }
         } else if let Some(why) = replica.fatal() {
             return Err(ProposeError::Stopped(why));
         } else {
@@ -52,7 +58,10 @@ pub(crate) async fn confirm(replica: &Replica) -> Result<(), ReadError> {
         let refused = if leadership.is_self {
             replica.read_index().await
         } else if let Some(link) = search.way_to(&leadership) {
-            ask_for_index(replica, &link).await
+            tokio::select! {
+                answer = ask_for_index(replica, &link) => answer,
+                () = search.deposed(link.replica()) => Err(ReadError::NotLeader { leader: None }),
+            }
         } else if let Some(why) = replica.fatal() {
             return Err(ReadError::Stopped(why));
         } else {
@@ -85,6 +94,12 @@ impl Search<'_> {
     fn way_to(&self, leadership: &Leadership) -> Option<Arc<Link>> {
         let (leader, address) = (leadership.leader?, leadership.address.as_ref()?);
         (leader != self.replica.id).then(|| self.replica.links.to(leader, address))
+    }
+
+    /// Returns when this replica no longer takes `leader` for the leader: its answer may never come.
+    async fn deposed(&self, leader: ReplicaId) {
+        let mut changes = self.changes.clone();
+        changes.wait_for(|now| now.leader != Some(leader)).await.ok();
     }
 
     /// Waits for news of the leadership, or a moment where there are none: who leads may just not know it yet. No more when

@@ -65,7 +65,7 @@ impl Consensus {
         let committed = forwarding::propose(&self.replica, command, json).await?;
         // Who has an answer finds its effect in `local()`, wherever the command was committed. A replica that is cut off at
         // this moment answers all the same: the command has taken effect.
-        self.replica.applied(committed.index).await.ok();
+        timeout(limits::ECHO_WAIT, self.replica.applied(committed.index)).await.ok();
         Ok(committed.reply)
     }
 

@@ -29,10 +29,10 @@ pub struct Leadership {
 }
 
 /// Follows openraft until it stops. openraft goes on naming a leader that nobody has heard of for long, also when that is this
-/// replica and no majority answers it: after [`limits::LEADER_SILENCE_MAX`] nobody leads.
-pub(crate) fn follow(raft: &Running, heard: Arc<Heard>) -> watch::Receiver<Leadership> {
+/// replica and no majority answers it: after `gone_after` nobody leads.
+pub(crate) fn follow(raft: &Running, heard: Arc<Heard>, gone_after: Duration) -> watch::Receiver<Leadership> {
     let mut metrics = raft.metrics();
-    let now = move |metrics: &RaftMetrics<Types>| read(metrics, |leader| heard.silence(leader));
+    let now = move |metrics: &RaftMetrics<Types>| read(metrics, gone_after, |leader| heard.silence(leader));
     let (sender, receiver) = watch::channel(now(&metrics.borrow_watched()));
     tokio::spawn(async move {
         let mut looks = interval(limits::LEADER_LOOK);
@@ -59,12 +59,16 @@ pub(crate) fn follow(raft: &Running, heard: Arc<Heard>) -> watch::Receiver<Leade
 }
 
 /// openraft shows a leader of term 0 right after a group is founded, which steps down at once: that is nobody.
-fn read(metrics: &RaftMetrics<Types>, silence: impl FnOnce(ReplicaId) -> Option<Duration>) -> Leadership {
+fn read(
+    metrics: &RaftMetrics<Types>,
+    gone_after: Duration,
+    silence: impl FnOnce(ReplicaId) -> Option<Duration>,
+) -> Leadership {
     let term = metrics.current_term;
     let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id);
-    let is_self = leads && term > 0 && has_majority(metrics);
+    let is_self = leads && term > 0 && has_majority(metrics, gone_after);
     let heard = |leader: &ReplicaId| {
-        *leader != metrics.id && silence(*leader).is_some_and(|silence| silence <= limits::LEADER_SILENCE_MAX)
+        *leader != metrics.id && silence(*leader).is_some_and(|silence| silence <= gone_after)
     };
     let leader = if is_self { Some(metrics.id) } else { metrics.current_leader.filter(heard) };
     let address =
@@ -73,10 +77,10 @@ fn read(metrics: &RaftMetrics<Types>, silence: impl FnOnce(ReplicaId) -> Option<
 }
 
 /// Whether a majority answered this leader of late. A leader that just began has not asked yet, and has the votes.
-fn has_majority(metrics: &RaftMetrics<Types>) -> bool {
+fn has_majority(metrics: &RaftMetrics<Types>, gone_after: Duration) -> bool {
     let alone = metrics.membership_config.voter_ids().all(|voter| voter == metrics.id);
     let acked = metrics.last_quorum_acked;
-    alone || acked.is_none_or(|at| at.elapsed() <= limits::LEADER_SILENCE_MAX)
+    alone || acked.is_none_or(|at| at.elapsed() <= gone_after)
 }
 
 #[cfg(test)]
@@ -88,6 +92,8 @@ mod tests {
 
     use super::*;
     use crate::raft::types::{Member, StoredMembership};
+
+    const GONE_AFTER: Duration = Duration::from_secs(2);
 
     fn metrics(term: u64, state: ServerState, leader: Option<u64>) -> RaftMetrics<Types> {
         let member = Member { address: "two:1".to_owned() };
@@ -108,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_leader_of_term_0_is_nobody() {
-        let seen = read(&metrics(0, ServerState::Leader, Some(1)), just_now);
+        let seen = read(&metrics(0, ServerState::Leader, Some(1)), GONE_AFTER, just_now);
         assert_eq!(seen, Leadership::default());
     }
 
@@ -116,11 +122,14 @@ mod tests {
     fn another_leader_is_named_with_its_address_as_long_as_it_is_heard() {
         let metrics = metrics(4, ServerState::Follower, Some(2));
         let (leader, address) = (Some(ReplicaId(2)), Some("two:1".to_owned()));
-        assert_eq!(read(&metrics, just_now), Leadership { term: 4, leader, address, is_self: false });
+        assert_eq!(
+            read(&metrics, GONE_AFTER, just_now),
+            Leadership { term: 4, leader, address, is_self: false }
+        );
         let nobody = Leadership { term: 4, ..Leadership::default() };
-        assert_eq!(read(&metrics, |_| None), nobody);
-        let long = limits::LEADER_SILENCE_MAX + Duration::from_millis(1);
-        assert_eq!(read(&metrics, |_| Some(long)), nobody);
+        assert_eq!(read(&metrics, GONE_AFTER, |_| None), nobody);
+        let long = GONE_AFTER + Duration::from_millis(1);
+        assert_eq!(read(&metrics, GONE_AFTER, |_| Some(long)), nobody);
     }
 
     #[test]
@@ -128,14 +137,14 @@ mod tests {
         let mut metrics = metrics(4, ServerState::Leader, Some(1));
         let leads =
             Leadership { term: 4, leader: Some(ReplicaId(1)), address: Some(String::new()), is_self: true };
-        assert_eq!(read(&metrics, |_| None), leads, "it has just been elected");
+        assert_eq!(read(&metrics, GONE_AFTER, |_| None), leads, "it has just been elected");
         metrics.last_quorum_acked = Some(Types::now().into());
-        assert_eq!(read(&metrics, |_| None), leads);
-        let long_ago = Types::now() - limits::LEADER_SILENCE_MAX - Duration::from_millis(1);
+        assert_eq!(read(&metrics, GONE_AFTER, |_| None), leads);
+        let long_ago = Types::now() - GONE_AFTER - Duration::from_millis(1);
         metrics.last_quorum_acked = Some(long_ago.into());
-        assert_eq!(read(&metrics, |_| None), Leadership { term: 4, ..Leadership::default() });
+        assert_eq!(read(&metrics, GONE_AFTER, |_| None), Leadership { term: 4, ..Leadership::default() });
         // The metrics still name the replica that has just stepped down.
         metrics.state = ServerState::Follower;
-        assert_eq!(read(&metrics, just_now), Leadership { term: 4, ..Leadership::default() });
+        assert_eq!(read(&metrics, GONE_AFTER, just_now), Leadership { term: 4, ..Leadership::default() });
     }
 }

@@ -5,9 +5,13 @@
 //! then. It refuses everything else: no request, token or heartbeat enters the log, nothing here looks inside a
 //! command, and no type of openraft leaves the crate, so a change of library touches this folder alone.
 //!
-//! The way of a command: [`Consensus::propose`] in `handle.rs`, then openraft, then `raft/log_store.rs`, which
-//! hands bytes to `wal/` (the write-ahead log: plain files, no Raft), then `raft/state_machine.rs`, which
-//! applies and publishes. `wal/mod.rs` states what survives which failure.
+//! The way of a command: [`Consensus::propose`] in `handle.rs`, `forwarding.rs` (to the leader, if that is another),
+//! `replica.rs`, then openraft, then `raft/log_store.rs`, which hands bytes to `wal/` (the write-ahead log: plain
+//! files, no Raft), and `raft/network.rs`, which sends them to the others' `raft/service.rs`, then
+//! `raft/state_machine.rs`, which applies and publishes. `wal/mod.rs` states what survives which failure.
+//!
+//! Groups of 1, 3 or 5: `changing.rs` checks and begins a change, `steward.rs` carries it out and completes what an
+//! earlier leader began. `leadership.rs` says who leads; `epoch.rs` begins a new life from a copy of the facts.
 
 mod handle;
 mod options;

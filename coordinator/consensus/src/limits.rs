@@ -6,10 +6,13 @@ use std::time::Duration;
 /// starts no election.
 pub(crate) const HEARTBEAT_MS: u64 = 100;
 
-/// A follower that hears nothing for a random time in this range stands for election. The width keeps two
-/// followers from standing together; the upper end keeps a new leader within two seconds.
-pub(crate) const ELECTION_MS_MIN: u64 = 500;
-pub(crate) const ELECTION_MS_MAX: u64 = 1000;
+/// A leader that is silent for this long has been replaced by then: its followers stand for election after a random
+/// time between three quarters of it and all of it. The width keeps two of them from standing together, and a second
+/// keeps a new leader within two.
+pub const LEADER_SILENCE: Duration = Duration::from_secs(1);
+
+/// Less makes no sense: one lost heartbeat would start an election.
+pub const LEADER_SILENCE_MIN: Duration = Duration::from_millis(500);
 
 /// Commands between two snapshots. The log since the last snapshot is held in memory and replayed at start;
 /// 4,096 commands of about a kilobyte are 4 MiB and replay within a second.
@@ -118,13 +121,20 @@ pub(crate) const CATCH_UP_WAIT: Duration = Duration::from_secs(120);
 /// How long a change of the group may take to commit before the wait for it ends.
 pub(crate) const CHANGE_WAIT: Duration = Duration::from_secs(20);
 
+/// How long the end of a change may take to commit before it is tried again, or left to the next leader.
+pub(crate) const CHANGE_END_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a replica that asked the leader to commit waits until it has applied the command as well. One that hears of it no
+/// more has been removed or cut off, and answers without.
+pub(crate) const ECHO_WAIT: Duration = Duration::from_secs(2);
+
 /// Between two steps of a change, and two attempts at one: an entry's way to a majority's disks.
 pub(crate) const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 
-/// A leader of which nothing has been heard for this long, or which no majority has answered for this long, leads nobody.
-/// Longer than the longest election timeout, after which its followers look for another; within the two seconds in which there
-/// shall be one.
-pub(crate) const LEADER_SILENCE_MAX: Duration = Duration::from_millis(1500);
+/// A leader of which nothing has been heard for this many halves of [`LEADER_SILENCE`], or which no majority has answered for
+/// that long, is taken for nobody. Longer than the time after which its followers look for another; within the two seconds in
+/// which there shall be one.
+pub(crate) const LEADER_GONE_HALVES: u32 = 3;
 
 /// How often it is looked whether the leader has gone silent.
 pub(crate) const LEADER_LOOK: Duration = Duration::from_millis(250);

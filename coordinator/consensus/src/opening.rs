@@ -19,7 +19,7 @@ use crate::raft::config;
 use crate::raft::door::Door;
 use crate::raft::link::Links;
 use crate::raft::log_store;
-use crate::raft::network::Network;
+use crate::raft::network::{self, Network};
 use crate::raft::types::{Member, Types};
 use crate::replica::Replica;
 use crate::wal::folder::Folder;
@@ -64,8 +64,10 @@ async fn run(
     let raft = Raft::new(options.replica, config::of(&options), network, stores.log, stores.state_machine)
         .await
         .map_err(|fatal| stopped(&fatal))?;
+    let gone_after = options.leader_silence.saturating_mul(limits::LEADER_GONE_HALVES) / 2;
+    network::follow_addresses(&raft, Arc::clone(&links));
     Ok(Replica {
-        leadership: leadership::follow(&raft, Arc::clone(&door.heard)),
+        leadership: leadership::follow(&raft, Arc::clone(&door.heard), gone_after),
         raft,
         id: options.replica,
         address: options.address,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,9 @@ pub struct Options {
     pub proposals_in_flight_max: usize,
     /// Where other replicas reach this one; written into the group's membership when it is founded or grows.
     pub address: String,
+    /// A leader that is silent for this long has been replaced by then. The same on all replicas; at least
+    /// [`limits::LEADER_SILENCE_MIN`], and more than the default only on a network that stalls.
+    pub leader_silence: Duration,
     /// The way to other replicas.
     pub dial: Arc<dyn Dial>,
 }
@@ -57,6 +61,7 @@ impl Default for Options {
             snapshot_every: limits::SNAPSHOT_EVERY_ENTRIES,
             proposals_in_flight_max: limits::PROPOSALS_IN_FLIGHT_MAX,
             address: String::new(),
+            leader_silence: limits::LEADER_SILENCE,
             dial: Arc::new(NoDial),
         }
     }

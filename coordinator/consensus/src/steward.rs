@@ -11,9 +11,10 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use registry::{Command, VoterChange};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::change_error::ChangeError;
+use crate::error::ProposeError;
 use crate::options::ReplicaId;
 use crate::raft::types::{Member, StoredMembership};
 use crate::replica::{self, Replica};
@@ -24,11 +25,9 @@ pub(crate) fn start(replica: &Arc<Replica>) {
     let mut leadership = replica.leadership.clone();
     let replica = Arc::downgrade(replica);
     tokio::spawn(async move {
-        let mut served = 0;
         loop {
             let now = leadership.borrow_and_update().clone();
-            if now.is_self && now.term > served {
-                served = now.term;
+            if now.is_self {
                 inherit(&replica, now.term).await;
             }
             if leadership.changed().await.is_err() {
@@ -78,7 +77,19 @@ pub(crate) async fn complete(replica: &Replica, change: &VoterChange) -> Result<
         }
         sleep(limits::CHANGE_PAUSE).await;
     }
-    replica.propose(Command::UnlockVoters { number: change.number }).await?;
+    end(replica, change.number).await
+}
+
+/// The change has been made. Whoever leads after this replica ends it if this one cannot, as when it was itself removed.
+async fn end(replica: &Replica, number: u64) -> Result<(), ChangeError> {
+    while replica.leadership.borrow().is_self {
+        let ending = replica.propose(Command::UnlockVoters { number });
+        match timeout(limits::CHANGE_END_WAIT, ending).await {
+            Ok(Ok(_)) | Ok(Err(ProposeError::NotLeader { .. })) => break,
+            Ok(Err(ProposeError::Stopped(why))) => return Err(ChangeError::Stopped(why)),
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
     Ok(())
 }
 

@@ -235,21 +235,9 @@ impl fmt::Display for Refusal {
                 "model {model} answered the canary otherwise before, with the same card; the node that now differs \
                  computes wrongly or runs another version: find it with `mlx-serving explain {model}`"
             ),
-            Refusal::VotersLocked { number, by } => write!(
-                f,
-                "change {number} of the coordinators, begun by replica {by}, is still under way; the leader completes it \
-                 by itself, so try again shortly and see how far it is with `mlx-serving nodes`"
-            ),
-            Refusal::VoterChangeOutOfTurn { number, next } => write!(
-                f,
-                "change {number} of the coordinators was overtaken by another, it would have to be number {next}; see \
-                 how they stand with `mlx-serving nodes`, and ask again"
-            ),
-            Refusal::ReplicaRemoved { replica } => write!(
-                f,
-                "replica {replica} was removed from the coordinators, and its id is never used again; join the machine \
-                 anew in an empty data folder, which gives it a new id"
-            ),
+            Refusal::VotersLocked { number, by } => words_for_locked(f, *number, *by),
+            Refusal::VoterChangeOutOfTurn { number, next } => words_for_turn(f, *number, *next),
+            Refusal::ReplicaRemoved { replica } => words_for_removed(f, *replica),
             Refusal::TooMany { what, limit } => words_for_full(f, *what, *limit),
             Refusal::Malformed { what } => write!(f, "{what}"),
         }
@@ -276,6 +264,30 @@ fn words_for_stale(
         f,
         " is in generation {known} already, so the move into {generation} is late; see how it stands with \
          `mlx-serving nodes`"
+    )
+}
+
+fn words_for_locked(f: &mut fmt::Formatter<'_>, number: u64, by: u64) -> fmt::Result {
+    write!(
+        f,
+        "change {number} of the coordinators, begun by replica {by}, is still under way; the leader completes it by \
+         itself, so try again shortly and see how far it is with `mlx-serving nodes`"
+    )
+}
+
+fn words_for_turn(f: &mut fmt::Formatter<'_>, number: u64, next: u64) -> fmt::Result {
+    write!(
+        f,
+        "change {number} of the coordinators is out of turn, it is that of number {next}; see how they stand with \
+         `mlx-serving nodes`, and ask again"
+    )
+}
+
+fn words_for_removed(f: &mut fmt::Formatter<'_>, replica: u64) -> fmt::Result {
+    write!(
+        f,
+        "replica {replica} was removed from the coordinators, and its id is never used again; join the machine anew in \
+         an empty data folder, which gives it a new id"
     )
 }
 

@@ -144,9 +144,7 @@ impl Scheduler {
 
     /// The requests to try now: the first of the line, then those behind them who wish for a node that is open.
     fn worth_trying(&self, model: ModelId, sites: &[Site]) -> Vec<RequestId> {
-        let limits = &self.limits;
-        let affordable = limits.judged_max.checked_div(sites.len()).unwrap_or(limits.judged_max);
-        let mut tried = self.queue.window(model, affordable.clamp(limits.window_min, limits.window));
+        let mut tried = self.queue.window(model, self.window(sites.len()));
         let Some(first) = tried.first().copied() else { return tried };
         let open = sites.iter().filter(|site| site.gate.is_none());
         let wishes = open.flat_map(|site| self.wishes.of((site.node, model)).take(self.limits.wishes_tried));
@@ -154,6 +152,13 @@ impl Scheduler {
         let near = records.filter(|record| self.may_overtake(record, first));
         tried.extend(near.map(|record| record.submission.request));
         tried
+    }
+
+    /// How many of a line are tried against so many nodes.
+    pub(crate) fn window(&self, nodes: usize) -> usize {
+        let limits = &self.limits;
+        let affordable = limits.judged_max.checked_div(nodes).unwrap_or(limits.judged_max);
+        affordable.clamp(limits.window_min, limits.window)
     }
 
     /// 4

@@ -208,7 +208,7 @@ pub fn no_kv_over_room(scheduler: &Scheduler, effects: &[Effect]) -> Result<(), 
 pub fn work_conservation(scheduler: &Scheduler) -> Result<(), Broken> {
     for (model, _) in scheduler.queue.lengths() {
         let sites = scheduler.sites(model);
-        for request in scheduler.queue.window(model, scheduler.limits.window) {
+        for request in scheduler.queue.window(model, scheduler.window(sites.len())) {
             let record = scheduler.requests.get(request).filter(|record| scheduler.may_start(record));
             let Some(record) = record else { continue };
             let candidates = scheduler.candidates(record, &sites);

@@ -10,10 +10,12 @@ use std::time::Duration;
 use proto::v1::{AttemptFrame, AttemptStart, AttemptUsage, Finish};
 use scheduler::{AbortReason, Outcome, Refusal, RequestId, Span, Usage};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::front::Front;
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration, Wish};
-use crate::leader::{Leader, NewRequest, Order};
+use crate::leader::{NewRequest, Order};
 use crate::limits;
 use crate::streams::{AttemptStream, StreamError, Streams};
 
@@ -24,7 +26,7 @@ const CODES_OF_THE_REQUEST: [&str; 4] =
 /// Starts generations on the cluster.
 #[derive(Clone)]
 pub(crate) struct Cluster {
-    pub(crate) leader: Leader,
+    pub(crate) front: Front,
     pub(crate) streams: Streams,
 }
 
@@ -33,7 +35,7 @@ impl StartGeneration for Cluster {
         seed(&mut wish);
         let (events, receiver) = mpsc::channel(limits::EVENTS_PER_REQUEST);
         let cancel = CancellationToken::new();
-        let request = self.leader.next_request();
+        let request = self.front.next_request();
         let life = Life { request, cluster: self.clone(), wish, events, running: None, journal: Vec::new() };
         tokio::spawn(life.run(cancel.clone()));
         Generation { request: request.0, events: receiver, _cancel: cancel.drop_guard() }
@@ -66,16 +68,16 @@ enum Then {
 
 impl Life {
     async fn run(mut self, cancel: CancellationToken) {
-        let (leader, request) = (self.cluster.leader.clone(), self.request);
+        let (front, request) = (self.cluster.front.clone(), self.request);
         let finished = cancel.run_until_cancelled_owned(self.live()).await;
         // The client is gone: leaving `live` has already stopped the stream; the slot is free once the leader knows.
         if finished.is_none() {
-            leader.cancel(request).await;
+            front.cancel(request).await;
         }
     }
 
     async fn live(&mut self) {
-        let mut orders = self.cluster.leader.submit(self.new_request()).await;
+        let mut orders = self.cluster.front.submit(self.new_request()).await;
         loop {
             let then = tokio::select! {
                 order = orders.recv() => match order {
@@ -128,7 +130,7 @@ impl Life {
     async fn take(&mut self, frame: AttemptFrame) -> Then {
         if !frame.ids.is_empty() {
             if self.generated() == 0 {
-                self.cluster.leader.began(self.request, frame.attempt).await;
+                self.cluster.front.began(self.request, frame.attempt).await;
             }
             self.journal.extend_from_slice(&frame.ids);
             if let Then::End = self.emit(Event::Tokens { ids: frame.ids, logprobs: frame.logprobs }).await {
@@ -146,7 +148,7 @@ impl Life {
 
     /// `usage` is that of the last attempt.
     async fn complete(&mut self, attempt: u32, reason: FinishReason, usage: AttemptUsage) -> Then {
-        self.cluster.leader.finished(self.request, attempt, Outcome::Completed, taken(&usage)).await;
+        self.cluster.front.finished(self.request, attempt, Outcome::Completed, taken(&usage)).await;
         // What the client pays for is what it got, and perhaps a stop token, which is sampled and not delivered; a runtime that
         // counts otherwise is not believed.
         let got = narrow(self.journal.len());
@@ -160,7 +162,7 @@ impl Life {
         if CODES_OF_THE_REQUEST.contains(&code.as_str()) {
             let attempt = self.running.as_ref().map_or(0, |running| running.attempt);
             let nothing = Usage::default();
-            self.cluster.leader.finished(self.request, attempt, Outcome::Rejected, nothing).await;
+            self.cluster.front.finished(self.request, attempt, Outcome::Rejected, nothing).await;
             return self.fail(Failure::Rejected { code, text }).await;
         }
         self.attempt_failed(outcome_of_code(&code), &code).await
@@ -180,9 +182,18 @@ impl Life {
 
     /// Tells the scheduler, whose next order decides. The client waits, whatever it has by then.
     async fn report(&mut self, attempt: u32, node: u64, generated: u32, outcome: Outcome, why: &str) -> Then {
+        // A runtime that took it and then turns it away has failed it.
+        let outcome = match outcome {
+            Outcome::Busy if generated > 0 => Outcome::Failed(scheduler::Failure::Internal),
+            Outcome::Completed
+            | Outcome::ClientGone
+            | Outcome::Rejected
+            | Outcome::Busy
+            | Outcome::Failed(_) => outcome,
+        };
         tracing::warn!(request = self.request.0, attempt, node, ?outcome, why, "an attempt ended early");
         let usage = Usage { generated, ..Usage::default() };
-        self.cluster.leader.finished(self.request, attempt, outcome, usage).await;
+        self.cluster.front.finished(self.request, attempt, outcome, usage).await;
         Then::GoOn
     }
 
@@ -217,6 +228,7 @@ impl Life {
             model: self.wish.model.clone(),
             prompt_tokens: narrow(self.wish.prompt.len()),
             max_tokens: self.wish.max_tokens,
+            arrived: Instant::now(),
             deadline: self.wish.deadline,
             traits: self.wish.traits.clone(),
         }

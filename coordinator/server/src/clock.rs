@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use scheduler::At;
 use tokio::time::Instant;
 
-/// Microseconds since the coordinator started.
+use crate::limits;
+
+/// Microseconds since some time before the coordinator started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     epoch: Instant,
@@ -17,8 +19,16 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// Begins a while before now: what came under an earlier leader has its place in time too.
     pub(crate) fn start() -> Self {
-        Self { epoch: Instant::now(), epoch_unix_ms: unix_ms() }
+        let (now, unix_ms) = (Instant::now(), unix_ms());
+        match now.checked_sub(limits::LONGEST_WAIT) {
+            Some(epoch) => {
+                let before_ms = u64::try_from(limits::LONGEST_WAIT.as_millis()).unwrap_or_default();
+                Self { epoch, epoch_unix_ms: unix_ms.saturating_sub(before_ms) }
+            }
+            None => Self { epoch: now, epoch_unix_ms: unix_ms },
+        }
     }
 
     pub(crate) fn now(&self) -> At {

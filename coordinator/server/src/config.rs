@@ -6,6 +6,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use proto::tls::Credentials;
+
 /// Everything a coordinator needs to run.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -15,6 +17,20 @@ pub struct Config {
     pub api: SocketAddr,
     /// Where agents reach the coordinator: gRPC on this TCP port, token streams on the same UDP port; mutual TLS on both.
     pub cluster: SocketAddr,
+    /// `host:port` where other coordinators and agents reach `cluster`.
+    pub advertise: String,
+    /// This coordinator belongs to a cluster that another one founded. `None`: it founded its own, or is about to.
+    pub joined: Option<Joined>,
+}
+
+/// What a coordinator that joined was given.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// Its certificate, which says which replica it is.
+    pub credentials: Credentials,
+    pub replica: u64,
+    /// `host:port` of coordinators that may know the leader.
+    pub contacts: Vec<String>,
 }
 
 /// The settings cannot work.
@@ -43,6 +59,8 @@ mod tests {
             data_folder: PathBuf::new(),
             api: api.parse().expect("an address"),
             cluster: "0.0.0.0:7443".parse().expect("an address"),
+            advertise: String::new(),
+            joined: None,
         };
         assert_eq!(config("127.0.0.1:7440").check(), Ok(()));
         assert_eq!(config("[::1]:7440").check(), Ok(()));

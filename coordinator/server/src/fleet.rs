@@ -43,7 +43,6 @@ pub(crate) struct Node {
 #[derive(Clone)]
 pub(crate) struct Fleet {
     state: Arc<Mutex<State>>,
-    leader: Leader,
     streams: Streams,
     cards: Cards,
     catalogue: Catalogue,
@@ -51,6 +50,8 @@ pub(crate) struct Fleet {
 
 #[derive(Default)]
 struct State {
+    /// The scheduler's loop, while this coordinator leads.
+    leader: Option<Leader>,
     nodes: BTreeMap<u64, Node>,
     sessions: u64,
     /// Models wanted by the registry, present or not.
@@ -59,8 +60,23 @@ struct State {
 }
 
 impl Fleet {
-    pub(crate) fn new(leader: Leader, streams: Streams, cards: Cards, catalogue: Catalogue) -> Self {
-        Self { state: Arc::default(), leader, streams, cards, catalogue }
+    pub(crate) fn new(streams: Streams, cards: Cards, catalogue: Catalogue) -> Self {
+        Self { state: Arc::default(), streams, cards, catalogue }
+    }
+
+    /// This coordinator leads, or leads no more. A new leader hears at once of all that is connected.
+    pub(crate) async fn lead(&self, leader: Option<Leader>, registry: &Arc<Registry>) {
+        let mut state = self.state.lock().await;
+        state.leader = leader;
+        for node in state.nodes.values_mut() {
+            node.loads_told.clear();
+        }
+        let Some(leader) = &state.leader else { return };
+        leader.registry(registry.clone()).await;
+        let nodes: Vec<u64> = state.nodes.keys().copied().collect();
+        for node in nodes {
+            self.publish(&mut state, node).await;
+        }
     }
 
     /// An agent said hello; returns the number of this session.
@@ -111,7 +127,9 @@ impl Fleet {
         if up {
             self.publish(&mut state, node).await;
         } else {
-            self.leader.node_lost(node).await;
+            if let Some(leader) = &state.leader {
+                leader.node_lost(node).await;
+            }
             self.rebuild_catalogue(&mut state);
         }
     }
@@ -123,7 +141,9 @@ impl Fleet {
         let mut state = self.state.lock().await;
         state.wanted = registry.wanted_models().map(ToString::to_string).collect();
         self.rebuild_catalogue(&mut state);
-        self.leader.registry(registry.clone()).await;
+        if let Some(leader) = &state.leader {
+            leader.registry(registry.clone()).await;
+        }
     }
 
     /// A card arrived: nodes that waited for it become usable.
@@ -142,15 +162,17 @@ impl Fleet {
 
     async fn publish(&self, state: &mut State, node: u64) {
         self.rebuild_catalogue(state);
+        let leader = state.leader.clone();
         let Some(entry) = state.nodes.get_mut(&node) else { return };
+        self.ask_for_cards(entry);
+        let Some(leader) = leader else { return };
         if self.usable(node, entry) {
-            self.leader.reported(node, news::of(entry, &self.catalogue)).await;
+            leader.reported(node, news::of(entry, &self.catalogue)).await;
         } else if entry.orders.is_none() && self.streams.connected(node) {
             // Nothing new is sent to a node that says nothing more; what runs there may end.
             let name = entry.hello.name.clone();
-            self.leader.reported(node, NodeNews { name, ..NodeNews::default() }).await;
+            leader.reported(node, NodeNews { name, ..NodeNews::default() }).await;
         }
-        self.ask_for_cards(entry);
     }
 
     fn usable(&self, id: u64, node: &Node) -> bool {

@@ -8,7 +8,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use consensus::Consensus;
+use consensus::{Consensus, ReplicaId, Retry};
 use proto::identity::{Identity, Role};
 use proto::tls::Credentials;
 use proto::token::JoinToken;
@@ -18,9 +18,6 @@ use crate::authority::{self, Authority};
 use crate::clock::unix_ms;
 use crate::limits;
 
-/// The number in a lone coordinator's certificate.
-const COORDINATOR_NODE: u64 = 1;
-
 /// Tells this use of the CA's key, which is the cluster's one secret, from any other.
 const HASH_KEY_CONTEXT: &str = "mlx-serving 2026 numbers of tenants, sessions and prompts";
 
@@ -29,20 +26,39 @@ pub(crate) struct Founded {
     pub(crate) cluster: String,
     pub(crate) authority: Arc<Authority>,
     pub(crate) credentials: Credentials,
-    pub(crate) join_token: JoinToken,
     /// Behind every number made of a client's words; the same for every coordinator of the cluster, after every restart.
     pub(crate) hash_key: [u8; 32],
 }
 
-pub(crate) async fn found(consensus: &Consensus, data_folder: &Path) -> anyhow::Result<Founded> {
+/// `founds`: the cluster is founded if there is none yet; else its facts are waited for.
+pub(crate) async fn found(
+    consensus: &Consensus,
+    replica: ReplicaId,
+    founds: bool,
+) -> anyhow::Result<Founded> {
+    if !founds {
+        let mut changes = consensus.changes();
+        changes.wait_for(|registry| registry.cluster().is_some()).await.context("the registry stopped")?;
+    }
     let authority = Arc::new(authority_of(consensus).await?);
     let registry = consensus.local();
     let facts = registry.cluster().context("the registry has no cluster")?;
     let cluster = facts.id.to_string();
     let hash_key = blake3::derive_key(HASH_KEY_CONTEXT, facts.ca_key_pem.as_bytes());
-    let credentials = authority.credentials(Identity { role: Role::Coordinator, node: COORDINATOR_NODE })?;
-    let join_token = join_token(consensus, &authority, &data_folder.join("join-token")).await?;
-    Ok(Founded { cluster, authority, credentials, join_token, hash_key })
+    let credentials = authority.credentials(Identity { role: Role::Coordinator, node: replica.0 })?;
+    Ok(Founded { cluster, authority, credentials, hash_key })
+}
+
+/// The tokens that invite agents and coordinators, in files of the data folder; returns the one for agents. In a group this needs
+/// a leader, and waits for one.
+pub(crate) async fn tokens(
+    consensus: &Consensus,
+    authority: &Authority,
+    data_folder: &Path,
+) -> anyhow::Result<JoinToken> {
+    let coordinators = data_folder.join("coordinator-join-token");
+    join_token(consensus, authority, registry::Role::Coordinator, &coordinators).await?;
+    join_token(consensus, authority, registry::Role::Agent, &data_folder.join("join-token")).await
 }
 
 async fn authority_of(consensus: &Consensus) -> anyhow::Result<Authority> {
@@ -63,7 +79,12 @@ async fn authority_of(consensus: &Consensus) -> anyhow::Result<Authority> {
 }
 
 /// The token in the file while it is good for another while, else a new one.
-async fn join_token(consensus: &Consensus, authority: &Authority, file: &Path) -> anyhow::Result<JoinToken> {
+async fn join_token(
+    consensus: &Consensus,
+    authority: &Authority,
+    role: registry::Role,
+    file: &Path,
+) -> anyhow::Result<JoinToken> {
     if let Some(token) = kept_token(consensus, file) {
         return Ok(token);
     }
@@ -72,7 +93,7 @@ async fn join_token(consensus: &Consensus, authority: &Authority, file: &Path) -
     let issue = Command::IssueJoinToken {
         id: TokenId(token.id.clone()),
         secret_hash,
-        role: registry::Role::Agent,
+        role,
         expires_at_unix_ms: unix_ms().saturating_add(life_ms),
         uses: None,
     };
@@ -91,7 +112,18 @@ fn kept_token(consensus: &Consensus, file: &Path) -> Option<JoinToken> {
 }
 
 async fn propose(consensus: &Consensus, command: Command) -> anyhow::Result<()> {
-    match consensus.propose(command).await? {
+    let reply = loop {
+        match consensus.propose(command.clone()).await {
+            Ok(reply) => break reply,
+            // Every command here may be said twice.
+            Err(error) if error.retry() != Retry::Never => {
+                tracing::info!(%error, "waiting for a leader");
+                tokio::time::sleep(limits::PROPOSE_AGAIN_MAX).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    match reply {
         Reply::Done | Reply::AlreadySo | Reply::NodeAdmitted { .. } => Ok(()),
         Reply::Refused(refusal) => Err(anyhow::anyhow!("{refusal}")),
     }

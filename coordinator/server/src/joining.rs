@@ -63,9 +63,13 @@ impl Joining {
         let role = registry.node(node).map(|node| node.role);
         match role {
             Some(registry::Role::Agent) => Ok(Identity { role: Role::Agent, node: node.0 }),
-            Some(registry::Role::Coordinator | registry::Role::Client) | None => {
-                Err(Status::permission_denied("this token invites no agent: ask for one that does"))
+            // The founder is number one, and was never admitted.
+            Some(registry::Role::Coordinator) => {
+                Ok(Identity { role: Role::Coordinator, node: node.0.saturating_add(1) })
             }
+            Some(registry::Role::Client) | None => Err(Status::permission_denied(
+                "this token invites no agent and no coordinator: ask for one that does",
+            )),
         }
     }
 }

@@ -16,7 +16,6 @@ mod told;
 mod view;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use registry::{ModelName, Registry};
 use scheduler::{
@@ -43,8 +42,18 @@ pub(crate) struct NewRequest {
     pub(crate) model: String,
     pub(crate) prompt_tokens: u32,
     pub(crate) max_tokens: u32,
+    pub(crate) arrived: Instant,
     pub(crate) deadline: Instant,
     pub(crate) traits: Traits,
+}
+
+/// What has become of a request under an earlier leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// Attempts made.
+    pub(crate) attempts: u32,
+    /// Where the latest of them runs, and whether its first token has come.
+    pub(crate) running: Option<(u64, bool)>,
 }
 
 /// All that a node offers or holds, with what it measured since the news before.
@@ -74,6 +83,7 @@ pub(crate) struct ModelNews {
 
 enum Message {
     Submit(NewRequest, mpsc::Sender<Order>),
+    Adopt(NewRequest, Past, mpsc::Sender<Order>),
     Cancel(RequestId),
     Began(RequestId, Attempt),
     Finished { request: RequestId, attempt: Attempt, outcome: Outcome, usage: Usage },
@@ -97,7 +107,6 @@ pub(crate) struct Errands {
 #[derive(Clone)]
 pub(crate) struct Leader {
     inbox: mpsc::Sender<Message>,
-    next_request: Arc<AtomicU64>,
 }
 
 impl Leader {
@@ -109,18 +118,20 @@ impl Leader {
         let (to_probe, probes) = mpsc::channel(limits::PROBES);
         let mind = Mind::new(clock, registry, to_propose, to_probe);
         tokio::spawn(mind.run(messages, stop));
-        let leader = Self { inbox, next_request: Arc::new(AtomicU64::new(1)) };
-        (leader, Errands { proposals, probes })
-    }
-
-    pub(crate) fn next_request(&self) -> RequestId {
-        RequestId(self.next_request.fetch_add(1, Ordering::Relaxed))
+        (Self { inbox }, Errands { proposals, probes })
     }
 
     /// Puts a request into the global queue; its orders arrive on the line returned.
     pub(crate) async fn submit(&self, request: NewRequest) -> mpsc::Receiver<Order> {
         let (line, orders) = mpsc::channel(limits::ORDERS_PER_REQUEST);
         self.send(Message::Submit(request, line)).await;
+        orders
+    }
+
+    /// As [`Leader::submit`], for a request that an earlier leader had accepted.
+    pub(crate) async fn adopt(&self, request: NewRequest, past: Past) -> mpsc::Receiver<Order> {
+        let (line, orders) = mpsc::channel(limits::ORDERS_PER_REQUEST);
+        self.send(Message::Adopt(request, past, line)).await;
         orders
     }
 

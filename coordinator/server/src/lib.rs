@@ -14,6 +14,11 @@ mod catalogue;
 mod cards;
 mod generation;
 mod leader;
+mod leading;
+mod front;
+mod desk;
+mod peers;
+mod enlisting;
 mod attempts;
 mod streams;
 mod sessions;
@@ -25,18 +30,20 @@ mod status;
 mod views;
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use consensus::{Consensus, Options, Start};
+use consensus::{Consensus, Options, ReplicaId, Start};
+use proto::tls::Credentials;
 use proto::v1::cluster_server::ClusterServer;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Joined};
 pub use proto::token::JoinToken;
 
 use crate::attempts::Cluster;
@@ -45,8 +52,10 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::founding::Founded;
+use crate::front::{Front, Ways};
 use crate::joining::Joining;
-use crate::leader::{Canaries, Errands, Leader};
+use crate::leading::Office;
+use crate::peers::Peers;
 use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::{Link, Streams};
@@ -70,13 +79,22 @@ pub async fn run(
     config.check()?;
     let api = bind(config.api, "the API (choose another with --port)").await?;
     let control = bind(config.cluster, "agents (choose another with --cluster-port)").await?;
-    let consensus =
-        Consensus::open(&config.data_folder.join("registry"), Options::default(), Start::Found).await?;
-    let founded = founding::found(&consensus, &config.data_folder).await?;
+    let (consensus, peers, replica) = open(&config).await?;
+    let founding = found(&config, &consensus, &peers, replica, &control);
+    let Some(founded) = stop.run_until_cancelled(founding).await else {
+        return consensus.shutdown().await.context("closing the registry");
+    };
+    let founded = founded?;
 
     // The inner parts outlive the listeners: running answers need them while the API drains.
     let inner = CancellationToken::new();
-    let parts = Parts::start(&config, &consensus, &founded, control, &inner).await?;
+    let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
+    let tokens = founding::tokens(&consensus, &founded.authority, &config.data_folder);
+    let Some(join_token) = stop.run_until_cancelled(tokens).await else {
+        inner.cancel();
+        return consensus.shutdown().await.context("closing the registry");
+    };
+    let join_token = join_token?;
     let router = gateway::router(parts.gateway_state(api.local_addr()?));
     let api_address = api.local_addr().context("reading the bound API address")?;
     let serving = tokio::spawn(listener::serve(api, router, stop.clone()));
@@ -85,13 +103,70 @@ pub async fn run(
         cluster: founded.cluster.clone(),
         api: api_address,
         cluster_address: parts.cluster_address,
-        join_token: founded.join_token.clone(),
+        join_token,
     });
 
     serving.await.context("the API listener failed")?;
     inner.cancel();
     consensus.shutdown().await.context("closing the registry")
 }
+
+async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> {
+    let peers = Peers::default();
+    let (replica, start) = match &config.joined {
+        None => (FOUNDER, Start::Found),
+        Some(joined) => (ReplicaId(joined.replica), Start::Join),
+    };
+    if let Some(joined) = &config.joined {
+        peers.know(&joined.credentials);
+    }
+    let options = Options {
+        replica,
+        address: config.advertise.clone(),
+        dial: Arc::new(peers.clone()),
+        ..Options::default()
+    };
+    let consensus = Consensus::open(&config.data_folder.join("registry"), options, start).await?;
+    Ok((consensus, peers, replica))
+}
+
+/// The cluster as this coordinator finds or founds it. A newcomer has no registry yet: it lets the leader in and waits for one.
+async fn found(
+    config: &Config,
+    consensus: &Consensus,
+    peers: &Peers,
+    replica: ReplicaId,
+    control: &TcpListener,
+) -> anyhow::Result<Founded> {
+    let founded = founding::found(consensus, replica, config.joined.is_none());
+    let founded = match &config.joined {
+        Some(joined) if consensus.local().cluster().is_none() => {
+            let listener = control.as_fd().try_clone_to_owned().context("sharing the agents' listener")?;
+            let listener = TcpListener::from_std(std::net::TcpListener::from(listener))?;
+            let replicas = server(&joined.credentials)?.add_service(consensus.service(peers::who_is));
+            let serving = replicas.serve_with_incoming(TcpListenerStream::new(listener));
+            let asking = enlisting::ask(
+                consensus.clone(),
+                peers.clone(),
+                replica,
+                config.advertise.clone(),
+                joined.contacts.clone(),
+            );
+            let founded = async { tokio::join!(asking, founded).1 };
+            // What is served here ends with the newcomer's waiting; the whole service takes its place.
+            tokio::select! {
+                founded = founded => founded?,
+                served = serving => { served.context("the newcomer's listener failed")?; anyhow::bail!("the newcomer's listener ended") }
+            }
+        }
+        Some(_) | None => founded.await?,
+    };
+    peers.know(&founded.credentials);
+    Ok(founded)
+}
+
+/// The founder's number; joiners get theirs from the registry.
+const FOUNDER: ReplicaId = ReplicaId(1);
 
 /// The running inside of a coordinator.
 struct Parts {
@@ -106,21 +181,16 @@ impl Parts {
         config: &Config,
         consensus: &Consensus,
         founded: &Founded,
+        peers: &Peers,
+        replica: ReplicaId,
         control: TcpListener,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let (leader, errands) = Leader::start(Clock::start(), &consensus.local(), stop.clone());
         let streams = Streams::default();
         let catalogue = Catalogue::default();
-        let canaries = Canaries {
-            consensus: consensus.clone(),
-            streams: streams.clone(),
-            catalogue: catalogue.clone(),
-            leader: leader.clone(),
-        };
-        run_errands(errands, canaries, stop);
         let cards = Cards::open(config.data_folder.join("cards"))?;
-        let fleet = Fleet::new(leader.clone(), streams.clone(), cards.clone(), catalogue.clone());
+        let fleet = Fleet::new(streams.clone(), cards.clone(), catalogue.clone());
+        let (office, leading) = watch::channel(None);
 
         let cluster_address = control.local_addr().context("reading the bound cluster address")?;
         let (links, link_events) = mpsc::channel(limits::ORDERS_PER_AGENT);
@@ -142,17 +212,31 @@ impl Parts {
             },
             cluster: founded.cluster.clone(),
             stream_port: bound.port(),
+            replica,
+            peers: peers.clone(),
+            leading: leading.clone(),
             stop: stop.clone(),
         };
-        serve_agents(control, founded, sessions, stop.clone())?;
+        serve_cluster(control, founded, sessions, consensus, stop.clone())?;
+        let holding = Office {
+            consensus: consensus.clone(),
+            fleet: fleet.clone(),
+            streams: streams.clone(),
+            catalogue: catalogue.clone(),
+            clock: Clock::start(),
+        };
+        tokio::spawn(holding.hold(office, stop.clone()));
+        keep_enlisted(config, consensus, peers, replica, stop);
         let sources = Sources {
             cluster: founded.cluster.clone(),
             consensus: consensus.clone(),
             catalogue,
             fleet,
-            leader: leader.clone(),
+            leading: leading.clone(),
         };
-        let cluster = Cluster { leader, streams };
+        let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
+        let front = Front::start(replica, ways, stop.clone());
+        let cluster = Cluster { front, streams };
         Ok(Self { sources, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
@@ -174,55 +258,71 @@ impl Parts {
     }
 }
 
-/// What the leader loop has others do.
-fn run_errands(errands: Errands, canaries: Canaries, stop: &CancellationToken) {
-    let (consensus, leader) = (canaries.consensus.clone(), canaries.leader.clone());
-    tokio::spawn(leader::propose(consensus, leader, errands.proposals, stop.clone()));
-    tokio::spawn(canaries.run(errands.probes, stop.clone()));
+/// A member whose address has changed says so; a founder that is alone has nobody to tell.
+fn keep_enlisted(
+    config: &Config,
+    consensus: &Consensus,
+    peers: &Peers,
+    replica: ReplicaId,
+    stop: &CancellationToken,
+) {
+    let alone = consensus.members().iter().all(|member| member.replica == replica);
+    if !alone || config.joined.is_some() {
+        let contacts = config.joined.as_ref().map(|joined| joined.contacts.clone()).unwrap_or_default();
+        let asking =
+            enlisting::ask(consensus.clone(), peers.clone(), replica, config.advertise.clone(), contacts);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(asking));
+    }
 }
 
+/// A gateway is ready while it knows who leads.
 fn readiness(consensus: &Consensus) -> gateway::Ready {
     let health = consensus.health();
-    let why = match (&health.fatal, health.leader) {
+    let led = consensus.leadership().borrow().leader.is_some();
+    let why = match (&health.fatal, led) {
         (Some(fatal), _) => fatal.clone(),
         (None, false) => "no leader is elected yet".to_owned(),
         (None, true) => String::new(),
     };
-    gateway::Ready { leader: health.leader && health.fatal.is_none(), why }
+    gateway::Ready { leader: led && health.fatal.is_none(), why }
 }
 
 async fn bind(address: SocketAddr, whom: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {whom}"))
 }
 
-/// gRPC for agents. A certificate is asked for and, but for joining, required: each call checks.
-fn serve_agents(
+/// gRPC for agents and coordinators. A certificate is asked for and, but for joining, required: each call checks.
+fn serve_cluster(
     listener: TcpListener,
     founded: &Founded,
     sessions: Sessions,
+    consensus: &Consensus,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let credentials = &founded.credentials;
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(credentials.chain_pem(), &credentials.key_pem))
-        .client_ca_root(Certificate::from_pem(&credentials.ca_certificate_pem))
-        .client_auth_optional(true);
-    let server = Server::builder()
-        .tls_config(tls)
-        .context("TLS for agents")?
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(limits::SESSION_KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(limits::SESSION_TIMEOUT))
-        .add_service(ClusterServer::new(sessions));
+    let server = server(&founded.credentials)?
+        .add_service(ClusterServer::new(sessions))
+        .add_service(consensus.service(peers::who_is));
     tokio::spawn(async move {
         let served = server
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
             .await;
         if let Err(error) = served {
-            tracing::error!(%error, "the agents' listener failed");
+            tracing::error!(%error, "the cluster's listener failed");
         }
     });
     Ok(())
+}
+
+fn server(credentials: &Credentials) -> anyhow::Result<Server> {
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(credentials.chain_pem(), &credentials.key_pem))
+        .client_ca_root(Certificate::from_pem(&credentials.ca_certificate_pem))
+        .client_auth_optional(true);
+    let server = Server::builder().tls_config(tls).context("TLS for agents and coordinators")?;
+    Ok(server
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(limits::SESSION_KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(limits::SESSION_TIMEOUT)))
 }
 
 async fn follow_links(mut events: mpsc::Receiver<Link>, fleet: Fleet) {

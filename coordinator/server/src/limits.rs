@@ -6,6 +6,27 @@ use std::time::Duration;
 /// instead of growing.
 pub(crate) const LEADER_INBOX: usize = 4_096;
 
+/// Requests that have waited longer count as having waited so long when another coordinator takes the lead.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
+
+/// Messages from this gateway's generations, and orders to them, that may wait in the front.
+pub(crate) const FRONT_INBOX: usize = 4_096;
+
+/// Messages to a leader on another machine that may be on their way to the wire.
+pub(crate) const DESK_OUTBOX: usize = 1_024;
+
+/// Requests that one gateway may have at the leader: what its API's connections could hold, with several choices each.
+pub(crate) const REQUESTS_PER_DESK: usize = 32_768;
+
+/// Until the leader's desk is tried again.
+pub(crate) const DESK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Until a newcomer asks again to become a member.
+pub(crate) const ENLIST_AGAIN: Duration = Duration::from_millis(500);
+
+/// Reaching another coordinator.
+pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(2);
+
 /// Orders to one waiting generation. The scheduler sends at most a queue notice, three dispatches and one end.
 pub(crate) const ORDERS_PER_REQUEST: usize = 16;
 
@@ -16,6 +37,10 @@ pub(crate) const EVENTS_PER_REQUEST: usize = 64;
 /// Opening a stream to a connected agent and writing the prompt. On a LAN this takes milliseconds; longer means that the
 /// node is gone and the request should go elsewhere.
 pub(crate) const OPEN_STREAM: Duration = Duration::from_secs(5);
+
+/// How long an attempt waits for a node that has not connected to this gateway yet. Agents come back to a coordinator within a
+/// second of its start; a node that is lost is lost to the scheduler too, which then sends the request elsewhere.
+pub(crate) const AWAIT_NODE: Duration = Duration::from_millis(1_500);
 
 /// Silence after which a QUIC connection is dead. Both sides send keep-alives twice a second, so this is ten missed ones.
 pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(5);

@@ -6,15 +6,16 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 
-use consensus::Consensus;
+use consensus::{Consensus, MemberState, ReplicaId};
 use futures_util::{Stream, StreamExt as _};
 use proto::identity::{Identity, IdentityError, Role};
 use proto::v1::{
-    AgentHello, AgentMessage, CoordinatorMessage, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored,
-    WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
+    AgentHello, AgentMessage, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply,
+    EnlistRequest, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, RegistryVersion, WantedModels,
+    Welcome, agent_message, cluster_server, coordinator_message,
 };
-use registry::{Command, ModelName, NodeId, Registry};
-use tokio::sync::mpsc;
+use registry::{Command, ModelName, NodeId};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -22,8 +23,11 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::cards::{CardUpload, Cards};
 use crate::fleet::Fleet;
 use crate::joining::Joining;
+use crate::leading::Leading;
 use crate::limits;
+use crate::peers::{self, Peers};
 use crate::wire;
+use crate::{desk, enlisting};
 
 /// Serves the agents of one coordinator.
 #[derive(Clone)]
@@ -34,6 +38,9 @@ pub(crate) struct Sessions {
     pub(crate) joining: Joining,
     pub(crate) cluster: String,
     pub(crate) stream_port: u16,
+    pub(crate) replica: ReplicaId,
+    pub(crate) peers: Peers,
+    pub(crate) leading: watch::Receiver<Option<Leading>>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -42,9 +49,21 @@ type Orders = Pin<Box<dyn Stream<Item = Result<CoordinatorMessage, Status>> + Se
 #[tonic::async_trait]
 impl cluster_server::Cluster for Sessions {
     type SessionStream = Orders;
+    type DeskStream = desk::Orders;
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         self.joining.join(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn enlist(&self, request: Request<EnlistRequest>) -> Result<Response<EnlistReply>, Status> {
+        let caller = self.coordinator(&request)?;
+        enlisting::answer(&self.consensus, &self.peers, caller, request.into_inner()).await?;
+        Ok(Response::new(EnlistReply {}))
+    }
+
+    async fn desk(&self, request: Request<Streaming<DeskMessage>>) -> Result<Response<desk::Orders>, Status> {
+        let gateway = self.coordinator(&request)?;
+        desk::serve(gateway, request.into_inner(), &self.leading).await.map(Response::new)
     }
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {
@@ -89,6 +108,19 @@ impl cluster_server::Cluster for Sessions {
 }
 
 impl Sessions {
+    /// The coordinator behind the call. Whether it was admitted is the registry's word; the founder never was.
+    fn coordinator<T>(&self, request: &Request<T>) -> Result<ReplicaId, Status> {
+        let replica = peers::who_is(request.extensions())
+            .ok_or_else(|| Status::permission_denied("only coordinators call this"))?;
+        let node = replica.0.checked_sub(1).filter(|node| *node > 0);
+        let registry = self.consensus.local();
+        match node.map(|node| registry.node(NodeId(node))) {
+            None => Ok(replica),
+            Some(Some(node)) if !node.revoked && node.role == registry::Role::Coordinator => Ok(replica),
+            Some(_) => Err(Status::permission_denied("this coordinator was revoked, or was never admitted")),
+        }
+    }
+
     /// The node behind the call: certificate first, then the registry's word on it.
     async fn agent<T>(&self, request: &Request<T>) -> Result<u64, Status> {
         let chain = request
@@ -135,17 +167,32 @@ impl Sessions {
             cluster: self.cluster.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             stream_port: u32::from(self.stream_port),
+            replica: self.replica.0,
         });
-        let wanted = coordinator_message::Message::Wanted(self.wanted_on(&self.consensus.local(), node));
-        for message in [welcome, wanted] {
+        let wanted = coordinator_message::Message::Wanted(self.wanted_on(node));
+        let coordinators = coordinator_message::Message::Coordinators(self.coordinators());
+        for message in [welcome, wanted, coordinators] {
             let sent = orders.send(CoordinatorMessage { message: Some(message) }).await;
             sent.map_err(|_| Status::cancelled("the agent is gone"))?;
         }
         Ok(())
     }
 
-    fn wanted_on(&self, registry: &Registry, node: u64) -> WantedModels {
-        WantedModels { models: wire::wanted(registry, NodeId(node)) }
+    fn wanted_on(&self, node: u64) -> WantedModels {
+        // The index first: what is told is never older than it says.
+        let index = self.consensus.health().applied_index.unwrap_or_default();
+        let registry = self.consensus.local();
+        let version = Some(RegistryVersion { epoch: registry.epoch(), index });
+        WantedModels { models: wire::wanted(&registry, NodeId(node)), version }
+    }
+
+    /// Those that can be reached.
+    fn coordinators(&self) -> Coordinators {
+        let members = self.consensus.members().into_iter();
+        let reachable = members.filter(|member| !member.address.is_empty());
+        let address =
+            |member: MemberState| CoordinatorAddress { replica: member.replica.0, address: member.address };
+        Coordinators { members: reachable.map(address).collect() }
     }
 
     /// Reports in, changed wishes out, until either side goes; returns why.
@@ -157,7 +204,9 @@ impl Sessions {
         orders: mpsc::Sender<CoordinatorMessage>,
     ) -> &'static str {
         let mut changes = self.consensus.changes();
-        let mut last_wanted = self.wanted_on(&changes.borrow_and_update(), node);
+        changes.borrow_and_update();
+        let mut last_wanted = self.wanted_on(node).models;
+        let mut last_coordinators = self.coordinators();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return "the coordinator stops",
@@ -170,10 +219,16 @@ impl Sessions {
                     if changed.is_err() { return "the registry stopped" }
                     let registry = changes.borrow_and_update().clone();
                     if registry.node(NodeId(node)).is_none_or(|node| node.revoked) { return "the node was revoked" }
-                    let wanted = self.wanted_on(&registry, node);
-                    if wanted != last_wanted {
-                        last_wanted = wanted.clone();
+                    let wanted = self.wanted_on(node);
+                    if wanted.models != last_wanted {
+                        last_wanted.clone_from(&wanted.models);
                         let message = Some(coordinator_message::Message::Wanted(wanted));
+                        if orders.send(CoordinatorMessage { message }).await.is_err() { return "the agent left" }
+                    }
+                    let coordinators = self.coordinators();
+                    if coordinators != last_coordinators {
+                        last_coordinators = coordinators.clone();
+                        let message = Some(coordinator_message::Message::Coordinators(coordinators));
                         if orders.send(CoordinatorMessage { message }).await.is_err() { return "the agent left" }
                     }
                 }

@@ -17,7 +17,7 @@ use proto::v1::{AttemptFrame, AttemptStart};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, IdleTimeout, Incoming, RecvStream, ServerConfig, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
@@ -49,6 +49,8 @@ pub(crate) enum StreamError {
 #[derive(Clone, Default)]
 pub(crate) struct Streams {
     nodes: Arc<Mutex<BTreeMap<u64, Connection>>>,
+    /// Told of each new one.
+    connected: Arc<Notify>,
 }
 
 impl Streams {
@@ -59,7 +61,7 @@ impl Streams {
 
     /// Opens an attempt on a node: writes the request, then only listens.
     pub(crate) async fn open(&self, node: u64, start: &AttemptStart) -> Result<AttemptStream, StreamError> {
-        let connection = self.nodes().get(&node).cloned().ok_or(StreamError::NotConnected)?;
+        let connection = self.connection(node).await.ok_or(StreamError::NotConnected)?;
         tokio::time::timeout(limits::OPEN_STREAM, Self::write_start(connection, start))
             .await
             .map_err(|_| StreamError::Timeout)?
@@ -70,6 +72,22 @@ impl Streams {
         if let Some(connection) = self.nodes().remove(&node) {
             connection.close(VarInt::from_u32(1), b"disconnected");
         }
+    }
+
+    /// The scheduler may know a node before this gateway does: when it has just started, agents are on their way to it.
+    async fn connection(&self, node: u64) -> Option<Connection> {
+        let find = async {
+            loop {
+                let mut arrival = std::pin::pin!(self.connected.notified());
+                // Before looking, so that nobody arrives unseen in between.
+                arrival.as_mut().enable();
+                if let Some(connection) = self.nodes().get(&node).cloned() {
+                    return connection;
+                }
+                arrival.await;
+            }
+        };
+        tokio::time::timeout(limits::AWAIT_NODE, find).await.ok()
     }
 
     async fn write_start(connection: Connection, start: &AttemptStart) -> Result<AttemptStream, StreamError> {
@@ -91,6 +109,7 @@ impl Streams {
         if let Some(old) = self.nodes().insert(node, connection.clone()) {
             old.close(VarInt::from_u32(2), b"replaced by a newer connection");
         }
+        self.connected.notify_waiters();
     }
 
     /// True when `connection` was still the node's current one.

@@ -41,13 +41,23 @@ fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().expect("an address")
 }
 
+fn config(folder: &std::path::Path) -> Config {
+    Config {
+        data_folder: folder.to_owned(),
+        api: loopback(),
+        cluster: loopback(),
+        advertise: String::new(),
+        joined: None,
+    }
+}
+
 impl Room {
     async fn open() -> Self {
         Self::at(tempfile::tempdir().expect("scratch")).await
     }
 
     async fn at(home: tempfile::TempDir) -> Self {
-        let config = Config { data_folder: home.path().to_owned(), api: loopback(), cluster: loopback() };
+        let config = config(home.path());
         let (sender, ready) = oneshot::channel();
         let stop = CancellationToken::new();
         let running = tokio::spawn(server::run(config, sender, stop.clone()));
@@ -232,7 +242,7 @@ async fn a_card_with_a_foreign_file_or_a_wrong_digest_is_refused() {
 #[tokio::test]
 async fn two_coordinators_cannot_share_a_folder() {
     let room = Room::open().await;
-    let config = Config { data_folder: room.home.path().to_owned(), api: loopback(), cluster: loopback() };
+    let config = config(room.home.path());
     let (sender, _ready) = oneshot::channel();
     let refused = server::run(config, sender, CancellationToken::new()).await.expect_err("refused");
     assert!(format!("{refused:#}").contains("use"), "{refused:#}");

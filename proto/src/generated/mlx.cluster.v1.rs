@@ -4,6 +4,9 @@ pub struct EnlistRequest {
     /// `host:port` where other coordinators and agents reach it.
     #[prost(string, tag = "1")]
     pub address: ::prost::alloc::string::String,
+    /// Its number, which its certificate says too, unless another coordinator passes this on.
+    #[prost(uint64, tag = "2")]
+    pub replica: u64,
 }
 /// It follows the log, and gets a vote as soon as that makes their number odd.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -67,6 +70,9 @@ pub struct DeskSubmit {
     /// That attempt has had its first token.
     #[prost(bool, tag = "14")]
     pub began: bool,
+    /// An earlier leader had accepted it: it is not turned away at the door.
+    #[prost(bool, tag = "15")]
+    pub accepted: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeskBegan {

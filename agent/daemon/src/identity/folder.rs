@@ -5,7 +5,6 @@
 //! understand rather than joining again behind the operator's back.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,8 @@ use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
+
+use crate::whole_file;
 
 const KEY: &str = "key.pem";
 const MEMBERSHIP: &str = "membership.json";
@@ -50,47 +51,25 @@ impl IdentityFolder {
     /// The key of this Mac, made on the first call.
     pub(crate) fn key_pem(&self) -> anyhow::Result<String> {
         let path = self.0.join(KEY);
-        if let Some(key) = read(&path)? {
+        if let Some(key) = whole_file::read(&path)? {
             KeyPair::from_pem(&key).with_context(|| format!("{} holds no key", path.display()))?;
             return Ok(key);
         }
         let key = KeyPair::generate().context("making a key")?.serialize_pem();
-        self.write(KEY, &key)?;
+        whole_file::write(&self.0, KEY, &key)?;
         Ok(key)
     }
 
     pub(crate) fn membership(&self) -> anyhow::Result<Option<Membership>> {
         let path = self.0.join(MEMBERSHIP);
-        let Some(text) = read(&path)? else { return Ok(None) };
+        let Some(text) = whole_file::read(&path)? else { return Ok(None) };
         let unreadable = || format!("{} cannot be read; remove it and join with a new token", path.display());
         serde_json::from_str(&text).map(Some).with_context(unreadable)
     }
 
     pub(crate) fn keep(&self, membership: &Membership) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(membership).context("writing down the membership")?;
-        self.write(MEMBERSHIP, &text)
-    }
-
-    /// Written beside, flushed, and renamed. The file is private from its first byte.
-    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let path = self.0.join(name);
-        let private = fs::Permissions::from_mode(0o600);
-        let file = tempfile::Builder::new().prefix(".part-").permissions(private).tempfile_in(&self.0);
-        let written = file.and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)?;
-            fs::File::open(&self.0)?.sync_all()
-        });
-        written.with_context(|| format!("writing {}", path.display()))
-    }
-}
-
-fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        whole_file::write(&self.0, MEMBERSHIP, &text)
     }
 }
 

@@ -20,8 +20,9 @@ use tokio_rustls::TlsConnector;
 use tonic::Code;
 
 use super::folder::Membership;
+use crate::address::Address;
 use crate::limits;
-use crate::session::{Address, joining_channel};
+use crate::session::joining_channel;
 
 #[derive(Debug)]
 pub(crate) enum JoinError {
@@ -36,6 +37,7 @@ pub(crate) async fn join(
     token: &JoinToken,
     name: &str,
     key_pem: &str,
+    role: Role,
 ) -> Result<Membership, JoinError> {
     let ca_certificate_pem = pinned_ca(address, token).await?;
     let channel = joining_channel(address, &ca_certificate_pem).map_err(JoinError::Refused)?;
@@ -53,7 +55,7 @@ pub(crate) async fn join(
         certificate_pem: reply.certificate_pem,
         ca_certificate_pem,
     };
-    check(&joined).map_err(JoinError::Refused)?;
+    check(&joined, role).map_err(JoinError::Refused)?;
     Ok(joined)
 }
 
@@ -104,17 +106,24 @@ fn answered(status: tonic::Status) -> JoinError {
     if passing.contains(&status.code()) {
         JoinError::Unreachable(error)
     } else {
-        let words = "the coordinator refused; get a new token from `mlx-serving coordinator`";
+        let words = "the coordinator refused; get a new token with `mlx-serving token create` there";
         JoinError::Refused(error.context(words))
     }
 }
 
-/// Is this a certificate that makes this Mac the node it was told to be?
-fn check(joined: &Membership) -> anyhow::Result<()> {
+/// Is this a certificate that makes this Mac what it wants to be? Coordinators count from one, and the first was never admitted.
+fn check(joined: &Membership, role: Role) -> anyhow::Result<()> {
     let leaf =
         CertificateDer::from_pem_slice(joined.certificate_pem.as_bytes()).context("the certificate given")?;
     let identity = Identity::from_leaf(&leaf).context("the certificate given")?;
-    let expected = Identity { role: Role::Agent, node: joined.node };
-    anyhow::ensure!(identity == expected, "the certificate is {identity}'s, not {expected}'s");
+    let node = match role {
+        Role::Agent => joined.node,
+        Role::Coordinator => joined.node.saturating_add(1),
+    };
+    let expected = Identity { role, node };
+    anyhow::ensure!(
+        identity == expected,
+        "the certificate is {identity}'s, not {expected}'s: is the token one for {role}s?"
+    );
     Ok(())
 }

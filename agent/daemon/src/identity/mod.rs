@@ -4,27 +4,29 @@
 //! identity's is a wish to change over; one of the same cluster changes nothing. Refuses to start without either, and says where
 //! a token comes from.
 
+mod coordinator;
 mod folder;
 mod joining;
 
 use std::path::Path;
 
-use anyhow::Context as _;
+use proto::identity::Role;
 use proto::tls::Credentials;
 use proto::token::JoinToken;
 
+use crate::address::Address;
 use crate::backoff::{Backoff, roll};
 use crate::limits;
 use crate::notice::{Notice, Notices};
-use crate::session::Address;
 
+pub use coordinator::{Enlisted, become_coordinator};
 use folder::{IdentityFolder, Membership};
 use joining::JoinError;
 
 /// The identity of this Mac, joining first if it has none for the token's cluster.
 pub(crate) async fn obtain(
     data_folder: &Path,
-    address: &Address,
+    coordinators: &[Address],
     token: Option<&JoinToken>,
     name: &str,
     notices: &Notices,
@@ -36,7 +38,7 @@ pub(crate) async fn obtain(
         (Some(kept), None) => kept,
         (Some(kept), Some(token)) if kept.is_of(token) => kept,
         (_, Some(token)) => {
-            let joined = join(address, token, name, &key_pem, notices).await?;
+            let joined = join(coordinators, token, name, &key_pem, notices).await?;
             folder.keep(&joined)?;
             joined
         }
@@ -51,9 +53,9 @@ pub(crate) async fn obtain(
     })
 }
 
-/// A coordinator that does not answer is waited for; one that refuses is not asked again.
+/// Asks one after another. Those that do not answer are waited for; once one refuses and none takes this Mac, none is asked again.
 async fn join(
-    address: &Address,
+    coordinators: &[Address],
     token: &JoinToken,
     name: &str,
     key_pem: &str,
@@ -62,18 +64,25 @@ async fn join(
     let mut backoff = Backoff::new(limits::BACKOFF_FIRST, limits::BACKOFF_MOST);
     let mut told = false;
     loop {
-        match joining::join(address, token, name, key_pem).await {
-            Ok(joined) => return Ok(joined),
-            Err(JoinError::Refused(error)) => {
-                return Err(error).with_context(|| format!("joining the cluster at {address}"));
-            }
-            Err(JoinError::Unreachable(error)) => {
-                tracing::info!("no coordinator at {address} yet: {error:#}");
-                if !std::mem::replace(&mut told, true) {
-                    notices
-                        .tell(Notice::CoordinatorLost { words: format!("no coordinator at {address} yet") });
+        let mut refusal = None;
+        for address in coordinators {
+            match joining::join(address, token, name, key_pem, Role::Agent).await {
+                Ok(joined) => return Ok(joined),
+                Err(JoinError::Refused(error)) => {
+                    let error = error.context(format!("joining the cluster at {address}"));
+                    refusal.get_or_insert(error);
+                }
+                Err(JoinError::Unreachable(error)) => {
+                    tracing::info!("no coordinator at {address} yet: {error:#}");
                 }
             }
+        }
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        if !std::mem::replace(&mut told, true) {
+            let all = coordinators.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            notices.tell(Notice::CoordinatorLost { words: format!("no coordinator at {all} yet") });
         }
         tokio::time::sleep(backoff.delay(roll())).await;
     }

@@ -1,6 +1,6 @@
 //! What the steps of a model told about its speed on this Mac.
 //!
-//! Owns the two uses of a step's figures: rates learned for use here, and sums for the coordinator, which learns from every
+//! Owns the two uses of a step's figures: rates learned for use here, and sums for the coordinators, which learn from every
 //! Mac. They outlive a runtime: its model's next one goes on with them. Refuses to judge a figure; each use does.
 
 use std::sync::{Arc, Mutex};

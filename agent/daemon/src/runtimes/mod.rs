@@ -14,6 +14,7 @@ mod outbox;
 mod rates;
 mod step_sums;
 mod figures;
+mod told;
 mod runtime;
 
 pub(crate) use figures::SharedFigures;
@@ -26,3 +27,4 @@ pub(crate) use rows::NoRow;
 pub(crate) use run_folder::RunFolder;
 pub(crate) use runtime::{Attempt, Event, Events, Runtime};
 pub(crate) use step_sums::StepSample;
+pub(crate) use told::Told;

@@ -1,46 +1,63 @@
-//! The session: one gRPC call to the coordinator, for the life of the agent.
+//! The session: one gRPC call to one coordinator, for as long as it is one.
 //!
 //! Owns opening it again and again, saying hello, reporting on every change and at least each second, and handing on what the
 //! coordinator orders. Refuses to stop anything because the coordinator is gone: runtimes and running answers do not depend on
 //! the session.
 
+mod word;
+mod tries;
 mod channel;
 mod cards;
+mod gauge;
 mod reports;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use proto::tls::Credentials;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::{AgentHello, AgentMessage, CoordinatorMessage, Welcome, agent_message, coordinator_message};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
+use crate::address::Address;
 use crate::agent::Input;
-use crate::backoff::{Backoff, roll};
+use crate::backoff::roll;
 use crate::board::Board;
 use crate::limits;
-use crate::notice::{Notice, Notices};
+use crate::runtimes::Told;
 use crate::streams::Target;
 use crate::wire;
 
 use cards::Cards;
-pub(crate) use channel::{Address, joining_channel};
+pub(crate) use channel::joining_channel;
+pub(crate) use gauge::Gauge;
+use tries::Tries;
+pub(crate) use word::{Keeper, PairId, Word};
 
-pub(crate) struct Session {
-    pub(crate) address: Address,
+/// What all sessions have in common.
+pub(crate) struct Common {
     pub(crate) credentials: Credentials,
     pub(crate) hello: AgentHello,
     pub(crate) board: watch::Receiver<Arc<Board>>,
     pub(crate) draining: CancellationToken,
     pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) memory: Gauge,
+}
+
+pub(crate) struct Session {
+    pub(crate) common: Arc<Common>,
+    /// Of one and the same coordinator.
+    pub(crate) addresses: watch::Receiver<Vec<Address>>,
+    /// The coordinator took another session for this agent's latest.
+    pub(crate) displaced: Arc<Notify>,
     pub(crate) targets: watch::Sender<Option<Target>>,
-    pub(crate) notices: Notices,
+    pub(crate) keeper: Keeper,
 }
 
 impl Session {
@@ -49,77 +66,103 @@ impl Session {
         let _ = stop.run_until_cancelled(self.keep()).await;
     }
 
-    async fn keep(&self) {
-        let mut backoff = Backoff::new(limits::BACKOFF_FIRST, limits::BACKOFF_MOST);
-        let mut telling = Telling { notices: self.notices.clone(), joined: false, lost: false };
+    /// Returns only when nobody keeps the coordinators any more.
+    async fn keep(&self) -> anyhow::Result<Infallible> {
+        let (mut tries, mut told) = (Tries::new(), Told::default());
+        let mut addresses = self.addresses.clone();
         loop {
-            let Err(error) = self.converse(&mut backoff, &mut telling).await;
-            tracing::info!("session lost: {error:#}");
-            telling.lost(&error);
-            sleep(backoff.delay(roll())).await;
+            let address = tries.address(&addresses.borrow_and_update()).cloned();
+            let Some(address) = address else {
+                addresses.changed().await?;
+                continue;
+            };
+            let Err(error) = self.converse(&address, &mut tries, &mut told).await;
+            tracing::info!(%address, "session lost: {error:#}");
+            if !error.is::<Displaced>() {
+                self.keeper.tell(Word::Lost { words: format!("{error:#}{}", advice(&error)) }).await?;
+            }
+            // Another address is a reason to try at once.
+            if let Ok(changed) = timeout(tries.lost(roll()), addresses.changed()).await {
+                changed?;
+            }
         }
     }
 
     /// One session, which ends only by breaking.
     async fn converse(
         &self,
-        backoff: &mut Backoff,
-        telling: &mut Telling,
-    ) -> Result<std::convert::Infallible, anyhow::Error> {
-        let channel = channel::mutual(&self.address, &self.credentials)?.connect().await;
-        let channel = channel.with_context(|| format!("connecting to {}", self.address))?;
+        address: &Address,
+        tries: &mut Tries,
+        told: &mut Told,
+    ) -> anyhow::Result<Infallible> {
+        let common = &self.common;
+        let channel = channel::mutual(address, &common.credentials)?.connect().await;
+        let channel = channel.with_context(|| format!("connecting to {address}"))?;
         let mut client = ClusterClient::new(channel.clone());
         let (outbox, outgoing) = mpsc::channel(limits::SESSION_OUTBOX);
-        let hello = AgentMessage { message: Some(agent_message::Message::Hello(self.hello.clone())) };
+        let hello = AgentMessage { message: Some(agent_message::Message::Hello(common.hello.clone())) };
         outbox.send(hello).await.context("saying hello")?;
         let opened = timeout(limits::SESSION_OPEN, client.session(ReceiverStream::new(outgoing))).await;
         let mut orders =
             opened.context("the coordinator does not answer the hello")?.map_err(refused)?.into_inner();
         let welcome = welcome(&mut orders).await?;
-        backoff.reset();
-        telling.welcome(&welcome);
-        self.retarget(&welcome)?;
+        tries.opened(address);
+        let may = self.keeper.welcomed(address.clone(), welcome.clone()).await?;
+        anyhow::ensure!(may, "{address} is another coordinator's, or one that has a session already");
+        self.retarget(address, &welcome)?;
         tokio::select! {
-            ended = self.obey(&mut orders, channel) => ended,
-            ended = reports::send(self.board.clone(), self.draining.clone(), outbox) => ended,
+            ended = self.obey(address, &mut orders, channel) => ended,
+            ended = reports::send(common, told, outbox) => ended,
+            () = self.displaced.notified() => Err(Displaced.into()),
         }
     }
 
     async fn obey(
         &self,
+        address: &Address,
         orders: &mut Streaming<CoordinatorMessage>,
         channel: Channel,
-    ) -> Result<std::convert::Infallible, anyhow::Error> {
+    ) -> anyhow::Result<Infallible> {
         let mut cards = Cards::new(channel);
         loop {
             let order =
                 orders.message().await.map_err(refused)?.context("the coordinator ended the session")?;
             match order.message {
                 Some(coordinator_message::Message::Wanted(wanted)) => {
+                    let version = wire::version(wanted.version);
                     let wishes = wanted.models.into_iter().filter_map(wire::wanted).collect();
-                    self.inputs.send(Input::Wanted(wishes)).await.context("the agent stops")?;
+                    let input = Input::Wanted { version, wishes };
+                    self.common.inputs.send(input).await.context("the agent stops")?;
                 }
                 Some(coordinator_message::Message::CardWanted(wanted)) => {
-                    let board = self.board.borrow().clone();
+                    let board = self.common.board.borrow().clone();
                     let card = board.models.get(&wanted.model).and_then(|entry| entry.card.clone());
                     cards.put(card.filter(|card| card.digest == wanted.card_digest));
                 }
-                Some(coordinator_message::Message::Welcome(welcome)) => self.retarget(&welcome)?,
+                Some(coordinator_message::Message::Welcome(welcome)) => self.retarget(address, &welcome)?,
+                Some(coordinator_message::Message::Coordinators(list)) => {
+                    self.keeper.tell(Word::Coordinators(list)).await?;
+                }
                 // An order of a later version; what matters comes again in words we know.
-                Some(coordinator_message::Message::Coordinators(_)) | None => {}
+                None => {}
             }
         }
     }
 
-    fn retarget(&self, welcome: &Welcome) -> anyhow::Result<()> {
+    fn retarget(&self, address: &Address, welcome: &Welcome) -> anyhow::Result<()> {
         let port = u16::try_from(welcome.stream_port).context("the coordinator's stream port is no port")?;
         self.targets.send_modify(|target| {
             let session = target.as_ref().map_or(0, |target| target.session) + 1;
-            *target = Some(Target { host: self.address.host.clone(), port, session });
+            *target = Some(Target { host: address.host.clone(), port, session });
         });
         Ok(())
     }
 }
+
+/// Opened anew at once: nobody is lost.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator took another session for the latest")]
+struct Displaced;
 
 async fn welcome(orders: &mut Streaming<CoordinatorMessage>) -> anyhow::Result<Welcome> {
     let first = timeout(limits::SESSION_TIMEOUT, orders.message()).await;
@@ -141,33 +184,6 @@ async fn welcome(orders: &mut Streaming<CoordinatorMessage>) -> anyhow::Result<W
 fn refused(status: Status) -> anyhow::Error {
     let words = format!("{:?}: {}", status.code(), status.message());
     anyhow::Error::new(status).context(words)
-}
-
-/// What the terminal was told last, so that it hears of changes only.
-struct Telling {
-    notices: Notices,
-    joined: bool,
-    lost: bool,
-}
-
-impl Telling {
-    fn welcome(&mut self, welcome: &Welcome) {
-        tracing::info!(node = welcome.node, cluster = %welcome.cluster, version = %welcome.version, "session opened");
-        if !self.joined {
-            self.joined = true;
-            self.notices.tell(Notice::Joined { node: welcome.node, cluster: welcome.cluster.clone() });
-        } else if self.lost {
-            self.notices.tell(Notice::CoordinatorBack);
-        }
-        self.lost = false;
-    }
-
-    fn lost(&mut self, error: &anyhow::Error) {
-        if !self.lost {
-            self.lost = true;
-            self.notices.tell(Notice::CoordinatorLost { words: format!("{error:#}{}", advice(error)) });
-        }
-    }
 }
 
 /// What a person can do about it; nothing about a network that comes and goes.

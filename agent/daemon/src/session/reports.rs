@@ -1,36 +1,34 @@
-//! Reports to the coordinator.
+//! Reports to one coordinator.
 //!
 //! Owns when one leaves: upon a change, but not in a burst, and each second without one. A report is made when it can be sent, so a
 //! slow line gets fewer, not older ones. Refuses deltas: each is the complete truth.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use proto::v1::{AgentMessage, agent_message};
-use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_blocking;
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
+use super::Common;
 use crate::limits;
-use crate::probes;
+use crate::runtimes::Told;
 use crate::wire;
 
 /// Until the session breaks.
 pub(crate) async fn send(
-    mut board: watch::Receiver<Arc<Board>>,
-    draining: CancellationToken,
+    common: &Common,
+    told: &mut Told,
     outbox: mpsc::Sender<AgentMessage>,
 ) -> anyhow::Result<Infallible> {
+    let (mut board, draining) = (common.board.clone(), &common.draining);
     let mut sequence = 0;
     loop {
         let place = outbox.reserve().await.context("the session's stream is closed")?;
         let latest = board.borrow_and_update().clone();
         sequence += 1;
-        let memory = spawn_blocking(probes::memory).await.context("asking for the memory")?;
-        let report = wire::report(sequence, &latest, memory, draining.is_cancelled());
+        let memory = common.memory.read().await?;
+        let report = wire::report(sequence, &latest, memory, draining.is_cancelled(), told);
         place.send(AgentMessage { message: Some(agent_message::Message::Report(report)) });
         sleep(limits::REPORT_SPACING).await;
         let news = async {

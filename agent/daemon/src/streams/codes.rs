@@ -20,7 +20,7 @@ pub const RUNTIME_GARBLED: &str = "runtime_garbled";
 /// number, so it cannot say more in a frame.
 pub const RESET_BAD_START: VarInt = VarInt::from_u32(1);
 
-/// Connection close: the agent ends.
+/// Connection close: the agent ends, or the coordinator is none of its cluster any more.
 pub const CLOSE_STOPPING: VarInt = VarInt::from_u32(0);
 /// Connection close: a newer connection took over, or this one gave no sign of life after a new session.
 pub const CLOSE_REPLACED: VarInt = VarInt::from_u32(1);

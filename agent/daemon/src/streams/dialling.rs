@@ -1,4 +1,4 @@
-//! The QUIC endpoint of an agent.
+//! The QUIC endpoint of an agent, for its connections to all coordinators.
 //!
 //! Owns the transport's settings and the way from a name to a connection. Refuses peers that are not this cluster's coordinator:
 //! the certificate is checked against its name, whatever address was dialled.

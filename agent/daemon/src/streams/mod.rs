@@ -1,19 +1,20 @@
-//! Token streams: the QUIC connection to the coordinator.
+//! Token streams: the QUIC connection to one coordinator.
 //!
 //! Owns dialling it, keeping it alive, finding out that it is dead, and accepting the streams that the coordinator opens, one
 //! for each attempt. Refuses to give up a living connection: when a session comes back, the old connection is kept if it is
-//! still heard, so that a hiccup of the control side breaks no answer.
+//! still heard, so that a hiccup of the control side breaks no answer; and one to a coordinator that is none any more lives until
+//! its answers have ended, within the time of a drain.
 
 mod admission;
 mod attempt;
 pub mod codes;
 mod dialling;
 
-use anyhow::Context as _;
-use proto::tls::Credentials;
-use quinn::Connection;
+use std::sync::Arc;
+
+use quinn::{Connection, VarInt};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +22,7 @@ use crate::backoff::{Backoff, roll};
 use crate::limits;
 
 pub(crate) use admission::Admission;
-use dialling::Dialler;
+pub(crate) use dialling::Dialler;
 
 /// Where the coordinator's streams are, as of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,29 +33,42 @@ pub(crate) struct Target {
     pub(crate) session: u64,
 }
 
+#[derive(Clone)]
 pub(crate) struct Streams {
-    dialler: Dialler,
+    dialler: Arc<Dialler>,
     admission: Admission,
+    /// Over all coordinators.
     attempts: TaskTracker,
+    mine: TaskTracker,
 }
 
 impl Streams {
-    pub(crate) fn new(
-        credentials: &Credentials,
-        admission: Admission,
-        attempts: TaskTracker,
-    ) -> anyhow::Result<Self> {
-        let dialler = Dialler::new(credentials).context("setting up the token streams")?;
-        Ok(Self { dialler, admission, attempts })
+    pub(crate) fn new(dialler: Arc<Dialler>, admission: Admission, attempts: TaskTracker) -> Self {
+        let mine = TaskTracker::new();
+        // It counts; it is never full.
+        mine.close();
+        Self { dialler, admission, attempts, mine }
     }
 
-    /// Keeps one connection to the latest target until `stop`.
-    pub(crate) async fn run(self, mut targets: watch::Receiver<Option<Target>>, stop: CancellationToken) {
-        let kept = self.keep(&mut targets);
-        let _ = stop.run_until_cancelled(kept).await;
-        self.dialler.close(codes::CLOSE_STOPPING).await;
+    /// Keeps one connection to the latest target until `stop`; after `leave`, for no longer than its attempts run.
+    pub(crate) async fn run(
+        self,
+        mut targets: watch::Receiver<Option<Target>>,
+        leave: CancellationToken,
+        stop: CancellationToken,
+    ) {
+        let idle = async {
+            leave.cancelled().await;
+            let _ = timeout(limits::DRAIN, self.mine.wait()).await;
+        };
+        tokio::select! {
+            () = self.keep(&mut targets) => {}
+            () = idle => {}
+            () = stop.cancelled() => {}
+        }
     }
 
+    /// Returns when there will be no targets any more and the connection is lost.
     async fn keep(&self, targets: &mut watch::Receiver<Option<Target>>) {
         let mut backoff = Backoff::new(limits::BACKOFF_FIRST, limits::BACKOFF_MOST);
         let mut failing = false;
@@ -71,12 +85,13 @@ impl Streams {
                     tracing::info!(peer = %connection.remote_address(), "token streams connected");
                     failing = false;
                     let since = Instant::now();
-                    self.serve(&connection, &target, targets).await;
+                    let mut open = Open { connection, code: codes::CLOSE_STOPPING };
+                    self.serve(&open.connection, &target, targets).await;
+                    open.code = codes::CLOSE_REPLACED;
                     // One that is refused after the handshake was no success.
                     if since.elapsed() >= limits::STREAM_IDLE {
                         backoff.reset();
                     }
-                    connection.close(codes::CLOSE_REPLACED, b"replaced");
                 }
                 // Once: a network without UDP looks just like this, and says nothing else.
                 Err(error) if !std::mem::replace(&mut failing, true) => {
@@ -85,11 +100,13 @@ impl Streams {
                 Err(error) => tracing::debug!("token streams: {error:#}"),
             }
             // A new session is a reason to try at once.
-            let _ = tokio::time::timeout(backoff.delay(roll()), targets.changed()).await;
+            if let Ok(Err(_)) = timeout(backoff.delay(roll()), targets.changed()).await {
+                return;
+            }
         }
     }
 
-    /// Until the connection is lost, or is found dead or elsewhere after a new session.
+    /// Until the connection is lost, or is found dead or another process's after a new session.
     async fn serve(
         &self,
         connection: &Connection,
@@ -100,7 +117,8 @@ impl Streams {
             tokio::select! {
                 stream = connection.accept_bi() => match stream {
                     Ok((send, recv)) => {
-                        self.attempts.spawn(attempt::serve(send, recv, self.admission.clone()));
+                        let attempt = attempt::serve(send, recv, self.admission.clone());
+                        self.attempts.spawn(self.mine.track_future(attempt));
                     }
                     Err(error) => {
                         tracing::info!(%error, "token streams lost");
@@ -108,15 +126,27 @@ impl Streams {
                     }
                 },
                 Ok(()) = targets.changed() => {
-                    let latest = targets.borrow_and_update().clone();
-                    let moved = latest.is_some_and(|latest| (&latest.host, latest.port) != (&target.host, target.port));
-                    if moved {
+                    let port = targets.borrow_and_update().as_ref().map(|latest| latest.port);
+                    // Another host is another way to the same coordinator; another port is another process.
+                    if port.is_some_and(|port| port != target.port) {
                         return;
                     }
                     tokio::spawn(close_unless_alive(connection.clone()));
                 }
             }
         }
+    }
+}
+
+/// A connection that is closed however its keeper ends: its attempts hold it, too, and would keep it open.
+struct Open {
+    connection: Connection,
+    code: VarInt,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connection.close(self.code, b"the agent gives it up");
     }
 }
 

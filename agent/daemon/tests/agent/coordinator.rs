@@ -9,8 +9,9 @@ use proto::identity::{Identity, Role};
 use proto::tls::Credentials;
 use proto::v1::cluster_server::{Cluster, ClusterServer};
 use proto::v1::{
-    AgentHello, AgentMessage, AgentReport, AttemptFrame, AttemptStart, CardWanted, CoordinatorMessage,
-    JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, ModelState, ModelStatus, StepSample,
+    AgentHello, AgentMessage, AgentReport, AttemptFrame, AttemptStart, CardWanted, CoordinatorAddress,
+    CoordinatorMessage, Coordinators, DeskMessage, DeskOrder, EnlistReply, EnlistRequest, JoinReply,
+    JoinRequest, ModelCardChunk, ModelCardStored, ModelState, ModelStatus, RegistryVersion, StepSample,
     WantedModel, WantedModels, Welcome, agent_message, coordinator_message,
 };
 use quinn::crypto::rustls::QuicServerConfig;
@@ -51,7 +52,8 @@ pub(crate) struct Coordinator {
 struct Service {
     authority: Arc<Authority>,
     refuse_joins: bool,
-    wanted: Vec<WantedModel>,
+    replica: u64,
+    wanted: WantedModels,
     stream_port: u16,
     reports: watch::Sender<AgentReport>,
     hellos: mpsc::Sender<AgentHello>,
@@ -67,6 +69,9 @@ pub(crate) struct Plan {
     pub(crate) grpc_port: u16,
     pub(crate) quic_port: u16,
     pub(crate) wanted: Vec<WantedModel>,
+    /// `None` and a replica of 0: a coordinator of a version that knows of no others.
+    pub(crate) version: Option<RegistryVersion>,
+    pub(crate) replica: u64,
     pub(crate) refuse_joins: bool,
 }
 
@@ -95,7 +100,8 @@ impl Coordinator {
         let service = Service {
             authority,
             refuse_joins: plan.refuse_joins,
-            wanted: plan.wanted,
+            replica: plan.replica,
+            wanted: WantedModels { models: plan.wanted, version: plan.version },
             stream_port: quic.port(),
             reports: reports_in,
             hellos: hellos_in,
@@ -132,13 +138,32 @@ impl Coordinator {
         self.sessions.lock().expect("not poisoned").clear();
     }
 
+    /// Sessions that the agent has not left.
+    pub(crate) fn open_sessions(&self) -> usize {
+        self.sessions.lock().expect("not poisoned").iter().filter(|orders| !orders.is_closed()).count()
+    }
+
     pub(crate) async fn order(&self, message: coordinator_message::Message) {
         let orders = self.sessions.lock().expect("not poisoned").last().cloned().expect("a session");
         orders.send(Ok(CoordinatorMessage { message: Some(message) })).await.expect("an open session");
     }
 
     pub(crate) async fn want(&self, models: Vec<WantedModel>) {
-        self.order(coordinator_message::Message::Wanted(WantedModels { models })).await;
+        self.want_as_of(None, models).await;
+    }
+
+    pub(crate) async fn want_as_of(&self, version: Option<RegistryVersion>, models: Vec<WantedModel>) {
+        self.order(coordinator_message::Message::Wanted(WantedModels { models, version })).await;
+    }
+
+    /// Says that these are all coordinators, by their numbers and addresses.
+    pub(crate) async fn name(&self, members: &[(u64, String)]) {
+        let member = |(replica, address): &(u64, String)| CoordinatorAddress {
+            replica: *replica,
+            address: address.clone(),
+        };
+        let members = members.iter().map(member).collect();
+        self.order(coordinator_message::Message::Coordinators(Coordinators { members })).await;
     }
 
     pub(crate) async fn ask_for_card(&self, model: &str, digest: &str) {
@@ -207,6 +232,15 @@ async fn bound<T>(bind: impl Fn() -> Option<T>) -> T {
 #[tonic::async_trait]
 impl Cluster for Service {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<CoordinatorMessage, Status>> + Send>>;
+    type DeskStream = Pin<Box<dyn Stream<Item = Result<DeskOrder, Status>> + Send>>;
+
+    async fn enlist(&self, _: Request<EnlistRequest>) -> Result<Response<EnlistReply>, Status> {
+        Err(Status::permission_denied("only coordinators enlist"))
+    }
+
+    async fn desk(&self, _: Request<Streaming<DeskMessage>>) -> Result<Response<Self::DeskStream>, Status> {
+        Err(Status::permission_denied("only gateways have a desk"))
+    }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         let request = request.into_inner();
@@ -237,8 +271,9 @@ impl Cluster for Service {
             cluster: "test".to_owned(),
             version: "0".to_owned(),
             stream_port: u32::from(self.stream_port),
+            replica: self.replica,
         };
-        let wanted = WantedModels { models: self.wanted.clone() };
+        let wanted = self.wanted.clone();
         for message in
             [coordinator_message::Message::Welcome(welcome), coordinator_message::Message::Wanted(wanted)]
         {

@@ -11,6 +11,7 @@ mod room;
 mod joining;
 mod streaming;
 mod faults;
+mod several;
 mod residency;
 mod measuring;
 mod leaving;

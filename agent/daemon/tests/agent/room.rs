@@ -84,7 +84,7 @@ impl Stage {
         let control = self.folder.path().join("control");
         Config {
             data_folder: self.data_folder(),
-            coordinator: coordinator.grpc.to_string(),
+            coordinators: vec![coordinator.grpc.to_string()],
             token,
             name: "mini-07".to_owned(),
             offers: vec![Offer::new(OfferSource::Demo).expect("named")],

@@ -44,6 +44,11 @@ impl Links {
         Arc::clone(link)
     }
 
+    /// Ends the connections to replicas that are members no longer.
+    pub(crate) fn forget_all_but(&self, is_member: impl Fn(ReplicaId) -> bool) {
+        lock(&self.links).retain(|replica, _| is_member(*replica));
+    }
+
     /// How long ago the replica answered something.
     pub(crate) fn last_contact(&self, replica: ReplicaId) -> Option<Duration> {
         let link = lock(&self.links).get(&replica).cloned()?;
@@ -140,7 +145,8 @@ impl Link {
         let rested = state.dialled.is_none_or(|at| at.elapsed() >= limits::REDIAL_PAUSE);
         if let Some(dialling) = &state.dialling {
             let failed = matches!(dialling.peek(), Some(Err(_)));
-            if !silent && !(failed && rested) {
+            let anew = silent || (failed && rested);
+            if !anew {
                 return dialling.clone();
             }
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -30,7 +31,7 @@ use crate::raft::append;
 use crate::raft::door::Door;
 use crate::raft::link::{Link, Links};
 use crate::raft::snapshot_pieces;
-use crate::raft::types::{Member, Snapshot, Types, Vote};
+use crate::raft::types::{Member, Running, Snapshot, Types, Vote};
 use crate::raft::wire as convert;
 
 /// Makes a [`Peer`] for each other member of the group.
@@ -45,6 +46,24 @@ impl RaftNetworkFactory<Types> for Network {
     async fn new_client(&mut self, target: ReplicaId, node: &Member) -> Peer {
         Peer { link: self.links.to(target, &node.address), door: Arc::clone(&self.door) }
     }
+}
+
+/// Keeps the addresses of all members up to date: openraft makes a [`Peer`] once and keeps it when the member moves.
+pub(crate) fn follow_addresses(raft: &Running, links: Arc<Links>) {
+    let mut metrics = raft.server_metrics();
+    let me = *raft.node_id();
+    tokio::spawn(async move {
+        loop {
+            let membership = Arc::clone(&metrics.borrow_watched().membership_config);
+            links.forget_all_but(|replica| membership.get_node(&replica).is_some());
+            for (replica, member) in membership.nodes().filter(|(replica, _)| **replica != me) {
+                links.to(*replica, &member.address);
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    });
 }
 
 /// The way to one other member.

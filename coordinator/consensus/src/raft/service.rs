@@ -10,6 +10,7 @@ use proto::raft as wire;
 use proto::raft::replica_server::{Replica as Rpc, ReplicaServer};
 use proto::raft::transfer_leader_reply::Refused;
 use proto::raft::{propose_reply, read_index_reply};
+use registry::Registry;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -105,6 +106,9 @@ impl Rpc for Service {
         let busy = |_| Status::resource_exhausted("this replica is receiving other snapshots");
         let _slot = self.snapshots.try_acquire().map_err(busy)?;
         let state = snapshot_pieces::state(&mut chunks, &head).await?;
+        // openraft stops for good on a snapshot that the state machine cannot take.
+        let decoded = serde_json::from_slice::<Registry>(&state);
+        decoded.map_err(|_| convert::malformed("facts this release does not know; upgrade it"))?;
         let snapshot = Snapshot { meta: convert::meta_of(head)?, snapshot: state };
         let installed = self.replica.raft.install_full_snapshot(leader, snapshot).await.map_err(stopped)?;
         Ok(Response::new(wire::SnapshotReply { ballot: Some(convert::ballot(&installed.vote)) }))

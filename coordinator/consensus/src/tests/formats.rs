@@ -11,6 +11,7 @@ use openraft::entry::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, VoteRequest, VoteResponse};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{Entry, Membership};
+use prost::Message as _;
 use proto::raft as wire;
 use registry::{Command, NodeId};
 
@@ -146,6 +147,14 @@ fn messages_have_the_form_that_is_on_the_wire() {
     }
     let kept = std::fs::read_to_string(file).unwrap();
     assert_eq!(kept.lines().collect::<Vec<_>>(), found);
+}
+
+#[test]
+fn a_message_of_a_newer_release_that_only_gained_fields_is_read() {
+    let request = convert::append(header(), &append()).unwrap();
+    // Field 100, text.
+    let newer = [request.encode_to_vec(), vec![0xa2, 0x06, 0x03, b'n', b'e', b'w']].concat();
+    assert_eq!(wire::AppendRequest::decode(newer.as_slice()).unwrap(), request);
 }
 
 #[test]

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use registry::Registry;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::commands::founding;
+use super::generator::Generator;
 use super::net::Net;
-use super::sim_disk::SimDisk;
+use super::sim_disk::{Fault, SimDisk};
 use crate::changing::Even;
 use crate::handle::Consensus;
+use crate::limits;
 use crate::options::{Options, ReplicaId, Start};
 use crate::wal::folder::Folder;
 
@@ -22,7 +25,21 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Group {
     pub(super) net: Net,
     pub(super) nodes: BTreeMap<u64, Node>,
-    snapshot_every: u64,
+    settings: Settings,
+}
+
+/// What the replicas of a group have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) snapshot_every: u64,
+    pub(super) leader_silence: Duration,
+}
+
+impl Default for Settings {
+    /// Patient: on a machine that does much else, a leader that is asked for is still the one that was.
+    fn default() -> Settings {
+        Settings { snapshot_every: 4096, leader_silence: 2 * limits::LEADER_SILENCE }
+    }
 }
 
 pub(super) struct Node {
@@ -34,11 +51,11 @@ pub(super) struct Node {
 impl Group {
     /// Replica 1 alone, with a founded registry.
     pub(super) async fn found() -> Group {
-        Group::found_with(4096).await
+        Group::found_with(Settings::default()).await
     }
 
-    pub(super) async fn found_with(snapshot_every: u64) -> Group {
-        let mut group = Group { net: Net::default(), nodes: BTreeMap::new(), snapshot_every };
+    pub(super) async fn found_with(settings: Settings) -> Group {
+        let mut group = Group { net: Net::default(), nodes: BTreeMap::new(), settings };
         group.start(1, SimDisk::default(), Start::Found).await;
         for command in founding() {
             group.on(1).propose(command).await.unwrap();
@@ -48,11 +65,11 @@ impl Group {
 
     /// Voters 1 to `voters`.
     pub(super) async fn of(voters: u64) -> Group {
-        Group::of_with(voters, 4096).await
+        Group::of_with(voters, Settings::default()).await
     }
 
-    pub(super) async fn of_with(voters: u64, snapshot_every: u64) -> Group {
-        let mut group = Group::found_with(snapshot_every).await;
+    pub(super) async fn of_with(voters: u64, settings: Settings) -> Group {
+        let mut group = Group::found_with(settings).await;
         for id in 2..=voters {
             group.join(id).await;
         }
@@ -74,7 +91,8 @@ impl Group {
     pub(super) fn options(&self, id: u64) -> Options {
         Options {
             replica: ReplicaId(id),
-            snapshot_every: self.snapshot_every,
+            snapshot_every: self.settings.snapshot_every,
+            leader_silence: self.settings.leader_silence,
             address: address(id),
             dial: self.net.dialler(id),
             ..Options::default()
@@ -82,21 +100,45 @@ impl Group {
     }
 
     pub(super) async fn start(&mut self, id: u64, disk: SimDisk, start: Start) {
+        let node = self.boot(id, disk, start).await;
+        self.nodes.insert(id, node);
+    }
+
+    /// All at once, as after a power loss: one alone would wait for the others.
+    pub(super) async fn start_all(&mut self, disks: Vec<(u64, SimDisk)>) {
+        let group = &*self;
+        let booting =
+            disks.into_iter().map(|(id, disk)| async move { (id, group.boot(id, disk, Start::Join).await) });
+        let booted = futures_util::future::join_all(booting).await;
+        self.nodes.extend(booted);
+    }
+
+    async fn boot(&self, id: u64, disk: SimDisk, start: Start) -> Node {
         let (folder, released) = Folder::on(Arc::new(disk.clone()));
         let opening = Consensus::open_in(folder, released, self.options(id), start);
         let consensus = timeout(PATIENCE, opening).await.unwrap().unwrap();
         let server = self.net.serve(&consensus, &address(id)).await;
-        self.nodes.insert(id, Node { consensus, disk, server });
+        Node { consensus, disk, server }
     }
 
     /// Ends a replica at once; returns the disk as it stood at that moment.
     pub(super) async fn kill(&mut self, id: u64) -> SimDisk {
+        self.end(id).await.after_kill()
+    }
+
+    /// Takes a replica's power away; returns the disk as it comes back.
+    pub(super) async fn power_off(&mut self, id: u64, generator: &mut Generator) -> SimDisk {
+        self.end(id).await.after_power_loss(generator)
+    }
+
+    /// From its first line on the replica can make nothing durable, and so promise nothing.
+    async fn end(&mut self, id: u64) -> SimDisk {
         let node = self.nodes.remove(&id).unwrap();
-        let disk = node.disk.after_kill();
+        node.disk.fail(Fault::DeadFrom(0));
         self.net.tear_out(id);
         node.server.abort();
         node.consensus.shutdown().await.unwrap();
-        disk
+        node.disk
     }
 
     pub(super) fn on(&self, id: u64) -> &Consensus {
@@ -138,6 +180,9 @@ impl Group {
         let facts = self.on(leader).local();
         for node in self.nodes.values() {
             timeout(PATIENCE, node.consensus.replica.applied(index)).await.unwrap().unwrap();
+            // What openraft says of itself comes a moment later than what it has done.
+            let raft = &node.consensus.replica.raft;
+            raft.wait(Some(PATIENCE)).applied_index_at_least(Some(index), "said so").await.unwrap();
         }
         for (id, node) in &self.nodes {
             if node.consensus.health().applied_index == Some(index) {
@@ -145,6 +190,18 @@ impl Group {
             }
         }
         Registry::clone(&facts)
+    }
+
+    /// Returns when the leader knows that member `id` has flushed all of the log: applying alone does not promise it.
+    pub(super) async fn mirrored(&self, id: u64) {
+        let leader = self.on(self.leader().await);
+        let mut metrics = leader.replica.raft.metrics();
+        let mirrored = async {
+            while leader.members().iter().all(|member| (member.replica.0, member.lag) != (id, Some(0))) {
+                metrics.changed().await.unwrap();
+            }
+        };
+        timeout(PATIENCE, mirrored).await.expect("the member is behind");
     }
 
     pub(super) async fn shutdown(mut self) {

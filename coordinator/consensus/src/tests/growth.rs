@@ -1,9 +1,12 @@
-//! How a group grows and shrinks.
+//! How a group grows and shrinks, while commands flow: real replicas, real gRPC on loopback, one process.
+//!
+//! Owns the ways of membership that an operator takes. Refuses timing: it waits for what must come.
 
 use registry::Registry;
+use tokio::time::timeout;
 
 use super::commands::{get, set};
-use super::group::{Group, address};
+use super::group::{Group, PATIENCE, address};
 use super::sim_disk::SimDisk;
 use crate::change_error::ChangeError;
 use crate::changing::Even;
@@ -25,6 +28,9 @@ async fn a_group_of_one_grows_to_three_and_every_replica_holds_the_same_facts() 
     group.on(1).promote(&[ReplicaId(2), ReplicaId(3)], Even::Refuse).await.unwrap();
     group.settled().await;
     for id in [1, 2, 3] {
+        let mut leadership = group.on(id).leadership();
+        let known = leadership.wait_for(|now| now.leader == Some(ReplicaId(1)));
+        timeout(PATIENCE, known).await.unwrap().unwrap();
         let members = group.on(id).members();
         assert!(
             members

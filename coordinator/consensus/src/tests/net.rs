@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tonic::Extensions;
 use tonic::transport::server::{Connected, Server};
 use tonic::transport::{Channel, Endpoint};
@@ -89,6 +89,14 @@ impl Net {
         });
     }
 
+    /// Who answered at `from` answers at `to` instead.
+    pub(super) fn rename(&self, from: &str, to: &str) {
+        self.state.send_modify(|state| {
+            let at = state.hosts.remove(from).unwrap();
+            state.hosts.insert(to.to_owned(), at);
+        });
+    }
+
     /// How often anybody dialled.
     pub(super) fn dials(&self) -> u64 {
         self.dials.load(Ordering::Relaxed)
@@ -120,9 +128,10 @@ impl Net {
             let incoming = futures_util::stream::unfold(incoming, |mut incoming| async {
                 Some((Ok::<_, std::io::Error>(incoming.recv().await?), incoming))
             });
-            let accepting = tokio::spawn(accept(listener, accepted));
+            // Ends with this task.
+            let mut accepting = JoinSet::new();
+            accepting.spawn(accept(listener, accepted));
             Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
-            accepting.abort();
         })
     }
 

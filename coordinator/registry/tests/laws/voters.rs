@@ -32,13 +32,12 @@ proptest! {
         let (mut begun, mut ended) = (0, 0);
         for command in &commands {
             let done = registry.apply(command) == Reply::Done;
-            match command {
-                Command::LockVoters { change } if done => {
-                    prop_assert_eq!((begun, change.number), (ended, begun + 1));
-                    begun += 1;
-                }
-                Command::UnlockVoters { .. } if done => ended += 1,
-                _ => {}
+            if let (Command::LockVoters { change }, true) = (command, done) {
+                prop_assert_eq!((begun, change.number), (ended, begun + 1));
+                begun += 1;
+            }
+            if let (Command::UnlockVoters { .. }, true) = (command, done) {
+                ended += 1;
             }
             prop_assert!(begun - ended <= 1);
             prop_assert_eq!(registry.voter_change().is_some(), begun > ended);

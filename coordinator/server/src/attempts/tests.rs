@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use consensus::ReplicaId;
 use proto::v1::{AttemptFrame, AttemptUsage, Finish, Sampling};
 use quinn::{Connection, VarInt};
 use registry::Registry;
@@ -12,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, failure_of, outcome_of, outcome_of_code};
 use crate::clock::Clock;
+use crate::front::Front;
+use crate::front::tests::Elected;
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration as _, Traits, Wish};
 use crate::leader::{Leader, ModelNews, NodeNews};
 use crate::streams::tests::{Lab, answer, frame, take};
@@ -20,6 +23,7 @@ use crate::streams::{Link, StreamError};
 struct Stage {
     lab: Lab,
     cluster: Cluster,
+    leader: Leader,
     _stop: tokio_util::sync::DropGuard,
 }
 
@@ -27,8 +31,9 @@ impl Stage {
     fn new() -> Self {
         let (lab, stop) = (Lab::new(), CancellationToken::new());
         let (leader, _) = Leader::start(Clock::start(), &Arc::new(Registry::default()), stop.clone());
-        let cluster = Cluster { leader, streams: lab.streams.clone() };
-        Self { lab, cluster, _stop: stop.drop_guard() }
+        let front = Front::start(ReplicaId(1), Elected::of(&leader).ways(), stop.clone());
+        let cluster = Cluster { front, streams: lab.streams.clone() };
+        Self { lab, cluster, leader, _stop: stop.drop_guard() }
     }
 
     async fn node(&mut self, node: u64, slots: u32) -> Connection {
@@ -50,7 +55,7 @@ impl Stage {
             measured: Measured::default(),
         };
         let news = NodeNews { models: vec![model], ..NodeNews::default() };
-        self.cluster.leader.reported(node, news).await;
+        self.leader.reported(node, news).await;
     }
 
     fn wish(&self, patience: Duration) -> Generation {
@@ -78,7 +83,7 @@ impl Stage {
     }
 
     async fn running(&self) -> usize {
-        self.cluster.leader.view().await.running.values().sum()
+        self.leader.view().await.running.values().sum()
     }
 }
 
@@ -320,7 +325,7 @@ async fn a_lost_node_gives_back_what_had_not_begun() {
     );
     first.close(VarInt::from_u32(0), b"gone");
     assert_eq!(stage.lab.links.recv().await, Some(Link::Down { node: 1 }));
-    stage.cluster.leader.node_lost(1).await;
+    stage.leader.node_lost(1).await;
     let second = stage.node(2, 1).await;
     let _taken = take(&second).await;
     loop {

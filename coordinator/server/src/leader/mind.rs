@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use registry::{ModelName, Registry};
 use scheduler::{
-    Command, Effect, Fact, Limits, ModelId, ModelReport, NodeId, NodeReport, Position, ProbeResult,
-    Scheduler, Submission, refusal_words,
+    Adopted, Attempt, Command, Effect, Fact, Limits, ModelId, ModelReport, NodeId, NodeReport, Position,
+    ProbeResult, Scheduler, Submission, refusal_words,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -102,6 +102,12 @@ impl Mind {
                 self.lines.open(request.request, line);
                 let submission = self.submission(request);
                 self.apply(Command::Submit(submission));
+            }
+            Message::Adopt(request, past, line) => {
+                self.lines.open(request.request, line);
+                let submission = self.submission(request);
+                let running = past.running.map(|(node, began)| Adopted { node: NodeId(node), began });
+                self.apply(Command::Adopt { submission, attempt: Attempt(past.attempts), running });
             }
             Message::Cancel(request) => {
                 self.lines.close(request);
@@ -237,7 +243,7 @@ impl Mind {
     }
 
     fn submission(&mut self, request: NewRequest) -> Submission {
-        let NewRequest { request, model, prompt_tokens, max_tokens, deadline, traits } = request;
+        let NewRequest { request, model, prompt_tokens, max_tokens, arrived, deadline, traits } = request;
         Submission {
             request,
             model: self.names.number(&model),
@@ -249,7 +255,7 @@ impl Mind {
             blocks: traits.blocks.iter().copied().map(scheduler::Block).collect(),
             session: traits.session.map(scheduler::SessionKey),
             fingerprint: scheduler::Fingerprint(traits.fingerprint),
-            arrived: self.clock.now(),
+            arrived: self.clock.at(arrived),
             deadline: self.clock.at(deadline),
         }
     }

@@ -1,5 +1,6 @@
 //! The leader loop with the real scheduler: what goes in as a message, and what comes out as an order or an errand.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use registry::Command;
@@ -14,6 +15,7 @@ const MIB: u64 = 1 << 20;
 struct Room {
     leader: Leader,
     errands: Errands,
+    asked: AtomicU64,
     _stop: tokio_util::sync::DropGuard,
 }
 
@@ -21,7 +23,7 @@ impl Room {
     fn with(registry: Registry) -> Self {
         let stop = CancellationToken::new();
         let (leader, errands) = Leader::start(Clock::start(), &Arc::new(registry), stop.clone());
-        Self { leader, errands, _stop: stop.drop_guard() }
+        Self { leader, errands, asked: AtomicU64::new(1), _stop: stop.drop_guard() }
     }
 
     async fn reports(&self, node: u64, state: ModelState) {
@@ -30,7 +32,7 @@ impl Room {
     }
 
     async fn asks(&self, fingerprint: u64) -> (RequestId, mpsc::Receiver<Order>) {
-        let request = self.leader.next_request();
+        let request = RequestId(self.asked.fetch_add(1, Ordering::Relaxed));
         let traits = Traits {
             tenant: 7,
             class: Class::Interactive,
@@ -44,6 +46,7 @@ impl Room {
             model: "m".to_owned(),
             prompt_tokens: 10,
             max_tokens: 10,
+            arrived: Instant::now(),
             deadline: Instant::now() + Duration::from_secs(60),
             traits,
         };

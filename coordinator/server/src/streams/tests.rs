@@ -154,6 +154,16 @@ async fn dropping_a_stream_tells_the_agent_to_stop() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_on_its_way_here_is_waited_for() {
+    let mut lab = Lab::new();
+    let streams = lab.streams.clone();
+    let opening = tokio::spawn(async move { streams.open(7, &start(1)).await });
+    let agent = lab.agent(7).await;
+    assert_eq!(take(&agent).await.start.attempt, 1);
+    assert!(opening.await.expect("no panic").is_ok());
+}
+
+#[tokio::test]
 async fn a_node_without_a_connection_cannot_be_given_work() {
     let lab = Lab::new();
     assert!(!lab.streams.connected(7));

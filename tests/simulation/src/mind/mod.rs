@@ -180,10 +180,8 @@ impl<'a> Mind<'a> {
 
 impl Policy for Mind<'_> {
     fn decide(&mut self, at: At, event: Event, orders: &mut Vec<Order>) {
-        let broken = broken_stream(&event);
         let Some(command) = self.command(event) else { return };
         self.apply(at, command, orders);
-        orders.extend(broken.map(|request| Order::Refuse { request }));
     }
 
     fn next_wake(&self) -> Option<At> {
@@ -206,20 +204,5 @@ fn result(answer: Canary) -> ProbeResult {
         Canary::Right => ProbeResult::Passed,
         Canary::Wrong => ProbeResult::Mismatch,
         Canary::Silent => ProbeResult::Failed,
-    }
-}
-
-/// The scheduler forgets a request that breaks after its first token; its gateway tells the client.
-fn broken_stream(event: &Event) -> Option<RequestId> {
-    match event {
-        Event::Failed { request, began: true, .. } => Some(*request),
-        Event::Failed { .. }
-        | Event::Arrived(_)
-        | Event::FirstToken { .. }
-        | Event::Finished { .. }
-        | Event::NodeReport { .. }
-        | Event::NodeLost { .. }
-        | Event::ProbeDone { .. }
-        | Event::Wake => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Drawn workloads have the statistics of the traces they are modelled on.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use simulation::fleet::{Fleet, FleetPlan, eight_macs};
 use simulation::request::{BLOCK_TOKENS, Workload};
@@ -151,21 +152,40 @@ fn the_flooding_tenant_comes_in_the_middle_and_the_others_as_without_it() {
 
 #[test]
 fn a_trace_is_read_scaled_and_dressed() {
-    let folder = std::env::temp_dir().join(format!("simulation-trace-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let path = folder.join("trace.jsonl");
     let line = |at: u32, hashes: &str| {
         format!(
             "{{\"timestamp\": {at}, \"input_length\": 2048, \"output_length\": 40, \"hash_ids\": [{hashes}]}}\n"
         )
     };
-    std::fs::write(&path, [line(0, "1, 2, 3, 4"), line(3_000, "1, 2, 8, 9")].concat()).expect("a file");
-    let source = Source::Trace(path.to_string_lossy().into_owned());
-    let plan = WorkloadPlan { source, load: None, length_scale: 0.5, ..WorkloadPlan::default() };
-    let work = plan.build(&fleet(), 1).expect("a workload");
-    std::fs::remove_dir_all(&folder).expect("removed");
+    let work = traced(&[line(0, "1, 2, 3, 4"), line(3_000, "1, 2, 8, 9")].concat()).expect("a workload");
     let [first, second] = &work.requests[..] else { panic!("two requests") };
     assert_eq!((second.arrived.0, second.prompt_tokens, second.output_tokens()), (3_000_000, 1_024, 20));
     assert_eq!(work.prompt(first.chain)[..2], work.prompt(second.chain)[..2]);
     assert_ne!(work.prompt(first.chain)[2], work.prompt(second.chain)[2]);
+}
+
+#[test]
+fn a_trace_may_say_which_model_is_asked_for_and_how_long_an_answer_may_be() {
+    let line = |more: &str| {
+        format!("{{\"timestamp\": 0, \"input_length\": 20, \"output_length\": 40, \"hash_ids\": []{more}}}\n")
+    };
+    let text =
+        [line(", \"model\": 5, \"max_length\": 90"), line(", \"model\": 0, \"max_length\": 5")].concat();
+    let work = traced(&text).expect("a workload");
+    let asked: Vec<_> = work.requests.iter().map(|request| (request.model.0, request.max_tokens)).collect();
+    assert_eq!(asked, [(5, 90), (0, 20)], "nobody says more than it may");
+    assert_eq!(traced(&line(", \"model\": 7")), Err("line 1 asks for model 7 of 6".to_string()));
+}
+
+/// The workload of a trace of Mooncake's at half the lengths.
+fn traced(text: &str) -> Result<Workload, String> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("simulation-{}-{number}.jsonl", std::process::id()));
+    std::fs::write(&path, text).expect("a file");
+    let source = Source::Trace(path.to_string_lossy().into_owned());
+    let plan = WorkloadPlan { source, load: None, length_scale: 0.5, ..WorkloadPlan::default() };
+    let work = plan.build(&fleet(), 1);
+    std::fs::remove_file(&path).expect("removed");
+    work
 }

@@ -1,0 +1,133 @@
+//! The leader's end of a far desk.
+//!
+//! Owns which requests came in at it: when the call ends, its gateway is gone, and so are its clients. Refuses a gateway that takes
+//! this coordinator to lead another term than it does.
+
+use std::collections::BTreeSet;
+
+use consensus::ReplicaId;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt as _};
+use proto::v1::{DeskMessage, DeskOrder, desk_message};
+use scheduler::RequestId;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{Saying, tell, words};
+use crate::leader::{Leader, Order};
+use crate::leading::Leading;
+use crate::limits;
+
+pub(crate) type Orders = BoxStream<'static, Result<DeskOrder, Status>>;
+
+/// Serves one gateway for as long as it calls and this coordinator leads.
+pub(crate) async fn serve(
+    gateway: ReplicaId,
+    mut messages: impl Stream<Item = Result<DeskMessage, Status>> + Unpin + Send + 'static,
+    leading: &watch::Receiver<Option<Leading>>,
+) -> Result<Orders, Status> {
+    let Some(Leading { term, leader, ended }) = leading.borrow().clone() else {
+        return Err(Status::failed_precondition("this coordinator does not lead"));
+    };
+    let first = tokio::time::timeout(limits::SESSION_TIMEOUT, messages.next()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("no term arrived"))?.transpose()?;
+    match first.and_then(|first| first.message) {
+        Some(desk_message::Message::Term(asked)) if asked == term => {}
+        Some(desk_message::Message::Term(asked)) => {
+            return Err(Status::failed_precondition(format!(
+                "this coordinator leads term {term}, not {asked}"
+            )));
+        }
+        Some(_) | None => return Err(Status::invalid_argument("the first message is no term")),
+    }
+    let (outgoing, orders) = mpsc::channel(limits::DESK_OUTBOX);
+    tracing::info!(gateway = gateway.0, term, "a gateway's desk is open");
+    tokio::spawn(async move {
+        let mut desk = Attended { leader, live: BTreeSet::new(), outgoing, gone: CancellationToken::new() };
+        let ended = ended.run_until_cancelled(desk.attend(&mut messages)).await;
+        // Under the next leader they are told anew; here they are over.
+        desk.close().await;
+        tracing::info!(
+            gateway = gateway.0,
+            term,
+            still_leading = ended.is_some(),
+            "a gateway's desk is closed"
+        );
+    });
+    Ok(ReceiverStream::new(orders).boxed())
+}
+
+struct Attended {
+    leader: Leader,
+    /// Requests of this gateway that may be alive.
+    live: BTreeSet<RequestId>,
+    outgoing: mpsc::Sender<Result<DeskOrder, Status>>,
+    gone: CancellationToken,
+}
+
+impl Attended {
+    async fn attend(&mut self, messages: &mut (impl Stream<Item = Result<DeskMessage, Status>> + Unpin)) {
+        loop {
+            let message = tokio::select! {
+                message = messages.next() => message,
+                () = self.outgoing.closed() => return,
+            };
+            let Some(Ok(message)) = message else { return };
+            // What cannot be read is of a later version; its sender hears nothing and asks again at the next desk.
+            let Some(saying) = words::saying(message) else { continue };
+            self.hear(saying).await;
+        }
+    }
+
+    async fn hear(&mut self, saying: Saying) {
+        match &saying {
+            Saying::Submit(new) | Saying::Adopt(new, _) => {
+                if self.live.len() >= limits::REQUESTS_PER_DESK {
+                    return;
+                }
+                self.live.insert(new.request);
+            }
+            Saying::Cancel(request) => {
+                self.live.remove(request);
+            }
+            Saying::Finished { request, outcome, .. } => match outcome {
+                scheduler::Outcome::Completed
+                | scheduler::Outcome::ClientGone
+                | scheduler::Outcome::Rejected => {
+                    self.live.remove(request);
+                }
+                scheduler::Outcome::Busy | scheduler::Outcome::Failed(_) => {}
+            },
+            Saying::Began { .. } => {}
+        }
+        if let Some((request, orders)) = tell(&self.leader, saying).await {
+            tokio::spawn(self.gone.clone().run_until_cancelled_owned(pump(
+                request,
+                orders,
+                self.outgoing.clone(),
+            )));
+        }
+    }
+
+    async fn close(&mut self) {
+        self.gone.cancel();
+        for request in std::mem::take(&mut self.live) {
+            self.leader.cancel(request).await;
+        }
+    }
+}
+
+/// Orders on one request's line go out on the wire, until the line ends.
+async fn pump(
+    request: RequestId,
+    mut orders: mpsc::Receiver<Order>,
+    outgoing: mpsc::Sender<Result<DeskOrder, Status>>,
+) {
+    while let Some(order) = orders.recv().await {
+        if outgoing.send(Ok(words::told(request, order))).await.is_err() {
+            return;
+        }
+    }
+}

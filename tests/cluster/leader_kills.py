@@ -1,0 +1,151 @@
+"""Kills the leader again and again under load, and counts what clients saw.
+
+`python -m cluster.leader_kills --minutes 10 --every 5` from `tests/`. Every answer is compared with the one that
+the same request had before the first kill. A client is judged by its gateway: those of one that was killed in their
+time may see their connection break, all others must see a whole answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from cluster.client import Answer, chat, stream
+from cluster.group import Coordinator, Group
+from cluster.harness import DEMO, until
+
+QUESTIONS = 8
+BODY = {"max_tokens": 24, "temperature": 0}
+FAKE = "t1_s=0.03"
+
+
+@dataclass
+class Tally:
+    """What became of the requests, and how long it took until new work flowed after each kill."""
+
+    whole: int = 0
+    broken_with_their_gateway: int = 0
+    failed: list[str] = field(default_factory=list[str])
+    recovered_s: list[float] = field(default_factory=list[float])
+    kills: int = 0
+
+
+class Campaign:
+    def __init__(self, group: Group, every_s: float, until_s: float) -> None:
+        self.group, self.every_s, self.until_s = group, every_s, until_s
+        self.reference: dict[int, str] = {}
+        self.tally = Tally()
+        # When each gateway was last killed.
+        self.killed: dict[str, float] = {}
+
+    async def ask(self, gateway: Coordinator, question: int) -> Answer:
+        return await stream(gateway.url, chat(DEMO, f"question {question}", **BODY))
+
+    async def learn(self) -> None:
+        for question in range(QUESTIONS):
+            answer = await self.ask(self.group.members[0], question)
+            assert answer.clean, answer
+            self.reference[question] = answer.text
+
+    async def client(self, gateway: Coordinator, number: int) -> None:
+        question = number
+        while time.monotonic() < self.until_s:
+            # As a load balancer would: a gateway that has just been started is used once it says that it can route.
+            if not gateway.process.alive() or not await asyncio.to_thread(gateway.is_ready, DEMO, 1):
+                await asyncio.sleep(0.05)
+                continue
+            question, began = (question + 1) % QUESTIONS, time.monotonic()
+            answer = await self.ask(gateway, question)
+            if answer.clean and answer.text == self.reference[question]:
+                self.tally.whole += 1
+            elif not answer.clean and (
+                self.killed.get(gateway.name, 0) >= began - 1 or not gateway.process.alive() or answer.status == 0
+            ):
+                # A gateway that has just been started may not listen yet, which a client sees as a refused connection.
+                self.tally.broken_with_their_gateway += 1
+                await asyncio.sleep(0.05)
+            else:
+                self.tally.failed.append(f"{gateway.name} at {began:.1f}: {answer}")
+
+    async def killer(self) -> None:
+        while time.monotonic() + self.every_s < self.until_s:
+            await asyncio.sleep(self.every_s)
+            leader = await asyncio.to_thread(self.group.leader)
+            self.killed[leader.name] = time.monotonic()
+            leader.process.kill()
+            self.tally.kills += 1
+            await self.recovery(leader)
+            leader.process.start()
+            await asyncio.to_thread(until, f"{leader.name} serves again", partial(serves, leader))
+
+    async def recovery(self, dead: Coordinator) -> None:
+        """From the kill to the first token of a request that is sent right after it to another gateway."""
+        others = [member for member in self.group.members if member is not dead and member.process.alive()]
+        gateway = next(member for member in others if member.is_ready(DEMO, 1))
+        began, first = time.monotonic(), 0.0
+
+        def seen(_: Answer) -> None:
+            nonlocal first
+            first = first or time.monotonic()
+
+        answer = await stream(gateway.url, chat(DEMO, "question 0", **BODY), seen)
+        if answer.clean:
+            self.tally.recovered_s.append(first - began)
+        else:
+            self.tally.failed.append(f"the first after a kill: {answer}")
+
+    async def run(self) -> None:
+        clients = [self.client(member, number) for member in self.group.members for number in range(2)]
+        await asyncio.gather(self.killer(), *clients)
+
+
+def serves(gateway: Coordinator) -> bool:
+    return gateway.status() is not None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--every", type=float, default=5.0, help="seconds between two kills")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="leader-kills-") as folder:
+        group = Group(Path(folder))
+        try:
+            group.found()
+            for name in ("one", "two"):
+                group.worker(name, "demo", fake=FAKE)
+            group.all_ready(DEMO, 2)
+            campaign = Campaign(group, options.every, time.monotonic() + options.minutes * 60)
+            asyncio.run(campaign.learn())
+            asyncio.run(campaign.run())
+        finally:
+            group.close()
+    return report(campaign.tally)
+
+
+def report(tally: Tally) -> int:
+    times = sorted(tally.recovered_s)
+    print(
+        f"kills {tally.kills}, whole answers {tally.whole}, broken with their gateway {tally.broken_with_their_gateway}"
+    )
+    if times:
+        p99 = times[min(len(times) - 1, int(len(times) * 0.99))]
+        print(
+            f"new work flows after a kill: p50 {statistics.median(times):.2f} s, p99 {p99:.2f} s, "
+            f"most {times[-1]:.2f} s"
+        )
+    print(f"lost, wrong or refused elsewhere: {len(tally.failed)}")
+    for line in tally.failed[:10]:
+        print("  ", line[:600])
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
