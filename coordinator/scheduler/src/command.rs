@@ -98,6 +98,13 @@ pub enum Command {
     },
     /// A replicated fact, told to a scheduler that begins: what an earlier leader had recorded.
     Recall(Fact),
+    /// This scheduler leads from now on, in the place of another one: until `settles_at`, and for [`crate::Limits::settling`] at
+    /// most, nothing is sent to a node, since what runs there may not have been told yet. The latest word counts; a time that has
+    /// passed ends the pause.
+    Lead {
+        /// When everybody will have told.
+        settles_at: At,
+    },
     /// The time of [`crate::Scheduler::next_deadline`] has come.
     Wake,
 }

@@ -98,6 +98,7 @@ impl Witness {
             | Command::Policy { .. }
             | Command::Weight { .. }
             | Command::Recall(_)
+            | Command::Lead { .. }
             | Command::Wake => {}
         }
         None

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::{
-    Adopted, At, Attempt, Command, Effect, ModelId, ModelState, NodeId, NodeReport, Outcome, Refusal,
+    Adopted, At, Attempt, Command, Effect, Limits, ModelId, ModelState, NodeId, NodeReport, Outcome, Refusal,
     RequestId, Submission,
 };
 
@@ -18,6 +18,7 @@ pub(crate) struct Mirror {
     failures: BTreeMap<RequestId, Vec<(NodeId, bool)>>,
     nodes: BTreeMap<NodeId, NodeReport>,
     draining: BTreeSet<NodeId>,
+    settles_at: At,
 }
 
 #[derive(Default)]
@@ -62,6 +63,9 @@ impl Mirror {
             Command::NodeDraining { node, draining: false } => {
                 self.draining.remove(node);
             }
+            Command::Lead { settles_at } => {
+                self.settles_at = (*settles_at).min(now + Limits::default().settling);
+            }
             Command::Reserved { .. }
             | Command::Probed { .. }
             | Command::Policy { .. }
@@ -88,6 +92,11 @@ impl Mirror {
 
     pub(crate) fn drains(&self, node: NodeId) -> bool {
         self.draining.contains(&node)
+    }
+
+    /// Whether a new leader may not have been told yet what runs.
+    pub(crate) fn settles(&self, now: At) -> bool {
+        now < self.settles_at
     }
 
     pub(crate) fn failed(&self, request: RequestId, node: NodeId) -> bool {
