@@ -165,8 +165,11 @@ pub enum Outcome {
     ClientGone,
     /// The request's own fault: every node would say the same, so it is never retried.
     Rejected,
-    /// The runtime's waiting room was full, or it does not hold the model any more: not a failure.
+    /// The runtime's waiting room was full: not a failure.
     Busy,
+    /// Nothing ran: the gateway has no way to the node, or the node does not hold the model any more. Not a failure either, since
+    /// others may reach it and it may hold the model again; but this request tries every other node first.
+    NotThere,
     /// It broke.
     Failed(Failure),
 }

@@ -121,8 +121,8 @@ impl Witness {
         }
         *life = match outcome {
             Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => Life::Over,
-            Outcome::Busy if began => Life::Over,
-            Outcome::Busy | Outcome::Failed(_) => Life::Waiting { attempt },
+            Outcome::Busy | Outcome::NotThere if began => Life::Over,
+            Outcome::Busy | Outcome::NotThere | Outcome::Failed(_) => Life::Waiting { attempt },
         };
     }
 

@@ -184,11 +184,14 @@ impl Life {
     async fn report(&mut self, attempt: u32, node: u64, generated: u32, outcome: Outcome, why: &str) -> Then {
         // A runtime that took it and then turns it away has failed it.
         let outcome = match outcome {
-            Outcome::Busy if generated > 0 => Outcome::Failed(scheduler::Failure::Internal),
+            Outcome::Busy | Outcome::NotThere if generated > 0 => {
+                Outcome::Failed(scheduler::Failure::Internal)
+            }
             Outcome::Completed
             | Outcome::ClientGone
             | Outcome::Rejected
             | Outcome::Busy
+            | Outcome::NotThere
             | Outcome::Failed(_) => outcome,
         };
         tracing::warn!(request = self.request.0, attempt, node, ?outcome, why, "an attempt ended early");
@@ -274,8 +277,8 @@ async fn next_frame(running: &mut Option<Running>) -> Result<AttemptFrame, Strea
 /// What the end of an attempt says of the node, by the runtime's or the agent's code.
 fn outcome_of_code(code: &str) -> Outcome {
     match code {
-        // Nothing failed: the node is full or does not hold the model any more.
-        "busy" | "not_loaded" => Outcome::Busy,
+        "busy" => Outcome::Busy,
+        "not_loaded" => Outcome::NotThere,
         "runtime_lost" => Outcome::Failed(scheduler::Failure::RuntimeExit),
         "runtime_hung" => Outcome::Failed(scheduler::Failure::Hang),
         "runtime_garbled" => Outcome::Failed(scheduler::Failure::Corrupt),
@@ -284,12 +287,11 @@ fn outcome_of_code(code: &str) -> Outcome {
 }
 
 fn outcome_of(error: &StreamError) -> Outcome {
-    Outcome::Failed(match error {
-        StreamError::NotConnected | StreamError::Timeout | StreamError::Broken(_) => {
-            scheduler::Failure::Reset
-        }
-        StreamError::Garbled(_) => scheduler::Failure::Corrupt,
-    })
+    match error {
+        StreamError::NotConnected => Outcome::NotThere,
+        StreamError::Timeout | StreamError::Broken(_) => Outcome::Failed(scheduler::Failure::Reset),
+        StreamError::Garbled(_) => Outcome::Failed(scheduler::Failure::Corrupt),
+    }
 }
 
 fn taken(usage: &AttemptUsage) -> Usage {

@@ -210,6 +210,7 @@ impl Parts {
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
+            streams: streams.clone(),
             cards,
             joining: Joining {
                 consensus: consensus.clone(),

@@ -15,6 +15,10 @@ pub(crate) const FRONT_INBOX: usize = 4_096;
 /// Messages to a leader on another machine that may be on their way to the wire.
 pub(crate) const DESK_OUTBOX: usize = 1_024;
 
+/// For so long a new leader of a group sends nothing: the other gateways find its desk within two heartbeats and three attempts, and
+/// say what they have running.
+pub(crate) const SETTLING: Duration = Duration::from_millis(300);
+
 /// Requests that one gateway may have at the leader: what its API's connections could hold, with several choices each.
 pub(crate) const REQUESTS_PER_DESK: usize = 32_768;
 
@@ -47,6 +51,9 @@ pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(5);
 
 /// How often a QUIC connection proves that it lives; also bounds how late a changed network path is noticed.
 pub(crate) const STREAM_KEEP_ALIVE: Duration = Duration::from_millis(500);
+
+/// Silence after the end of a node's session that is taken for its death: three keep-alives.
+pub(crate) const DOUBT: Duration = Duration::from_millis(1_500);
 
 /// Unread bytes of one answer that an agent may have on the way: 64 KiB is some 10,000 tokens, far more than a client that
 /// reads ever leaves waiting, and little enough that a thousand stalled clients cost 64 MiB.

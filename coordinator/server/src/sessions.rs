@@ -28,6 +28,7 @@ use crate::joining::Joining;
 use crate::leading::Leading;
 use crate::limits;
 use crate::peers::{self, Peers};
+use crate::streams::Streams;
 use crate::wire;
 use crate::{desk, enlisting};
 
@@ -36,6 +37,7 @@ use crate::{desk, enlisting};
 pub(crate) struct Sessions {
     pub(crate) consensus: Consensus,
     pub(crate) fleet: Fleet,
+    pub(crate) streams: Streams,
     pub(crate) cards: Cards,
     pub(crate) joining: Joining,
     pub(crate) cluster: String,
@@ -92,6 +94,7 @@ impl cluster_server::Cluster for Sessions {
             let why = running.converse(node, session, messages, orders, changes, told).await;
             running.fleet.closed(node, session).await;
             tracing::info!(node, session, why, "agent session closed");
+            running.streams.doubt(node).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
     }

@@ -74,6 +74,18 @@ impl Streams {
         }
     }
 
+    /// The session of a node broke off, which is how the death of its process shows first. Unless something comes from it within a
+    /// few keep-alives, its answers go on elsewhere.
+    pub(crate) async fn doubt(&self, node: u64) {
+        let Some(connection) = self.nodes().get(&node).cloned() else { return };
+        let heard = connection.stats().udp_rx.datagrams;
+        tokio::time::sleep(limits::DOUBT).await;
+        if connection.stats().udp_rx.datagrams == heard {
+            tracing::info!(node, "silent since its session broke off: taken for dead");
+            connection.close(VarInt::from_u32(4), b"silent since its session broke");
+        }
+    }
+
     /// The scheduler may know a node before this gateway does: when it has just started, agents are on their way to it.
     async fn connection(&self, node: u64) -> Option<Connection> {
         let find = async {

@@ -201,6 +201,9 @@ pub struct AgentHello {
     /// Models this agent was started with (`--model`): the coordinator makes them wanted here.
     #[prost(message, repeated, tag = "4")]
     pub offers: ::prost::alloc::vec::Vec<WantedModel>,
+    /// Another number for each process of this agent; 0 = not said. One that is lost and comes back with the same number had not died.
+    #[prost(uint64, tag = "5")]
+    pub life: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hardware {
@@ -563,6 +566,8 @@ pub enum DeskOutcome {
     Hang = 7,
     Corrupt = 8,
     Internal = 9,
+    /// Nothing ran: no way to the node, or it does not hold the model any more.
+    NotThere = 10,
 }
 impl DeskOutcome {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -581,6 +586,7 @@ impl DeskOutcome {
             Self::Hang => "DESK_OUTCOME_HANG",
             Self::Corrupt => "DESK_OUTCOME_CORRUPT",
             Self::Internal => "DESK_OUTCOME_INTERNAL",
+            Self::NotThere => "DESK_OUTCOME_NOT_THERE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -596,6 +602,7 @@ impl DeskOutcome {
             "DESK_OUTCOME_HANG" => Some(Self::Hang),
             "DESK_OUTCOME_CORRUPT" => Some(Self::Corrupt),
             "DESK_OUTCOME_INTERNAL" => Some(Self::Internal),
+            "DESK_OUTCOME_NOT_THERE" => Some(Self::NotThere),
             _ => None,
         }
     }

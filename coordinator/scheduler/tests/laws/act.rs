@@ -133,6 +133,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         1 => Just(Outcome::ClientGone),
         1 => Just(Outcome::Rejected),
         1 => Just(Outcome::Busy),
+        1 => Just(Outcome::NotThere),
         2 => failure().prop_map(Outcome::Failed),
     ]
 }

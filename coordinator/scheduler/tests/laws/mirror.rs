@@ -16,6 +16,8 @@ pub(crate) struct Mirror {
     alive: BTreeMap<RequestId, Life>,
     /// Failed attempts, of those that are over too, and whether each had begun.
     failures: BTreeMap<RequestId, Vec<(NodeId, bool)>>,
+    /// Where nobody was there for a request.
+    absent: BTreeSet<(RequestId, NodeId)>,
     nodes: BTreeMap<NodeId, NodeReport>,
     draining: BTreeSet<NodeId>,
     settles_at: At,
@@ -100,7 +102,14 @@ impl Mirror {
     }
 
     pub(crate) fn failed(&self, request: RequestId, node: NodeId) -> bool {
-        self.failures.get(&request).is_some_and(|failed| failed.iter().any(|(on, _)| *on == node))
+        let failed =
+            self.failures.get(&request).is_some_and(|failed| failed.iter().any(|(on, _)| *on == node));
+        failed || self.absent.contains(&(request, node))
+    }
+
+    /// Whether any node failed it or was not there.
+    pub(crate) fn has_been_let_down(&self, request: RequestId) -> bool {
+        self.failures(request) != (0, 0) || self.absent.iter().any(|(absent, _)| *absent == request)
     }
 
     /// Attempts that failed before their first token, and those that failed after it.
@@ -176,6 +185,7 @@ impl Mirror {
             let submission = Submission { arrived: submission.arrived.min(now), ..submission.clone() };
             self.seen.insert(request, submission);
             self.failures.remove(&request);
+            self.absent.retain(|(absent, _)| *absent != request);
             self.alive.insert(request, life);
         }
     }
@@ -188,7 +198,14 @@ impl Mirror {
                 self.failures.entry(request).or_default().extend(run);
             }
             Outcome::Busy if !life.began => life.run = None,
-            Outcome::Busy | Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => {
+            Outcome::NotThere if !life.began => {
+                self.absent.extend(life.run.take().map(|(_, node)| (request, node)));
+            }
+            Outcome::Busy
+            | Outcome::NotThere
+            | Outcome::Completed
+            | Outcome::ClientGone
+            | Outcome::Rejected => {
                 self.alive.remove(&request);
             }
         }

@@ -164,6 +164,7 @@ fn attempt_event(request: RequestId, attempt: &str, event: &str) -> Result<Comma
         "loses its runtime" => failed(Failure::RuntimeExit),
         "hangs" => failed(Failure::Hang),
         "sends garbage" => failed(Failure::Corrupt),
+        "finds nobody there" => Ok(finished(Outcome::NotThere, Usage::default())),
         "is told busy" => Ok(finished(Outcome::Busy, Usage::default())),
         "is rejected" => Ok(finished(Outcome::Rejected, Usage::default())),
         "loses its client" => Ok(finished(Outcome::ClientGone, Usage::default())),

@@ -351,7 +351,7 @@ fn each_end_of_an_attempt_says_of_the_runtime_what_its_code_means() {
     use scheduler::Failure::{Corrupt, Hang, Internal, Reset, RuntimeExit};
     for (code, outcome) in [
         ("busy", Outcome::Busy),
-        ("not_loaded", Outcome::Busy),
+        ("not_loaded", Outcome::NotThere),
         ("runtime_lost", Outcome::Failed(RuntimeExit)),
         ("runtime_hung", Outcome::Failed(Hang)),
         ("runtime_garbled", Outcome::Failed(Corrupt)),
@@ -361,13 +361,13 @@ fn each_end_of_an_attempt_says_of_the_runtime_what_its_code_means() {
         assert_eq!(outcome_of_code(code), outcome, "{code}");
     }
     for (error, failure) in [
-        (StreamError::NotConnected, Reset),
         (StreamError::Timeout, Reset),
         (StreamError::Broken("b".to_owned()), Reset),
         (StreamError::Garbled("g".to_owned()), Corrupt),
     ] {
         assert_eq!(outcome_of(&error), Outcome::Failed(failure));
     }
+    assert_eq!(outcome_of(&StreamError::NotConnected), Outcome::NotThere);
 }
 
 #[test]
