@@ -167,8 +167,8 @@ pub enum Outcome {
     Rejected,
     /// The runtime's waiting room was full: not a failure.
     Busy,
-    /// Nothing ran: the gateway has no way to the node, or the node does not hold the model any more. Not a failure either, since
-    /// others may reach it and it may hold the model again; but this request tries every other node first.
+    /// The gateway has no way to the node, or has it no more, or the node does not hold the model any more. Not a failure either,
+    /// since others may reach it and it may hold the model again; but this request tries every other node first.
     NotThere,
     /// It broke.
     Failed(Failure),

@@ -4,7 +4,7 @@
 //! into the line, before all that have not had their turn:
 //!
 //! 1. "Busy" costs the request nothing; the runtime's limit shrinks and the runtime gets a pause. "Not there" costs it nothing
-//!    either, but that 3 holds for its node.
+//!    either, but that 3 holds for its node; once it had its first token, it has moved, and that is counted.
 //! 2. A failure is counted. After the third before a first token the request is refused, since by then it is the suspect; and
 //!    when retries have used up their budget, because then the cluster is.
 //! 3. The node that failed it is shut for this request while another node could serve the model, however long that one is
@@ -84,12 +84,8 @@ impl Scheduler {
                 self.avoid(request, run.node);
                 self.enter(request, turn);
             }
-            Outcome::Failed(_) => self.retry(request, usage, turn),
-            Outcome::Completed
-            | Outcome::ClientGone
-            | Outcome::Rejected
-            | Outcome::Busy
-            | Outcome::NotThere => {
+            Outcome::NotThere | Outcome::Failed(_) => self.retry(request, usage, turn),
+            Outcome::Completed | Outcome::ClientGone | Outcome::Rejected | Outcome::Busy => {
                 if let Some(record) = self.leave(request, turn) {
                     self.settle_account(&record, &run, usage, turn);
                     self.departed(&record, turn);

@@ -121,7 +121,7 @@ impl Witness {
         }
         *life = match outcome {
             Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => Life::Over,
-            Outcome::Busy | Outcome::NotThere if began => Life::Over,
+            Outcome::Busy if began => Life::Over,
             Outcome::Busy | Outcome::NotThere | Outcome::Failed(_) => Life::Waiting { attempt },
         };
     }

@@ -52,6 +52,9 @@ pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(5);
 /// How often a QUIC connection proves that it lives; also bounds how late a changed network path is noticed.
 pub(crate) const STREAM_KEEP_ALIVE: Duration = Duration::from_millis(500);
 
+/// When a gateway's way to a node is lost, the leader has so long to find the node itself lost, and to move what ran there.
+pub(crate) const NODE_LOST_FIRST: Duration = Duration::from_millis(500);
+
 /// Silence after the end of a node's session that is taken for its death: three keep-alives.
 pub(crate) const DOUBT: Duration = Duration::from_millis(1_500);
 

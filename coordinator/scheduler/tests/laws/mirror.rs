@@ -193,19 +193,15 @@ impl Mirror {
     fn finished(&mut self, request: RequestId, attempt: Attempt, outcome: Outcome) {
         let Some(life) = self.alive.get_mut(&request).filter(|life| life.runs(attempt)) else { return };
         match outcome {
-            Outcome::Failed(_) => {
+            Outcome::NotThere if !life.began => {
+                self.absent.extend(life.run.take().map(|(_, node)| (request, node)));
+            }
+            Outcome::NotThere | Outcome::Failed(_) => {
                 let run = life.run.take().map(|(_, node)| (node, life.began));
                 self.failures.entry(request).or_default().extend(run);
             }
             Outcome::Busy if !life.began => life.run = None,
-            Outcome::NotThere if !life.began => {
-                self.absent.extend(life.run.take().map(|(_, node)| (request, node)));
-            }
-            Outcome::Busy
-            | Outcome::NotThere
-            | Outcome::Completed
-            | Outcome::ClientGone
-            | Outcome::Rejected => {
+            Outcome::Busy | Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => {
                 self.alive.remove(&request);
             }
         }
