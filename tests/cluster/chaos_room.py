@@ -21,7 +21,7 @@ from cluster.reference import UNHEARD
 # other the model call raises.
 FAULTY, POISON = UNHEARD[-2:]
 KNOBS = f"t1_s=0.02,beta=0.02,prefill_tps=4000,crash_token={POISON},fail_token={FAULTY}"
-_DISK = "32m"
+_DISK = "256m"
 _DISK_OF = "mlxs-chaos-"
 GUEST = "guest"
 

@@ -95,7 +95,9 @@ pub async fn run(
     let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens).await.ok();
     let router = gateway::router(parts.gateway_state(api.local_addr()?));
     let api_address = api.local_addr().context("reading the bound API address")?;
-    let serving = tokio::spawn(listener::serve(api, router, stop.clone()));
+    let failed = CancellationToken::new();
+    let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
+    tokio::spawn(end_with_registry(consensus.clone(), stop.clone(), failed.clone()));
     let issued = async move {
         match early {
             Some(issued) => issued,
@@ -114,7 +116,24 @@ pub async fn run(
 
     serving.await.context("the API listener failed")?;
     inner.cancel();
-    consensus.shutdown().await.context("closing the registry")
+    let fatal = consensus.health().fatal.filter(|_| failed.is_cancelled());
+    consensus.shutdown().await.context("closing the registry")?;
+    match fatal {
+        Some(why) => Err(anyhow::anyhow!("the registry cannot go on: {why}")),
+        None => Ok(()),
+    }
+}
+
+/// Without its registry a coordinator is half dead: it takes nothing new, lets running answers end, and ends itself.
+async fn end_with_registry(consensus: Consensus, stop: CancellationToken, failed: CancellationToken) {
+    if let Some(why) = stop.run_until_cancelled(consensus.stopped()).await {
+        tracing::error!(
+            why,
+            "the registry has stopped for good: this coordinator ends when its running answers have"
+        );
+        failed.cancel();
+        stop.cancel();
+    }
 }
 
 async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> {

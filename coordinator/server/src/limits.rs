@@ -81,6 +81,10 @@ pub(crate) const API_HEADER_READ: Duration = Duration::from_secs(15);
 /// After the stop signal, running answers may take this long to end.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 
+/// A coordinator whose registry has failed takes nothing new and ends, so that whoever watches over it starts another; running
+/// answers need no registry, and may take this long to end.
+pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(600);
+
 /// Life of the join token that a coordinator prints at its start.
 pub(crate) const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
 

@@ -167,7 +167,10 @@ impl Sessions {
             commands = wire::adoption(&self.consensus.local(), NodeId(node), &offers);
         }
         let budget_bytes = hello.hardware.as_ref().map_or(0, |hardware| hardware.gpu_budget_bytes);
-        commands.push(Command::SetBudget { node: NodeId(node), bytes: budget_bytes });
+        // What is known already needs no room on a disk.
+        if self.consensus.local().budget(NodeId(node)) != Some(budget_bytes) {
+            commands.push(Command::SetBudget { node: NodeId(node), bytes: budget_bytes });
+        }
         for command in commands {
             self.consensus.propose(command).await.map_err(|error| Status::unavailable(error.to_string()))?;
         }

@@ -80,6 +80,9 @@ struct RuntimeView {
     batch_slope: f32,
 }
 
+const STORAGE_FULL: &str = "storage_full: the disk is almost full, so no new node, key or model is taken in until there is room; \
+                            what is running goes on";
+
 /// Everything the document is made of.
 #[derive(Clone)]
 pub(crate) struct Sources {
@@ -129,7 +132,7 @@ impl Sources {
                 leader: health.leader,
                 term: health.term,
                 applied_index: health.applied_index,
-                trouble: health.fatal,
+                trouble: health.fatal.or_else(|| health.storage_full.then(|| STORAGE_FULL.to_owned())),
             },
             models: self.models(&queue),
             nodes: self.nodes(&queue).await,
