@@ -18,6 +18,7 @@ mod leading;
 mod front;
 mod desk;
 mod peers;
+mod looking;
 mod enlisting;
 mod attempts;
 mod streams;
@@ -56,6 +57,7 @@ use crate::founding::Founded;
 use crate::front::{Front, Ways};
 use crate::joining::Joining;
 use crate::leading::Office;
+use crate::looking::Looking;
 use crate::peers::Peers;
 use crate::sessions::Sessions;
 use crate::status::Sources;
@@ -226,6 +228,8 @@ impl Parts {
         fleet.registry_changed(&consensus.local()).await;
         tokio::spawn(follow_registry(consensus.clone(), fleet.clone()));
 
+        let looking =
+            Looking { consensus: consensus.clone(), leading: leading.clone(), peers: peers.clone() };
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
@@ -242,6 +246,7 @@ impl Parts {
             peers: peers.clone(),
             leading: leading.clone(),
             desks: Desks::default(),
+            looking: looking.clone(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;
@@ -259,7 +264,7 @@ impl Parts {
             consensus: consensus.clone(),
             catalogue,
             fleet,
-            leading: leading.clone(),
+            looking,
         };
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());

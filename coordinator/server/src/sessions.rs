@@ -12,8 +12,8 @@ use futures_util::{Stream, StreamExt as _};
 use proto::identity::{Identity, IdentityError, Role};
 use proto::v1::{
     AgentHello, AgentMessage, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply,
-    EnlistRequest, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, RegistryVersion, WantedModel,
-    WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
+    EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest, ModelCardChunk, ModelCardStored,
+    RegistryVersion, WantedModel, WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
 };
 use registry::{Command, ModelName, NodeId, Registry};
 use tokio::sync::{mpsc, watch};
@@ -27,6 +27,7 @@ use crate::fleet::Fleet;
 use crate::joining::Joining;
 use crate::leading::Leading;
 use crate::limits;
+use crate::looking::Looking;
 use crate::peers::{self, Peers};
 use crate::streams::Streams;
 use crate::wire;
@@ -46,6 +47,7 @@ pub(crate) struct Sessions {
     pub(crate) peers: Peers,
     pub(crate) leading: watch::Receiver<Option<Leading>>,
     pub(crate) desks: Desks,
+    pub(crate) looking: Looking,
     pub(crate) stop: CancellationToken,
 }
 
@@ -75,6 +77,11 @@ impl cluster_server::Cluster for Sessions {
     async fn desk(&self, request: Request<Streaming<DeskMessage>>) -> Result<Response<desk::Orders>, Status> {
         let gateway = self.coordinator(&request)?;
         self.desks.serve(gateway, request.into_inner(), &self.leading).await.map(Response::new)
+    }
+
+    async fn look(&self, request: Request<LookRequest>) -> Result<Response<LookReply>, Status> {
+        self.coordinator(&request)?;
+        self.looking.answer(request.into_inner()).await.map(Response::new)
     }
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {
