@@ -44,7 +44,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-pub use config::{Config, ConfigError, Joined};
+pub use config::{Config, Joined};
 pub use proto::token::JoinToken;
 
 use crate::attempts::Cluster;
@@ -79,7 +79,6 @@ pub async fn run(
     ready: oneshot::Sender<Ready>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    config.check()?;
     let api = bind(config.api, "the API (choose another with --port)").await?;
     let control = bind(config.cluster, "agents (choose another with --cluster-port)").await?;
     let (consensus, peers, replica) = open(&config).await?;
@@ -95,8 +94,15 @@ pub async fn run(
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
     // Whoever finds the API finds the tokens too, but for a gateway without a leader: it serves, and says that it has none.
     let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens).await.ok();
-    let router = gateway::router(parts.gateway_state(api.local_addr()?));
     let api_address = api.local_addr().context("reading the bound API address")?;
+    let (local_key, text) = gateway::LocalKey::make(replica.0)?;
+    founding::write_secret(&config.data_folder.join(ADMIN_KEY_FILE), &text)?;
+    if !api_address.ip().is_loopback() {
+        tracing::warn!(
+            "the API speaks plain HTTP beyond this machine: put a proxy with TLS before it, or keys can be overheard"
+        );
+    }
+    let router = gateway::router(parts.gateway_state(api_address, local_key));
     let failed = CancellationToken::new();
     let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
     tokio::spawn(end_with_registry(consensus.clone(), stop.clone(), failed.clone()));
@@ -192,6 +198,9 @@ async fn found(
     Ok(founded)
 }
 
+/// In the data folder: the key of whoever can read it. It opens everything, and ends with the process.
+pub const ADMIN_KEY_FILE: &str = "admin-key";
+
 /// The founder's number; joiners get theirs from the registry.
 const FOUNDER: ReplicaId = ReplicaId(1);
 
@@ -272,7 +281,7 @@ impl Parts {
         Ok(Self { sources, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
-    fn gateway_state(&self, api: SocketAddr) -> gateway::GatewayState {
+    fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
         let consensus = self.sources.consensus.clone();
         let sources = self.sources.clone();
         gateway::GatewayState {
@@ -284,6 +293,9 @@ impl Parts {
                 Box::pin(async move { serde_json::to_value(sources.status().await).unwrap_or_default() })
             }),
             views: Arc::new(Inside { sources: self.sources.clone() }),
+            registry: self.sources.consensus.changes(),
+            local_key: Arc::new(local_key),
+            facts: Arc::new(self.sources.consensus.clone()),
             hash_key: self.hash_key,
             api,
         }
