@@ -2,10 +2,16 @@
 //!
 //! Owns every flag's name, environment variable, default and explanation. Refuses unknown flags (clap suggests the nearest).
 
+mod administration;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use administration::{Audit, Call, Keys, KeysAction, Scope};
+
+use administration::{AUDIT_EXAMPLES, KEYS_EXAMPLES};
 
 /// One endpoint for a room full of Macs: an OpenAI-compatible service over local MLX runtimes.
 #[derive(Debug, Parser)]
@@ -23,6 +29,7 @@ Examples:
   mlx-serving chat \"How do I add a second Mac?\"           ask from the terminal
   mlx-serving coordinator                                 serve a room of Macs; prints the line for each of them
   mlx-serving agent --coordinator HOST:7443 --token T     join this Mac to the room
+  mlx-serving keys create --name ada                      a key for somebody; from then on every caller needs one
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 not found, 5 not allowed, 6 coordinator unreachable, 8 refused, 130 interrupted.";
 
@@ -70,6 +77,12 @@ pub(crate) enum Command {
     /// Tell why a request, a model or a node is where it is, with the numbers that decided it.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
+    /// Say who may use the API: make, list, change, rotate and revoke keys.
+    #[command(after_help = KEYS_EXAMPLES)]
+    Keys(Keys),
+    /// Show what administrators changed, and check that nobody has rewritten it.
+    #[command(after_help = AUDIT_EXAMPLES)]
+    Audit(Audit),
     /// Run the scheduler in a simulated room of Macs, beside other policies, on a virtual clock.
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(Simulate),
@@ -306,7 +319,7 @@ mod tests {
 
     #[test]
     fn each_page_of_help_teaches_with_an_example() {
-        for name in ["queue", "explain"] {
+        for name in ["queue", "explain", "keys", "audit"] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).expect("a command");
             let help = command.render_help().to_string();
