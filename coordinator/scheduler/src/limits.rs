@@ -152,9 +152,13 @@ pub struct Limits {
     /// A node may have this much prompt work before it and still be sent more: what hides the way there and a step under way.
     pub bind_ahead: Span,
 
-    /// No batch is so wide that a decode step takes longer, unless one sequence alone does: about ten tokens a second, twice
-    /// as fast as people read.
+    /// No batch is so wide that a decode step takes longer, unless one sequence alone does: five tokens a second, as fast as
+    /// people read.
     pub inter_token_target: Span,
+    /// The same where a line is longer than is borne: slower than people read, since whoever waits reads nothing.
+    pub inter_token_most: Span,
+    /// Work in a model's line, as its replicas need for it, that is no reason for slower answers.
+    pub line_borne: Span,
     /// The most sequences at once on a runtime about which nothing was measured.
     pub fresh_width: u32,
     /// A decode step waits at most about this long for prompts of others.
@@ -265,7 +269,9 @@ impl Default for Limits {
             affinity_overtake: Span::from_s(600),
             hold_max: Span::from_s(5),
             bind_ahead: Span::from_ms(100),
-            inter_token_target: Span::from_ms(100),
+            inter_token_target: Span::from_ms(200),
+            inter_token_most: Span::from_ms(400),
+            line_borne: Span::from_s(2),
             fresh_width: 2,
             prefill_chunk_target: Span::from_ms(250),
             prefill_chunk_min: 64,

@@ -41,6 +41,7 @@ fn room(nodes: &[Rates], slots: u32) -> Scheduler {
         hold_max: Span::ZERO,
         fresh_width: 256,
         inter_token_target: Span::from_s(3_600),
+        inter_token_most: Span::from_s(3_600),
         ..Limits::default()
     };
     limits.rates_learning.gain_min = 0.0;

@@ -310,6 +310,7 @@ pub(crate) fn limits(text: &str) -> Result<Limits, String> {
         hold_max: Span::ZERO,
         bind_ahead: Span::from_s(3_600),
         inter_token_target: Span::from_s(3_600),
+        inter_token_most: Span::from_s(3_600),
         fresh_width: 256,
         ..Limits::default()
     };
@@ -325,7 +326,11 @@ pub(crate) fn limits(text: &str) -> Result<Limits, String> {
             Some(("turn", time)) => limits.turn = span(time)?,
             Some(("fresh", width)) => limits.fresh_width = whole(width)?,
             Some(("gain", permille)) => limits.rates_learning.gain_min = real::<f64>(permille)? / 1e3,
-            Some(("pace", time)) => limits.inter_token_target = span(time)?,
+            Some(("pace", time)) => {
+                limits.inter_token_target = span(time)?;
+                limits.inter_token_most = limits.inter_token_target;
+            }
+            Some(("hurried", time)) => limits.inter_token_most = span(time)?,
             Some(("overload", rungs)) => limits.overload = ladder(rungs)?,
             Some(("retries", count)) => limits.retries.reserve = whole(count)?,
             Some(("waiting", count)) => limits.waiting_max = whole(count)?,
