@@ -18,6 +18,7 @@ mod leading;
 mod front;
 mod desk;
 mod peers;
+mod looking;
 mod enlisting;
 mod attempts;
 mod streams;
@@ -61,6 +62,7 @@ use crate::founding::Founded;
 use crate::front::{Front, Ways};
 use crate::joining::Joining;
 use crate::leading::Office;
+use crate::looking::Looking;
 use crate::peers::Peers;
 use crate::sessions::Sessions;
 use crate::status::Sources;
@@ -101,15 +103,16 @@ pub async fn run(
     let (early, _) = tokio::join!(early, tokio::time::timeout(limits::TOKENS_FIRST, newest(&consensus)));
     let early = early.ok();
     let api_address = api.local_addr().context("reading the bound API address")?;
-    let (local_key, text) = gateway::LocalKey::make(replica.0)?;
-    founding::write_secret(&config.data_folder.join(ADMIN_KEY_FILE), &text)?;
+    let local_key = local_key(&config, replica)?;
     if !api_address.ip().is_loopback() {
         tracing::warn!(
             "the API speaks plain HTTP beyond this machine: put a proxy with TLS before it, or keys can be overheard"
         );
     }
     let router = gateway::router(parts.gateway_state(api_address, local_key));
-    let serving = tokio::spawn(listener::serve(api, router, stop.clone()));
+    let failed = CancellationToken::new();
+    let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
+    tokio::spawn(end_with_registry(consensus.clone(), stop.clone(), failed.clone()));
     let issued = async move {
         match early {
             Some(issued) => issued,
@@ -130,7 +133,36 @@ pub async fn run(
     inner.cancel();
     // It opens nothing any more.
     let _ = std::fs::remove_file(config.data_folder.join(ADMIN_KEY_FILE));
-    consensus.shutdown().await.context("closing the registry")
+    let fatal = consensus.health().fatal.filter(|_| failed.is_cancelled());
+    consensus.shutdown().await.context("closing the registry")?;
+    match fatal {
+        Some(why) => Err(anyhow::anyhow!("the registry cannot go on: {why}")),
+        None => Ok(()),
+    }
+}
+
+/// Without its registry a coordinator is half dead: it takes nothing new, lets running answers end, and ends itself.
+async fn end_with_registry(consensus: Consensus, stop: CancellationToken, failed: CancellationToken) {
+    if let Some(why) = stop.run_until_cancelled(consensus.stopped()).await {
+        tracing::error!(
+            why,
+            "the registry has stopped for good: this coordinator ends when its running answers have"
+        );
+        failed.cancel();
+        stop.cancel();
+    }
+}
+
+/// A key for whoever can read the data folder. A disk that takes no more keeps nobody else from being served.
+fn local_key(config: &Config, replica: ReplicaId) -> anyhow::Result<gateway::LocalKey> {
+    let (key, text) = gateway::LocalKey::make(replica.0)?;
+    if let Err(error) = founding::write_secret(&config.data_folder.join(ADMIN_KEY_FILE), &text) {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "nobody can administer from this folder until the next start"
+        );
+    }
+    Ok(key)
 }
 
 /// Until the registry here is as new as any.
@@ -233,9 +265,12 @@ impl Parts {
         fleet.registry_changed(&consensus.local()).await;
         tokio::spawn(follow_registry(consensus.clone(), fleet.clone()));
 
+        let looking =
+            Looking { consensus: consensus.clone(), leading: leading.clone(), peers: peers.clone() };
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
+            streams: streams.clone(),
             cards,
             joining: Joining {
                 consensus: consensus.clone(),
@@ -248,6 +283,7 @@ impl Parts {
             peers: peers.clone(),
             leading: leading.clone(),
             desks: Desks::default(),
+            looking: looking.clone(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;
@@ -265,7 +301,7 @@ impl Parts {
             consensus: consensus.clone(),
             catalogue,
             fleet,
-            leading: leading.clone(),
+            looking,
         };
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());

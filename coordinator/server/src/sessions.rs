@@ -12,8 +12,8 @@ use futures_util::{Stream, StreamExt as _};
 use proto::identity::{Identity, IdentityError, Role};
 use proto::v1::{
     AgentHello, AgentMessage, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply,
-    EnlistRequest, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, RegistryVersion, WantedModel,
-    WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
+    EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest, ModelCardChunk, ModelCardStored,
+    RegistryVersion, WantedModel, WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
 };
 use registry::{Command, ModelName, NodeId, Registry};
 use tokio::sync::{mpsc, watch};
@@ -27,7 +27,9 @@ use crate::fleet::Fleet;
 use crate::joining::Joining;
 use crate::leading::Leading;
 use crate::limits;
+use crate::looking::Looking;
 use crate::peers::{self, Peers};
+use crate::streams::Streams;
 use crate::wire;
 use crate::{desk, enlisting};
 
@@ -36,6 +38,7 @@ use crate::{desk, enlisting};
 pub(crate) struct Sessions {
     pub(crate) consensus: Consensus,
     pub(crate) fleet: Fleet,
+    pub(crate) streams: Streams,
     pub(crate) cards: Cards,
     pub(crate) joining: Joining,
     pub(crate) cluster: String,
@@ -44,6 +47,7 @@ pub(crate) struct Sessions {
     pub(crate) peers: Peers,
     pub(crate) leading: watch::Receiver<Option<Leading>>,
     pub(crate) desks: Desks,
+    pub(crate) looking: Looking,
     pub(crate) stop: CancellationToken,
 }
 
@@ -75,6 +79,11 @@ impl cluster_server::Cluster for Sessions {
         self.desks.serve(gateway, request.into_inner(), &self.leading).await.map(Response::new)
     }
 
+    async fn look(&self, request: Request<LookRequest>) -> Result<Response<LookReply>, Status> {
+        self.coordinator(&request)?;
+        self.looking.answer(request.into_inner()).await.map(Response::new)
+    }
+
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {
         let node = self.agent(&request).await?;
         let mut messages = request.into_inner();
@@ -92,6 +101,7 @@ impl cluster_server::Cluster for Sessions {
             let why = running.converse(node, session, messages, orders, changes, told).await;
             running.fleet.closed(node, session).await;
             tracing::info!(node, session, why, "agent session closed");
+            running.streams.doubt(node).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
     }
@@ -164,7 +174,10 @@ impl Sessions {
             commands = wire::adoption(&self.consensus.local(), NodeId(node), &offers);
         }
         let budget_bytes = hello.hardware.as_ref().map_or(0, |hardware| hardware.gpu_budget_bytes);
-        commands.push(Command::SetBudget { node: NodeId(node), bytes: budget_bytes });
+        // What is known already needs no room on a disk.
+        if self.consensus.local().budget(NodeId(node)) != Some(budget_bytes) {
+            commands.push(Command::SetBudget { node: NodeId(node), bytes: budget_bytes });
+        }
         for command in commands {
             self.consensus.propose(command).await.map_err(|error| Status::unavailable(error.to_string()))?;
         }
