@@ -19,6 +19,7 @@ mod front;
 mod desk;
 mod peers;
 mod looking;
+mod grouping;
 mod enlisting;
 mod attempts;
 mod streams;
@@ -60,6 +61,7 @@ use crate::desk::Desks;
 use crate::fleet::Fleet;
 use crate::founding::Founded;
 use crate::front::{Front, Ways};
+use crate::grouping::Grouping;
 use crate::joining::Joining;
 use crate::leading::Office;
 use crate::looking::Looking;
@@ -235,6 +237,7 @@ const FOUNDER: ReplicaId = ReplicaId(1);
 /// The running inside of a coordinator.
 struct Parts {
     sources: Sources,
+    grouping: Grouping,
     hash_key: [u8; 32],
     cluster: Cluster,
     cluster_address: SocketAddr,
@@ -267,6 +270,12 @@ impl Parts {
 
         let looking =
             Looking { consensus: consensus.clone(), leading: leading.clone(), peers: peers.clone() };
+        let grouping = Grouping {
+            consensus: consensus.clone(),
+            peers: peers.clone(),
+            data_folder: config.data_folder.clone(),
+            backups: Arc::default(),
+        };
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
@@ -284,6 +293,7 @@ impl Parts {
             leading: leading.clone(),
             desks: Desks::default(),
             looking: looking.clone(),
+            grouping: grouping.clone(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;
@@ -306,7 +316,7 @@ impl Parts {
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());
         let cluster = Cluster { front, streams };
-        Ok(Self { sources, hash_key: founded.hash_key, cluster, cluster_address })
+        Ok(Self { sources, grouping, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
     fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
@@ -324,6 +334,7 @@ impl Parts {
             registry: self.sources.consensus.changes(),
             local_key: Arc::new(local_key),
             facts: Arc::new(self.sources.consensus.clone()),
+            group: Arc::new(self.grouping.clone()),
             hash_key: self.hash_key,
             api,
         }

@@ -28,6 +28,9 @@ pub(crate) const DESK_AGAIN: Duration = Duration::from_millis(100);
 /// Until a newcomer asks again to become a member.
 pub(crate) const ENLIST_AGAIN: Duration = Duration::from_millis(500);
 
+/// A change of the group that is passed on: a new voter's catching up and the change itself.
+pub(crate) const CHANGE_GROUP: Duration = Duration::from_secs(60);
+
 /// Reaching another coordinator.
 pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(2);
 

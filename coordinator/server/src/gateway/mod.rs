@@ -49,6 +49,7 @@ use crate::gateway::request_numbers::RequestNumbers;
 use crate::generation::StartGeneration;
 
 pub(crate) use crate::gateway::access::local_key::LocalKey;
+pub(crate) use crate::gateway::admin::coordinators::{Group, GroupError};
 pub(crate) use crate::gateway::views::{Document, Views};
 
 /// The control plane as a probe sees it.
@@ -77,6 +78,8 @@ pub(crate) struct GatewayState {
     pub(crate) local_key: Arc<LocalKey>,
     /// Where facts are changed.
     pub(crate) facts: Arc<dyn Propose>,
+    /// Where the group of coordinators is changed.
+    pub(crate) group: Arc<dyn Group>,
     /// The cluster's secret behind every number that is made of a client's words.
     pub(crate) hash_key: [u8; 32],
     /// Where clients reach this API.

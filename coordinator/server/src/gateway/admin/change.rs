@@ -91,7 +91,10 @@ fn lost(error: &ProposeError) -> ApiError {
         ProposeError::TooLarge { .. } => {
             ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", error.to_string())
         }
-        ProposeError::StorageFull { .. } => unavailable("storage_full", format!("Nothing was changed: {error}.")),
+        ProposeError::StorageFull { .. } => {
+            let words = format!("Nothing was changed: {error}.");
+            ApiError::refused(StatusCode::INSUFFICIENT_STORAGE, "storage_full", words)
+        }
         ProposeError::Busy { .. } | ProposeError::NotLeader { .. } => unavailable(
             "no_leader",
             "No coordinator takes a change at the moment, so nothing was changed. Send it again.".to_owned(),

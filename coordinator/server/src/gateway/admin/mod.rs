@@ -5,6 +5,7 @@
 
 pub(crate) mod change;
 mod audit;
+pub(crate) mod coordinators;
 mod key_body;
 mod keys;
 
@@ -24,5 +25,11 @@ pub(crate) fn routes() -> Vec<Route> {
         admin("/api/v1/admin/keys/{id}/secrets", post(keys::add_secret)),
         admin("/api/v1/admin/keys/{id}/secrets/{number}", delete(keys::drop_secret)),
         admin("/api/v1/admin/audit", get(audit::list)),
+        admin("/api/v1/admin/coordinators", get(coordinators::list)),
+        admin("/api/v1/admin/coordinators/{replica}", delete(coordinators::remove)),
+        admin("/api/v1/admin/coordinators/{replica}/promote", post(coordinators::promote)),
+        admin("/api/v1/admin/coordinators/{replica}/replace", post(coordinators::replace)),
+        admin("/api/v1/admin/coordinators/{replica}/lead", post(coordinators::lead)),
+        admin("/api/v1/admin/backup", get(coordinators::backup)),
     ]
 }

@@ -200,7 +200,7 @@ async fn whoever_waits_in_vain_hears_what_is_known() {
     let before = tokio::time::Instant::now();
     stage.facts.fail_with(vec![ProposeError::StorageFull { free: 1 << 20 }]);
     let full = stage.administer("POST", "/keys", Some(&create)).await;
-    assert_refused(&full, 503, "storage_full", "Nothing was changed: storage_full");
+    assert_refused(&full, 507, "storage_full", "Nothing was changed: storage_full");
     stage.facts.fail_with(vec![ProposeError::TooLarge { bytes: 2, bytes_max: 1 }]);
     let large = stage.administer("POST", "/keys", Some(&create)).await;
     assert_refused(&large, 413, "request_too_large", "at most 1");

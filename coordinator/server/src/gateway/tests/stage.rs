@@ -19,6 +19,7 @@ use tower::ServiceExt as _;
 
 use super::cards;
 use super::facts::Facts;
+use super::grouping::Alone;
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
 use crate::gateway::{GatewayState, LocalKey, Ready, router};
@@ -135,6 +136,7 @@ impl Stage {
             registry: facts.registry(),
             local_key: Arc::new(local_key),
             facts: facts.clone(),
+            group: Arc::new(Alone),
             hash_key: [7; 32],
             api: api.parse().unwrap(),
         };
