@@ -164,7 +164,7 @@ fn refused(status: u16, body: &Value) -> anyhow::Error {
     let exit = match status {
         401 | 403 => Exit::NotAllowed,
         404 => Exit::NotFound,
-        409 | 429 | 503 => Exit::Refused,
+        409 | 429 | 503 | 507 => Exit::Refused,
         _ => return anyhow::anyhow!("{words}"),
     };
     failure(exit, words)
@@ -197,9 +197,18 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_exit_code() {
-        for (status, code) in
-            [(400, 1), (401, 5), (403, 5), (404, 4), (409, 8), (421, 1), (429, 8), (500, 1), (503, 8)]
-        {
+        for (status, code) in [
+            (400, 1),
+            (401, 5),
+            (403, 5),
+            (404, 4),
+            (409, 8),
+            (421, 1),
+            (429, 8),
+            (500, 1),
+            (503, 8),
+            (507, 8),
+        ] {
             let error = refused(status, &json!({"error": {"message": "no"}}));
             let exit = error.downcast_ref::<crate::exit::Failure>().map_or(1, |failure| failure.exit.code());
             assert_eq!((exit, error.to_string().as_str()), (code, "no"), "{status}");

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cluster.cuts import BY_NAME, CHAT, Asked, CutRoom, assert_right
@@ -94,3 +95,18 @@ def test_a_coordinator_starts_on_a_full_disk_and_serves(room: CutRoom) -> None:
     until("the coordinator sees that its disk is full", lambda: is_full(room))
     asked = Asked(BY_NAME["plain"], CHAT)
     assert_right(asked, room.ask(asked))
+
+
+def test_a_key_is_revoked_on_a_full_disk_though_none_is_made(room: CutRoom) -> None:
+    room.coordinator()
+    home = room.folder / "coordinator-home" / "coordinator"
+    until("the reserve is there", (home / "registry" / "ballast").exists)
+    headers = {"x-api-key": (home / "admin-key").read_text().strip()}
+    with httpx.Client(base_url=f"{room.url}/api/v1/admin", headers=headers, timeout=30) as administrator:
+        made = administrator.post("/keys", json={"name": "leaked"}).json()
+        fill(room)
+        until("no key is made", lambda: administrator.post("/keys", json={"name": "new"}).status_code == 507)
+        refused = administrator.post("/keys", json={"name": "new"}).json()
+        assert refused["error"]["code"] == "storage_full", refused
+        assert administrator.delete(f"/keys/{made['key']['id']}").status_code == 200
+    assert httpx.get(f"{room.url}/v1/models", headers={"x-api-key": made["secret"]}).status_code == 401

@@ -52,10 +52,13 @@ impl Replica {
     }
 
     /// As [`Replica::propose`], for new facts, which a full disk does not take. A change of the group is none: it may be the way out.
+    /// Neither is a revocation, for which the ballast has room.
     pub(crate) async fn admit(&self, command: Command) -> Result<Committed, ProposeError> {
         let room = *self.room.borrow();
         match room.free {
-            Some(free) if room.full => Err(ProposeError::StorageFull { free }),
+            Some(free) if room.full && !command.takes_rights_away() => {
+                Err(ProposeError::StorageFull { free })
+            }
             Some(_) | None => self.propose(command).await,
         }
     }

@@ -248,3 +248,34 @@ pub enum Command {
         command: Box<Command>,
     },
 }
+
+impl Command {
+    /// It only ends what somebody was allowed to: whatever else has to wait, this has not.
+    #[must_use]
+    pub fn takes_rights_away(&self) -> bool {
+        match self {
+            Command::Audited { command, .. } => command.takes_rights_away(),
+            Command::RevokeNode { .. } | Command::DropKeySecret { .. } | Command::RevokeKey { .. } => true,
+            Command::FoundCluster { .. }
+            | Command::IssueJoinToken { .. }
+            | Command::AdmitNode { .. }
+            | Command::WantModel { .. }
+            | Command::UnwantModel { .. }
+            | Command::SetBudget { .. }
+            | Command::PlaceModel { .. }
+            | Command::UnplaceModel { .. }
+            | Command::SetModelPolicy { .. }
+            | Command::DrainNode { .. }
+            | Command::MoveBreaker { .. }
+            | Command::ChargeDeath { .. }
+            | Command::QuarantineRequest { .. }
+            | Command::PardonRequest { .. }
+            | Command::SetGolden { .. }
+            | Command::LockVoters { .. }
+            | Command::UnlockVoters { .. }
+            | Command::CreateKey { .. }
+            | Command::ChangeKey { .. }
+            | Command::AddKeySecret { .. } => false,
+        }
+    }
+}

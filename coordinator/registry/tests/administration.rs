@@ -165,6 +165,25 @@ mod tests {
     }
 
     #[test]
+    fn only_what_ends_a_right_takes_one_away() {
+        for line in
+            ["revoke 1", "revoke-key 0a at=1", "drop-secret 0a 1", "by local-1 at=2: revoke-key 0a at=2"]
+        {
+            assert!(command(line).takes_rights_away(), "{line}");
+        }
+        for line in [
+            "key 0a secret=a name=ci scopes=read at=1",
+            "change-key 0a revision=1 name=ci scopes=read",
+            "key-secret 0a 2 secret=a at=1",
+            "by local-1 at=2: drain 1",
+            "token t1 secret=a role=agent expires=9",
+            "unwant 1 demo",
+        ] {
+            assert!(!command(line).takes_rights_away(), "{line}");
+        }
+    }
+
+    #[test]
     fn the_trail_keeps_its_last_entries_and_their_chain() {
         let mut registry = founded();
         let over = limits::AUDIT_ENTRIES_MAX as u64 + 3;

@@ -105,8 +105,7 @@ pub async fn run(
     let (early, _) = tokio::join!(early, tokio::time::timeout(limits::TOKENS_FIRST, newest(&consensus)));
     let early = early.ok();
     let api_address = api.local_addr().context("reading the bound API address")?;
-    let (local_key, text) = gateway::LocalKey::make(replica.0)?;
-    founding::write_secret(&config.data_folder.join(ADMIN_KEY_FILE), &text)?;
+    let local_key = local_key(&config, replica)?;
     if !api_address.ip().is_loopback() {
         tracing::warn!(
             "the API speaks plain HTTP beyond this machine: put a proxy with TLS before it, or keys can be overheard"
@@ -154,6 +153,18 @@ async fn end_with_registry(consensus: Consensus, stop: CancellationToken, failed
         failed.cancel();
         stop.cancel();
     }
+}
+
+/// A key for whoever can read the data folder. A disk that takes no more keeps nobody else from being served.
+fn local_key(config: &Config, replica: ReplicaId) -> anyhow::Result<gateway::LocalKey> {
+    let (key, text) = gateway::LocalKey::make(replica.0)?;
+    if let Err(error) = founding::write_secret(&config.data_folder.join(ADMIN_KEY_FILE), &text) {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "nobody can administer from this folder until the next start"
+        );
+    }
+    Ok(key)
 }
 
 /// Until the registry here is as new as any.

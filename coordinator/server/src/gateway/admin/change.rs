@@ -56,8 +56,7 @@ impl Administrator {
             match gateway.facts.propose(audited.clone()).await {
                 Ok(Reply::Refused(refusal)) => return Err(refused(&refusal)),
                 Ok(reply) => return Ok(reply),
-                Err(error @ ProposeError::StorageFull { .. }) => return Err(lost(&error)),
-                Err(error) if error.retry() != Retry::Never && Instant::now() < latest => {
+                Err(error) if is_worth_waiting(&error) && Instant::now() < latest => {
                     tracing::info!(%error, "a change waits for a leader");
                     tokio::time::sleep(limits::CHANGE_AGAIN).await;
                 }
@@ -87,26 +86,31 @@ pub(crate) async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -
 }
 
 fn lost(error: &ProposeError) -> ApiError {
-    if let ProposeError::StorageFull { .. } = error {
-        let words = format!("Nothing was changed: {error}.");
-        return ApiError::refused(StatusCode::INSUFFICIENT_STORAGE, "storage_full", words);
-    }
-    match error.retry() {
-        Retry::Never => {
+    let unavailable = |code, message: String| ApiError::unavailable(code, message, limits::RETRY_AFTER_LOSS);
+    match error {
+        ProposeError::TooLarge { .. } => {
             ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", error.to_string())
         }
-        Retry::Safe => ApiError::unavailable(
+        ProposeError::StorageFull { .. } => {
+            let words = format!("Nothing was changed: {error}.");
+            ApiError::refused(StatusCode::INSUFFICIENT_STORAGE, "storage_full", words)
+        }
+        ProposeError::Busy { .. } | ProposeError::NotLeader { .. } => unavailable(
             "no_leader",
-            "No coordinator leads at the moment, so nothing was changed. Send it again.",
-            limits::RETRY_AFTER_LOSS,
+            "No coordinator takes a change at the moment, so nothing was changed. Send it again.".to_owned(),
         ),
-        Retry::OutcomeUnknown => ApiError::unavailable(
+        ProposeError::OutcomeUnknown(_) | ProposeError::Stopped(_) => unavailable(
             "outcome_unknown",
-            "No majority of the coordinators answered in time: the change may or may not have been made. Look before you send it \
-             again.",
-            limits::RETRY_AFTER_LOSS,
+            "No majority of the coordinators answered in time: the change may or may not have been made. Look before you \
+             send it again."
+                .to_owned(),
         ),
     }
+}
+
+/// Nobody makes room on a disk while a client waits, and a replica that has stopped does not come back.
+fn is_worth_waiting(error: &ProposeError) -> bool {
+    error.retry() != Retry::Never && !error.fatal() && !matches!(error, ProposeError::StorageFull { .. })
 }
 
 pub(super) fn refused(refusal: &Refusal) -> ApiError {

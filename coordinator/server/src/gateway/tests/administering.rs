@@ -196,6 +196,19 @@ async fn whoever_waits_in_vain_hears_what_is_known() {
     let unknown = stage.administer("POST", "/keys", Some(&create)).await;
     assert_refused(&unknown, 503, "outcome_unknown", "may or may not");
     assert!(unknown.header("retry-after").is_some());
+    // What does not change within seconds is said at once.
+    let before = tokio::time::Instant::now();
+    stage.facts.fail_with(vec![ProposeError::StorageFull { free: 1 << 20 }]);
+    let full = stage.administer("POST", "/keys", Some(&create)).await;
+    assert_refused(&full, 507, "storage_full", "Nothing was changed: storage_full");
+    stage.facts.fail_with(vec![ProposeError::TooLarge { bytes: 2, bytes_max: 1 }]);
+    let large = stage.administer("POST", "/keys", Some(&create)).await;
+    assert_refused(&large, 413, "request_too_large", "at most 1");
+    stage.facts.fail_with(vec![ProposeError::Stopped("x".to_owned())]);
+    let stopped = stage.administer("POST", "/keys", Some(&create)).await;
+    assert_refused(&stopped, 503, "outcome_unknown", "may or may not");
+    assert_eq!(before.elapsed(), std::time::Duration::ZERO);
+    assert_eq!(stage.facts.now().keys().count(), 0);
 }
 
 #[tokio::test]
