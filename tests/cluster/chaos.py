@@ -219,7 +219,7 @@ class Campaign:
             self._outcome.never.append(f"{what}: {self._room.told()}")
 
     def _in_full_service(self) -> bool:
-        """Every agent is there, and at each gateway a burst that needs all of them is answered whole, by all of them."""
+        """Every agent is there, and a burst at each gateway that needs all of them is answered whole by all of them."""
         room = self._room
         room.revive()
         if not room.in_full_service():
@@ -338,7 +338,7 @@ def report(outcome: Outcome) -> str:
 
 
 def _codes(outcome: Outcome, verdict: Verdict) -> str:
-    """How often each code was told: by gateways that were away, by those that were stopped or cut off, by the others."""
+    """How often each code was told: by gateways that were away, were stopped or cut off, or were there."""
     told = {"away": Counter[str](), "stopped or cut off": Counter[str](), "there": Counter[str]()}
     for record in outcome.records:
         if record.verdict is verdict:

@@ -1,7 +1,7 @@
 """What can go wrong with several coordinators, by name: in the table of `chaos_faults`, drawn in a group only.
 
 All of them are of the room: the group stands one at a time, as it promises; two of its members at once are a fault of
-their own. A coordinator that lives says with `harmed` that it was stopped or cut off, so that its own streams may break.
+their own. `harmed` names the coordinators that live and are stopped or cut off, so that their own streams may break.
 """
 
 from __future__ import annotations

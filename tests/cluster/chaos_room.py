@@ -1,7 +1,8 @@
-"""The room that chaos happens in: coordinators, agents that reach them through links of the fault proxy, fake runtimes with knobs.
+"""The room that chaos happens in: coordinators, agents behind links of the fault proxy, fake runtimes with knobs.
 
-Owns what a fault needs a grip on: every process by name, each way from one to another, runtimes and their knobs, the disks of
-coordinators; and the part of the operating system that starts again what has died. Refuses to decide what goes wrong, and when.
+Owns what a fault needs a grip on: every process by name, each way from one to another, runtimes and their knobs, the
+disks of coordinators; and the part of the operating system that starts again what has died. Refuses to decide what
+goes wrong, and when.
 """
 
 from __future__ import annotations

@@ -10,23 +10,37 @@ from pathlib import Path
 
 import pytest
 
-from cluster.chaos import CANARY, CUTTING_EVERYWHERE, Campaign, Outcome, Struck, report, rounds, table, wrongs
+from cluster.chaos import (
+    CANARY,
+    CUTTING_EVERYWHERE,
+    Campaign,
+    Gap,
+    Outcome,
+    Struck,
+    drawable,
+    report,
+    rounds,
+    table,
+    wrongs,
+)
 from cluster.chaos_faults import FAULTS
 from cluster.reference import UNHEARD, drawn
 from cluster.witness import Manner, Record, Verdict
 
-HONEST = [name for name, fault in FAULTS.items() if not fault.lies]
+HONEST = drawable(coordinators=3)
 # What is over soon, for a campaign in a minute.
-BRIEF = [name for name in HONEST if FAULTS[name].hold_s <= 5]
+BRIEF = [name for name in drawable(coordinators=1) if FAULTS[name].hold_s <= 5]
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux", reason="chaos reads /proc and gives each agent a loopback address of its own (Linux)"
 )
 
 
-def campaign(folder: Path, names: list[str], seconds: float, seed: int = 7, rounds_max: int | None = None) -> Outcome:
+def campaign(
+    folder: Path, names: list[str], seconds: float, rounds_max: int | None = None, coordinators: int = 1
+) -> Outcome:
     room = folder / "room"
     room.mkdir()
-    made = Campaign(room, 2, seed, names, folder / "history.jsonl")
+    made = Campaign(room, 2, 7, names, folder / "history.jsonl", coordinators)
     try:
         return made.run(seconds, rate=12, rounds_max=rounds_max)
     finally:
@@ -64,9 +78,9 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
     def broken(code: str, sent_s: float = 10.0, ended_s: float = 20.0) -> Record:
         return Record(1, sent_s, 11.0, ended_s, Verdict.BROKEN, code, "", "1", Manner.PLAIN, 9, 9, 5, None, "", "7")
 
-    def found(record: Record, *met: str, without_gateway: tuple[tuple[float, float], ...] = ()) -> bool:
+    def found(record: Record, *met: str, gap: Gap | None = None) -> bool:
         struck = [Struck(fault, "mac-1", 12.0, 13.0) for fault in met]
-        return bool(wrongs(Outcome(struck=struck, records=[record], without_gateway=list(without_gateway))))
+        return bool(wrongs(Outcome(struck=struck, records=[record], gaps=[gap] if gap else [])))
 
     assert found(broken("stream_lost")) and found(broken("stream_lost"), "kill -9 agent")
     assert found(broken("reset"), "kill -9 agent", "kill -9 runtime"), "a gateway that lives says what is wrong"
@@ -74,8 +88,9 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
     assert not found(broken("stream_lost"), "kill -9 all agents") and found(broken("stream_lost"), "CPU hog")
     assert set(FAULTS) > CUTTING_EVERYWHERE
     assert found(broken("stream_lost", sent_s=14.0), "kill -9 agent", "kill -9 runtime"), "it came afterwards"
-    assert not found(broken("reset"), without_gateway=((19.0, 25.0),))
-    assert found(broken("reset"), without_gateway=((21.0, 25.0),))
+    assert not found(broken("reset"), gap=Gap("", 19.0, 25.0))
+    assert found(broken("reset"), gap=Gap("", 21.0, 25.0))
+    assert found(broken("reset"), gap=Gap("another", 19.0, 25.0)), "its own gateway was there"
     assert not found(broken("deadline_exceeded", ended_s=55.0)) and found(broken("deadline_exceeded", ended_s=50.0))
 
 

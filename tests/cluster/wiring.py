@@ -1,8 +1,8 @@
 """Every way from one process of a room to a coordinator, each through a link of its own.
 
-Owns names: a coordinator is told under one name to everybody, and what that name leads to differs from process to process,
-by a hosts file in a mount namespace of its own. So a way that a process learns later is the same spoiled way, and a fault can
-be at one pair of processes, in one direction. Refuses to know what runs there.
+Owns names: a coordinator has one name for everybody, and where that leads differs from process to process, by a hosts
+file in a mount namespace of its own. So a way that a process learns later is the same spoiled way, and a fault can be
+at one pair of processes, in one direction. Refuses to know what runs there.
 """
 
 from __future__ import annotations
