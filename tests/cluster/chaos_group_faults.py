@@ -140,7 +140,7 @@ _cut_off("follower deaf to the others", _follower, _Ways(heard=True, hears=False
 def _(scene: Scene) -> Course:
     # The third one hears both.
     leader, follower = _leader(scene), _follower(scene)
-    scene.harmed |= {leader.name, follower.name}
+    scene.harmed.update({leader.name, follower.name})
     scene.room.ways.set(leader.name, follower.name, blocked=True)
     yield
     scene.room.ways.set(leader.name, follower.name)
@@ -148,7 +148,7 @@ def _(scene: Scene) -> Course:
 
 @fault("all coordinators cut off from one another", 6.0, of_the_room=True)
 def _(scene: Scene) -> Course:
-    scene.harmed |= {member.name for member in scene.room.members}
+    scene.harmed.update(member.name for member in scene.room.members)
     for member in scene.room.members:
         scene.room.ways.partition(member.name, scene.room.but(member))
     yield
