@@ -1,4 +1,4 @@
-"""The chaos runner: its schedule is the seed's, it can fail, and a short campaign finds nothing."""
+"""The chaos runner: its schedule is the seed's, it can fail, and short campaigns find nothing."""
 
 from __future__ import annotations
 
@@ -24,14 +24,24 @@ from cluster.chaos import (
     wrongs,
 )
 from cluster.chaos_faults import FAULTS
+from cluster.chaos_group_faults import OF_A_GROUP
 from cluster.reference import UNHEARD, drawn
+from cluster.wiring import missing
 from cluster.witness import Manner, Record, Verdict
 
 HONEST = drawable(coordinators=3)
 # What is over soon, for a campaign in a minute.
 BRIEF = [name for name in drawable(coordinators=1) if FAULTS[name].hold_s <= 5]
+# Those that only a group can suffer, one of each kind.
+OF_THE_LEADER = [
+    "kill -9 leader",
+    "SIGSTOP leader 1 s",
+    "leader cut off for a moment",
+    "restart follower",
+    "delay 50 ms between coordinators",
+]
 needs_linux = pytest.mark.skipif(
-    sys.platform != "linux", reason="chaos reads /proc and gives each agent a loopback address of its own (Linux)"
+    sys.platform != "linux" or bool(missing()), reason="chaos reads /proc and needs mount namespaces (Linux)"
 )
 
 
@@ -94,6 +104,10 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
     assert not found(broken("deadline_exceeded", ended_s=55.0)) and found(broken("deadline_exceeded", ended_s=50.0))
 
 
+def test_faults_of_a_group_are_drawn_in_a_group_only() -> None:
+    assert set(drawable(coordinators=3)) - set(drawable(coordinators=1)) == OF_A_GROUP
+
+
 @needs_linux
 def test_a_runtime_that_lies_is_seen_by_the_campaign(tmp_path: Path) -> None:
     """A judge that never finds anybody guilty proves nothing."""
@@ -111,4 +125,17 @@ def test_a_short_campaign_loses_nothing(tmp_path: Path, figure: Callable[[str], 
     figure(
         f"chaos: {len(outcome.struck)} faults, {len(outcome.records)} requests, {whole} whole, none lost or wrong; "
         f"full service {outcome.full_service_s:.1f} s after the last"
+    )
+
+
+@needs_linux
+def test_a_short_campaign_over_a_group_loses_nothing(tmp_path: Path, figure: Callable[[str], None]) -> None:
+    assert set(OF_THE_LEADER) < OF_A_GROUP
+    outcome = campaign(tmp_path, OF_THE_LEADER, 60, rounds_max=len(OF_THE_LEADER), coordinators=3)
+    assert not wrongs(outcome), report(outcome)
+    whole = sum(record.verdict is Verdict.WHOLE for record in outcome.records)
+    assert {one.fault for one in outcome.struck} == set(OF_THE_LEADER) and whole >= 50, table(outcome)
+    figure(
+        f"chaos over three coordinators: {len(outcome.struck)} faults, {len(outcome.records)} requests, {whole} whole, "
+        f"none lost or wrong; full service {outcome.full_service_s:.1f} s after the last"
     )

@@ -8,6 +8,8 @@ at one pair of processes, in one direction. Refuses to know what runs there.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +18,20 @@ from cluster.fault_proxy import FaultProxy, Link
 from cluster.faults import Direction, Wire
 
 _BOUND = 'mount --bind "$0" /etc/hosts && exec "$@"'
+
+
+def missing() -> str:
+    """Why there can be no wiring here; empty if there can."""
+    if shutil.which("unshare") is None:
+        return "names of one's own need mount namespaces (Linux, util-linux)"
+    tried = subprocess.run([*_unshared(), "true"], capture_output=True, text=True, check=False)
+    return tried.stderr.strip() if tried.returncode else ""
+
+
+def _unshared() -> list[str]:
+    # Where this is not root, it is root of a user namespace, which may mount as well.
+    mapped = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return ["unshare", "--mount", *mapped]
 
 
 class Wiring:
@@ -46,9 +62,7 @@ class Wiring:
             lines.append(f"{self._links[who, name].address[0]} {name}")
         hosts = self._folder / f"{who}.hosts"
         hosts.write_text("\n".join(lines) + "\n")
-        # Where this is not root, it is root of a user namespace, which may mount as well.
-        mapped = [] if os.geteuid() == 0 else ["--map-root-user"]
-        return ["unshare", "--mount", *mapped, "sh", "-c", _BOUND, str(hosts), *program]
+        return [*_unshared(), "sh", "-c", _BOUND, str(hosts), *program]
 
     def between(self, one: str, other: str) -> list[Link]:
         """Whoever of the two dials; coordinators dial one another."""
