@@ -40,6 +40,9 @@ from cluster.witness import ALWAYS_ALLOWED, DEADLINE_S, Record, Verdict, Witness
 CANARY = "zanzibar-canary-4711 "
 # After the last fault. Breakers of a room that was treated badly open for up to five minutes.
 FULL_SERVICE_S = 420.0
+# Beginnings that an election may hold up; a span of a fault that is little longer says nothing.
+ELECTION_S = 3.0
+TELLING_S = 4.5
 # These cut an answer wherever it goes. Of others it takes two: whoever was present at two deaths gets no third node,
 # guilty or not.
 CUTTING_EVERYWHERE = frozenset(
@@ -293,12 +296,29 @@ def may_break(record: Record, outcome: Outcome) -> bool:
             return False
 
 
+def stalls(outcome: Outcome) -> list[str]:
+    """Faults that leave a group with all it needs, under which nothing new began all the same.
+
+    By the clients of gateways that were there; where few of them asked in time, nothing is said.
+    """
+    found: list[str] = []
+    for one in outcome.struck:
+        if not FAULTS[one.fault].flows or one.to_s - one.from_s < TELLING_S:
+            continue
+        during = (one.from_s, one.to_s)
+        asked = [r for r in outcome.records if during[0] <= r.sent_s <= during[1] - 2 and not gap_of(r, outcome)]
+        late = (one.from_s + min(ELECTION_S, (one.to_s - one.from_s) / 2), one.to_s)
+        if len(asked) >= 5 and not any(r.first_s and late[0] <= r.first_s <= late[1] for r in asked):
+            found.append(f"nothing new began from {late[0]:.1f} to {late[1]:.1f} s: {one.fault}")
+    return found
+
+
 def wrongs(outcome: Outcome) -> list[str]:
     """Everything that must not have happened, in words."""
     found = violations(outcome.records, ALWAYS_ALLOWED)
     bad = [one for one in found if one.verdict is not Verdict.BROKEN or not may_break(one, outcome)]
     never = [f"never came true: {what}" for what in outcome.never]
-    return [*map(str, bad), *(f"a prompt is in {path}" for path in outcome.with_canary), *never]
+    return [*map(str, bad), *(f"a prompt is in {path}" for path in outcome.with_canary), *stalls(outcome), *never]
 
 
 def table(outcome: Outcome) -> str:

@@ -60,19 +60,21 @@ class Fault:
     of_the_room: bool
     # The runtime says what is not so, in frames that are right: answers may be wrong. Drawn only where it is named.
     lies: bool = False
+    # New work must begin while it lasts, at every gateway together, but for the time of an election.
+    flows: bool = False
 
 
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    name: str, hold_s: float = 3.0, of_the_room: bool = False, lies: bool = False
+    name: str, hold_s: float = 3.0, of_the_room: bool = False, lies: bool = False, flows: bool = False
 ) -> Callable[[Callable[[Scene], Course]], Callable[[Scene], Course]]:
     """Enters a course into the table."""
 
     def enter(course: Callable[[Scene], Course]) -> Callable[[Scene], Course]:
         assert name not in FAULTS, name
-        FAULTS[name] = Fault(name, course, hold_s, of_the_room, lies)
+        FAULTS[name] = Fault(name, course, hold_s, of_the_room, lies, flows)
         return course
 
     return enter

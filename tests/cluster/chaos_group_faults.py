@@ -88,7 +88,7 @@ def _(scene: Scene) -> Course:
 
 
 def _stopped(name: str, hold_s: float, who: _Who) -> None:
-    @fault(f"SIGSTOP {name} {hold_s:g} s", hold_s, of_the_room=True)
+    @fault(f"SIGSTOP {name} {hold_s:g} s", hold_s, of_the_room=True, flows=True)
     def _(scene: Scene) -> Course:
         stopped = who(scene)
         scene.harmed.add(stopped.name)
@@ -114,7 +114,7 @@ class _Ways:
 
 
 def _cut_off(name: str, who: _Who, ways: _Ways, hold_s: float = 8.0) -> None:
-    @fault(name, hold_s, of_the_room=True)
+    @fault(name, hold_s, of_the_room=True, flows=True)
     def _(scene: Scene) -> Course:
         member, wiring = who(scene), scene.room.ways
         scene.harmed.add(member.name)
@@ -136,7 +136,7 @@ _cut_off("follower unheard by the others", _follower, _Ways(heard=False, hears=T
 _cut_off("follower deaf to the others", _follower, _Ways(heard=True, hears=False))
 
 
-@fault("leader and one follower cut off from each other", 8.0, of_the_room=True)
+@fault("leader and one follower cut off from each other", 8.0, of_the_room=True, flows=True)
 def _(scene: Scene) -> Course:
     # The third one hears both.
     leader, follower = _leader(scene), _follower(scene)
@@ -156,10 +156,10 @@ def _(scene: Scene) -> Course:
         scene.room.ways.heal(member.name, scene.room.but(member))
 
 
-def _between(name: str, hold_s: float = 5.0, **faults: float) -> None:
+def _between(name: str, hold_s: float = 5.0, *, flows: bool = False, **faults: float) -> None:
     """On all wires between coordinators, both ways. Nobody is cut off: no stream has a reason to break."""
 
-    @fault(f"{name} between coordinators", hold_s, of_the_room=True)
+    @fault(f"{name} between coordinators", hold_s, of_the_room=True, flows=flows)
     def _(scene: Scene) -> Course:
         pairs = list(itertools.combinations([member.name for member in scene.room.members], 2))
         for pair in pairs:
@@ -169,12 +169,13 @@ def _between(name: str, hold_s: float = 5.0, **faults: float) -> None:
             scene.room.ways.set(*pair)
 
 
-_between("delay 50 ms", delay_s=0.05, jitter_s=0.02)
-_between("delay 300 ms", delay_s=0.3, jitter_s=0.1)
+_between("delay 20 ms", 6.0, flows=True, delay_s=0.02, jitter_s=0.01)
+_between("delay 50 ms", 6.0, flows=True, delay_s=0.05, jitter_s=0.02)
+_between("delay 300 ms", 6.0, flows=True, delay_s=0.3, jitter_s=0.1)
 _between("delay 2000 ms", 8.0, delay_s=2.0, jitter_s=0.5)
-_between("loss 10 %", loss=0.1)
+_between("loss 10 %", 6.0, flows=True, loss=0.1)
 _between("loss 30 %", loss=0.3)
-_between("1 Mbit/s", bits_per_s=1e6)
+_between("1 Mbit/s", 6.0, flows=True, bits_per_s=1e6)
 _between("half-open", 8.0, swallow=True)
 _between("resets after some bytes", reset_after=3_000)
 _between("truncation", cut_after=3_000)
@@ -197,7 +198,7 @@ def _(scene: Scene) -> Course:
 
 
 def _one_way(name: str, up: bool = True, down: bool = True, wire: Wire | None = None, leads: bool = False) -> None:
-    @fault(name, 8.0, of_the_room=True)
+    @fault(name, 8.0, of_the_room=True, flows=True)
     def _(scene: Scene) -> Course:
         keeper = scene.room.leader() if leads else scene.keeper
         wiring = scene.room.ways
@@ -219,7 +220,7 @@ _one_way("tokens cut between one agent and the leader", wire=Wire.UDP, leads=Tru
 _one_way("control cut between one agent and the leader", wire=Wire.TCP, leads=True)
 
 
-@fault("leader cut off from all agents", 8.0, of_the_room=True)
+@fault("leader cut off from all agents", 10.0, of_the_room=True, flows=True)
 def _(scene: Scene) -> Course:
     leader = _leader(scene)
     scene.harmed.add(leader.name)
@@ -228,7 +229,7 @@ def _(scene: Scene) -> Course:
     scene.room.ways.heal(leader.name, scene.room.agents)
 
 
-@fault("host of the leader gone", 6.0, of_the_room=True)
+@fault("host of the leader gone", 6.0, of_the_room=True, flows=True)
 def _(scene: Scene) -> Course:
     # Nobody says goodbye: first the cables, then the program.
     leader = _leader(scene)

@@ -38,7 +38,7 @@ OF_THE_LEADER = [
     "SIGSTOP leader 1 s",
     "leader cut off for a moment",
     "restart follower",
-    "delay 50 ms between coordinators",
+    "delay 20 ms between coordinators",
 ]
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux" or bool(missing()), reason="chaos reads /proc and needs mount namespaces (Linux)"
@@ -102,6 +102,24 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
     assert found(broken("reset"), gap=Gap("", 21.0, 25.0))
     assert found(broken("reset"), gap=Gap("another", 19.0, 25.0)), "its own gateway was there"
     assert not found(broken("deadline_exceeded", ended_s=55.0)) and found(broken("deadline_exceeded", ended_s=50.0))
+
+
+def test_a_fault_that_leaves_a_group_all_it_needs_may_not_stop_new_work() -> None:
+    def asked(sent_s: float, first_s: float | None) -> Record:
+        verdict = Verdict.WHOLE
+        return Record(1, sent_s, first_s, 99.0, verdict, "", "", "1", Manner.PLAIN, 9, 9, 5, None, "", "7", "two")
+
+    def found(fault: str, *first_s: float, gap: Gap | None = None) -> bool:
+        records = [asked(11.0 + number / 9, at) for number, at in enumerate(first_s)]
+        struck = [Struck(fault, "mac-1", 10.0, 18.0)]
+        return bool(wrongs(Outcome(struck=struck, records=records, gaps=[gap] if gap else [])))
+
+    waiting = [18.5] * 9
+    slow = "delay 20 ms between coordinators"
+    assert found(slow, *waiting) and not found(slow, *waiting, 14.0) and found(slow, *waiting, 12.0)
+    assert not found("kill -9 two coordinators", *waiting), "a minority may wait"
+    assert not found(slow, *waiting[:4]), "too few asked"
+    assert not found(slow, *waiting, gap=Gap("two", 10.0, 18.0)), "who asked had no gateway"
 
 
 def test_faults_of_a_group_are_drawn_in_a_group_only() -> None:
