@@ -220,7 +220,7 @@ _one_way("tokens cut between one agent and the leader", wire=Wire.UDP, leads=Tru
 _one_way("control cut between one agent and the leader", wire=Wire.TCP, leads=True)
 
 
-@fault("leader cut off from all agents", 10.0, of_the_room=True, flows=True)
+@fault("leader cut off from all agents", 14.0, of_the_room=True, flows=True)
 def _(scene: Scene) -> Course:
     leader = _leader(scene)
     scene.harmed.add(leader.name)

@@ -105,9 +105,8 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
 
 
 def test_a_fault_that_leaves_a_group_all_it_needs_may_not_stop_new_work() -> None:
-    def asked(sent_s: float, first_s: float | None) -> Record:
-        verdict = Verdict.WHOLE
-        return Record(1, sent_s, first_s, 99.0, verdict, "", "", "1", Manner.PLAIN, 9, 9, 5, None, "", "7", "two")
+    def asked(sent_s: float, first_s: float) -> Record:
+        return Record(1, sent_s, first_s, 99.0, Verdict.WHOLE, "", "", "1", Manner.PLAIN, 9, 9, 5, None, "", "7", "two")
 
     def found(fault: str, *first_s: float, gap: Gap | None = None) -> bool:
         records = [asked(11.0 + number / 9, at) for number, at in enumerate(first_s)]
@@ -116,9 +115,9 @@ def test_a_fault_that_leaves_a_group_all_it_needs_may_not_stop_new_work() -> Non
 
     waiting = [18.5] * 9
     slow = "delay 20 ms between coordinators"
-    assert found(slow, *waiting) and not found(slow, *waiting, 14.0) and found(slow, *waiting, 12.0)
+    assert found(slow, *waiting) and found(slow, *waiting, 13.0) and not found(slow, *waiting, 14.0)
     assert not found("kill -9 two coordinators", *waiting), "a minority may wait"
-    assert not found(slow, *waiting[:4]), "too few asked"
+    assert not found(slow, *waiting[:2]), "hardly anybody waited"
     assert not found(slow, *waiting, gap=Gap("two", 10.0, 18.0)), "who asked had no gateway"
 
 
