@@ -2,10 +2,16 @@
 //!
 //! Owns every flag's name, environment variable, default and explanation. Refuses unknown flags (clap suggests the nearest).
 
+mod administration;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use administration::{Audit, Call, Keys, KeysAction, Scope};
+
+use administration::{AUDIT_EXAMPLES, KEYS_EXAMPLES};
 
 /// One endpoint for a room full of Macs: an OpenAI-compatible service over local MLX runtimes.
 #[derive(Debug, Parser)]
@@ -23,8 +29,9 @@ Examples:
   mlx-serving chat \"How do I add a second Mac?\"           ask from the terminal
   mlx-serving coordinator                                 serve a room of Macs; prints the line for each of them
   mlx-serving agent --coordinator HOST:7443 --token T     join this Mac to the room
+  mlx-serving keys create --name ada                      a key for somebody; from then on every caller needs one
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 not found, 6 coordinator unreachable, 8 refused, 130 interrupted.";
+Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 not found, 5 not allowed, 6 coordinator unreachable, 8 refused, 130 interrupted.";
 
 const QUEUE_EXAMPLES: &str = "\
 Examples:
@@ -38,7 +45,7 @@ Examples:
   mlx-serving explain model mlx-community/Qwen3-4B-4bit   who holds it, who waits for it
   mlx-serving explain node mini-07                        what runs there, and why nothing else does
 
-Exit codes: 0 ok, 4 not known (with the closest name), 6 coordinator unreachable.";
+Exit codes: 0 ok, 4 not known (with the closest name), 5 not allowed, 6 coordinator unreachable.";
 
 const SIMULATE_EXAMPLES: &str = "\
 Examples:
@@ -70,6 +77,12 @@ pub(crate) enum Command {
     /// Tell why a request, a model or a node is where it is, with the numbers that decided it.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
+    /// Say who may use the API: make, list, change, rotate and revoke keys.
+    #[command(after_help = KEYS_EXAMPLES)]
+    Keys(Keys),
+    /// Show what administrators changed, and check that nobody has rewritten it.
+    #[command(after_help = AUDIT_EXAMPLES)]
+    Audit(Audit),
     /// Run the scheduler in a simulated room of Macs, beside other policies, on a virtual clock.
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(Simulate),
@@ -98,7 +111,8 @@ pub(crate) struct Up {
 
 #[derive(Debug, Args)]
 pub(crate) struct Coordinator {
-    /// Where clients reach the API; loopback only
+    /// Where clients reach the API. Beyond loopback every caller needs a key (`mlx-serving keys create`), and a proxy before it
+    /// should speak TLS
     #[arg(long, env = "MLX_SERVING_API", default_value = "127.0.0.1:7440")]
     pub(crate) api: SocketAddr,
     /// Where agents reach this coordinator: TCP for control, UDP for tokens, mutual TLS on both
@@ -242,6 +256,11 @@ pub(crate) struct Api {
     /// The service to talk to
     #[arg(long, env = "MLX_SERVING_URL", default_value = "http://127.0.0.1:7440")]
     pub(crate) url: String,
+    /// An API key [default: the one that the coordinator on this machine keeps in its folder, where that can be read]
+    #[arg(long, env = "MLX_SERVING_API_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) home: Home,
 }
 
 #[derive(Debug, Args)]
@@ -300,7 +319,7 @@ mod tests {
 
     #[test]
     fn each_page_of_help_teaches_with_an_example() {
-        for name in ["queue", "explain"] {
+        for name in ["queue", "explain", "keys", "audit"] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).expect("a command");
             let help = command.render_help().to_string();

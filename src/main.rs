@@ -6,6 +6,7 @@
 mod cli;
 mod exit;
 mod home;
+mod credentials;
 mod log;
 mod up;
 mod coordinator;
@@ -17,8 +18,11 @@ mod chat;
 mod status;
 mod queue;
 mod explain;
+mod keys;
+mod audit;
 mod simulate;
 mod table;
+mod moment;
 mod progress;
 mod stopping;
 
@@ -39,6 +43,8 @@ fn main() -> ExitCode {
         Command::Status(options) => status::run(&options),
         Command::Queue(options) => queue::run(&options),
         Command::Explain(options) => explain::run(&options),
+        Command::Keys(options) => keys::run(&options),
+        Command::Audit(options) => audit::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Guard(options) => return daemon::guard(&options.command),
     };

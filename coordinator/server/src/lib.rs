@@ -18,6 +18,8 @@ mod leading;
 mod front;
 mod desk;
 mod peers;
+mod looking;
+mod grouping;
 mod enlisting;
 mod attempts;
 mod streams;
@@ -43,8 +45,13 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-pub use config::{Config, ConfigError, Joined};
+pub use config::{Config, Joined};
 pub use proto::token::JoinToken;
+
+/// The audit trail as the API tells it, for whoever checks it.
+pub mod trail {
+    pub use registry::{AuditEntry, BrokenTrail, verify};
+}
 
 use crate::attempts::Cluster;
 use crate::cards::Cards;
@@ -54,8 +61,10 @@ use crate::desk::Desks;
 use crate::fleet::Fleet;
 use crate::founding::Founded;
 use crate::front::{Front, Ways};
+use crate::grouping::Grouping;
 use crate::joining::Joining;
 use crate::leading::Office;
+use crate::looking::Looking;
 use crate::peers::Peers;
 use crate::sessions::Sessions;
 use crate::status::Sources;
@@ -77,7 +86,6 @@ pub async fn run(
     ready: oneshot::Sender<Ready>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    config.check()?;
     let api = bind(config.api, "the API (choose another with --port)").await?;
     let control = bind(config.cluster, "agents (choose another with --cluster-port)").await?;
     let (consensus, peers, replica) = open(&config).await?;
@@ -92,9 +100,19 @@ pub async fn run(
     let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
     // Whoever finds the API finds the tokens too, but for a gateway without a leader: it serves, and says that it has none.
-    let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens).await.ok();
-    let router = gateway::router(parts.gateway_state(api.local_addr()?));
+    let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens);
+    // Nor is a stranger served on the word of facts from before the first key, unless nobody leads who could tell newer ones.
+    let (early, _) = tokio::join!(early, tokio::time::timeout(limits::TOKENS_FIRST, newest(&consensus)));
+    let early = early.ok();
     let api_address = api.local_addr().context("reading the bound API address")?;
+    let (local_key, text) = gateway::LocalKey::make(replica.0)?;
+    founding::write_secret(&config.data_folder.join(ADMIN_KEY_FILE), &text)?;
+    if !api_address.ip().is_loopback() {
+        tracing::warn!(
+            "the API speaks plain HTTP beyond this machine: put a proxy with TLS before it, or keys can be overheard"
+        );
+    }
+    let router = gateway::router(parts.gateway_state(api_address, local_key));
     let failed = CancellationToken::new();
     let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
     tokio::spawn(end_with_registry(consensus.clone(), stop.clone(), failed.clone()));
@@ -116,6 +134,8 @@ pub async fn run(
 
     serving.await.context("the API listener failed")?;
     inner.cancel();
+    // It opens nothing any more.
+    let _ = std::fs::remove_file(config.data_folder.join(ADMIN_KEY_FILE));
     let fatal = consensus.health().fatal.filter(|_| failed.is_cancelled());
     consensus.shutdown().await.context("closing the registry")?;
     match fatal {
@@ -133,6 +153,13 @@ async fn end_with_registry(consensus: Consensus, stop: CancellationToken, failed
         );
         failed.cancel();
         stop.cancel();
+    }
+}
+
+/// Until the registry here is as new as any.
+async fn newest(consensus: &Consensus) {
+    while consensus.read(|_| ()).await.is_err() {
+        tokio::time::sleep(limits::READ_AGAIN).await;
     }
 }
 
@@ -190,12 +217,16 @@ async fn found(
     Ok(founded)
 }
 
+/// In the data folder: the key of whoever can read it. It opens everything, and ends with the process.
+pub const ADMIN_KEY_FILE: &str = "admin-key";
+
 /// The founder's number; joiners get theirs from the registry.
 const FOUNDER: ReplicaId = ReplicaId(1);
 
 /// The running inside of a coordinator.
 struct Parts {
     sources: Sources,
+    grouping: Grouping,
     hash_key: [u8; 32],
     cluster: Cluster,
     cluster_address: SocketAddr,
@@ -226,6 +257,14 @@ impl Parts {
         fleet.registry_changed(&consensus.local()).await;
         tokio::spawn(follow_registry(consensus.clone(), fleet.clone()));
 
+        let looking =
+            Looking { consensus: consensus.clone(), leading: leading.clone(), peers: peers.clone() };
+        let grouping = Grouping {
+            consensus: consensus.clone(),
+            peers: peers.clone(),
+            data_folder: config.data_folder.clone(),
+            backups: Arc::default(),
+        };
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
@@ -242,6 +281,8 @@ impl Parts {
             peers: peers.clone(),
             leading: leading.clone(),
             desks: Desks::default(),
+            looking: looking.clone(),
+            grouping: grouping.clone(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;
@@ -259,15 +300,15 @@ impl Parts {
             consensus: consensus.clone(),
             catalogue,
             fleet,
-            leading: leading.clone(),
+            looking,
         };
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());
         let cluster = Cluster { front, streams };
-        Ok(Self { sources, hash_key: founded.hash_key, cluster, cluster_address })
+        Ok(Self { sources, grouping, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
-    fn gateway_state(&self, api: SocketAddr) -> gateway::GatewayState {
+    fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
         let consensus = self.sources.consensus.clone();
         let sources = self.sources.clone();
         gateway::GatewayState {
@@ -279,6 +320,10 @@ impl Parts {
                 Box::pin(async move { serde_json::to_value(sources.status().await).unwrap_or_default() })
             }),
             views: Arc::new(Inside { sources: self.sources.clone() }),
+            registry: self.sources.consensus.changes(),
+            local_key: Arc::new(local_key),
+            facts: Arc::new(self.sources.consensus.clone()),
+            group: Arc::new(self.grouping.clone()),
             hash_key: self.hash_key,
             api,
         }

@@ -28,6 +28,9 @@ pub(crate) const DESK_AGAIN: Duration = Duration::from_millis(100);
 /// Until a newcomer asks again to become a member.
 pub(crate) const ENLIST_AGAIN: Duration = Duration::from_millis(500);
 
+/// A change of the group that is passed on: a new voter's catching up and the change itself.
+pub(crate) const CHANGE_GROUP: Duration = Duration::from_secs(60);
+
 /// Reaching another coordinator.
 pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(2);
 
@@ -90,6 +93,9 @@ pub(crate) const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How long the API waits for the join tokens at a start. Issuing one takes a round of the majority's disks.
 pub(crate) const TOKENS_FIRST: Duration = Duration::from_secs(2);
+
+/// Between two tries to see the newest facts at a start.
+pub(crate) const READ_AGAIN: Duration = Duration::from_millis(50);
 
 /// Life of a node's certificate.
 pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3_600);

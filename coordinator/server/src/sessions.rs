@@ -11,9 +11,10 @@ use consensus::{Consensus, MemberState, ReplicaId};
 use futures_util::{Stream, StreamExt as _};
 use proto::identity::{Identity, IdentityError, Role};
 use proto::v1::{
-    AgentHello, AgentMessage, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply,
-    EnlistRequest, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, RegistryVersion, WantedModel,
-    WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
+    AgentHello, AgentMessage, ChangeGroupReply, ChangeGroupRequest, CoordinatorAddress, CoordinatorMessage,
+    Coordinators, DeskMessage, EnlistReply, EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest,
+    ModelCardChunk, ModelCardStored, RegistryVersion, WantedModel, WantedModels, Welcome, agent_message,
+    cluster_server, coordinator_message,
 };
 use registry::{Command, ModelName, NodeId, Registry};
 use tokio::sync::{mpsc, watch};
@@ -24,9 +25,11 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::cards::{CardUpload, Cards};
 use crate::desk::Desks;
 use crate::fleet::Fleet;
+use crate::grouping::Grouping;
 use crate::joining::Joining;
 use crate::leading::Leading;
 use crate::limits;
+use crate::looking::Looking;
 use crate::peers::{self, Peers};
 use crate::streams::Streams;
 use crate::wire;
@@ -46,6 +49,8 @@ pub(crate) struct Sessions {
     pub(crate) peers: Peers,
     pub(crate) leading: watch::Receiver<Option<Leading>>,
     pub(crate) desks: Desks,
+    pub(crate) looking: Looking,
+    pub(crate) grouping: Grouping,
     pub(crate) stop: CancellationToken,
 }
 
@@ -75,6 +80,19 @@ impl cluster_server::Cluster for Sessions {
     async fn desk(&self, request: Request<Streaming<DeskMessage>>) -> Result<Response<desk::Orders>, Status> {
         let gateway = self.coordinator(&request)?;
         self.desks.serve(gateway, request.into_inner(), &self.leading).await.map(Response::new)
+    }
+
+    async fn look(&self, request: Request<LookRequest>) -> Result<Response<LookReply>, Status> {
+        self.coordinator(&request)?;
+        self.looking.answer(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn change_group(
+        &self,
+        request: Request<ChangeGroupRequest>,
+    ) -> Result<Response<ChangeGroupReply>, Status> {
+        self.coordinator(&request)?;
+        self.grouping.answer(request.into_inner()).await.map(Response::new)
     }
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {

@@ -1,0 +1,35 @@
+//! `/api/v1/admin/…`: what administrators see and change.
+//!
+//! Owns the list of these routes, all of the scope `admin`. Each kind of thing has a file with its handlers; a change goes
+//! through [`change::Administrator`], which notes it in the audit trail.
+
+pub(crate) mod change;
+mod audit;
+pub(crate) mod coordinators;
+mod key_body;
+mod keys;
+
+use axum::routing::{MethodRouter, delete, get, post};
+use registry::Scope;
+
+use super::Gateway;
+use super::access::Needs;
+use super::routes::{Route, route};
+
+/// Each with the scope `admin`.
+pub(crate) fn routes() -> Vec<Route> {
+    let admin = |path, methods: MethodRouter<Gateway>| route(path, Needs::Scope(Scope::Admin), methods);
+    vec![
+        admin("/api/v1/admin/keys", get(keys::list).post(keys::create)),
+        admin("/api/v1/admin/keys/{id}", get(keys::one).patch(keys::change).delete(keys::revoke)),
+        admin("/api/v1/admin/keys/{id}/secrets", post(keys::add_secret)),
+        admin("/api/v1/admin/keys/{id}/secrets/{number}", delete(keys::drop_secret)),
+        admin("/api/v1/admin/audit", get(audit::list)),
+        admin("/api/v1/admin/coordinators", get(coordinators::list)),
+        admin("/api/v1/admin/coordinators/{replica}", delete(coordinators::remove)),
+        admin("/api/v1/admin/coordinators/{replica}/promote", post(coordinators::promote)),
+        admin("/api/v1/admin/coordinators/{replica}/replace", post(coordinators::replace)),
+        admin("/api/v1/admin/coordinators/{replica}/lead", post(coordinators::lead)),
+        admin("/api/v1/admin/backup", get(coordinators::backup)),
+    ]
+}
