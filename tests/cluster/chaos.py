@@ -1,21 +1,23 @@
 """A chaos campaign: a room under load, faults by a schedule that a seed draws, and what must be true at the end.
 
     python -m cluster.chaos --seed 7 --minutes 5 --agents 4          from tests/; --list names the faults
+    python -m cluster.chaos --seed 7 --minutes 5 --coordinators 3    a group of them, and what only a group can suffer
 
 Owns the schedule, the end of a campaign and its report. The witness judges every request; the faults are in
 `chaos_faults`, what they get hold of in `chaos_room`. Rounds follow one another: one fault, or two at different agents,
 for as long as the longer one lasts; then all is healed and a short time passes. Each fault of the table comes once
 before any comes again. The same seed draws the same rounds; where in the answers they strike is the machine's business.
 
-Asserted at the end: full service returns, queues drain and no slot leaks, every node serves, no request was lost,
-answered wrongly or ended falsely, none broke that could have gone on, no prompt is in any file. How long it took is
-told, not asserted.
+Asserted at the end: full service returns at every gateway, queues drain and no slot leaks, every node serves, one
+coordinator leads and all of them agree, no request was lost, answered wrongly or ended falsely, none broke that could
+have gone on, no prompt is in any file. How long it took is told, not asserted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import random
 import signal
 import sys
@@ -23,14 +25,15 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from cluster.chaos_faults import FAULTS, Course, Scene
+from cluster.chaos_group_faults import OF_A_GROUP
 from cluster.chaos_room import ChaosRoom
-from cluster.harness import until
+from cluster.harness import PATIENCE_S, until
 from cluster.reference import Question, drawn
 from cluster.witness import ALWAYS_ALLOWED, DEADLINE_S, Record, Verdict, Witness, violations
 
@@ -38,6 +41,8 @@ from cluster.witness import ALWAYS_ALLOWED, DEADLINE_S, Record, Verdict, Witness
 CANARY = "zanzibar-canary-4711 "
 # After the last fault. Breakers of a room that was treated badly open for up to five minutes.
 FULL_SERVICE_S = 420.0
+# An election takes two seconds at most, on a machine that has time.
+STALL_S = 4.0
 # These cut an answer wherever it goes. Of others it takes two: whoever was present at two deaths gets no third node,
 # guilty or not.
 CUTTING_EVERYWHERE = frozenset(
@@ -98,29 +103,49 @@ class Struck:
     to_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """When the streams of a gateway may break: it was another process then, or none, or it was stopped or cut off."""
+
+    gateway: str
+    from_s: float
+    to_s: float
+    lived: bool = False
+
+
 @dataclass(slots=True)
 class Outcome:
     """The facts at the end of a campaign."""
 
     struck: list[Struck] = field(default_factory=list[Struck])
-    # From when to when the coordinator was another one, or none.
-    without_gateway: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    gaps: list[Gap] = field(default_factory=list[Gap])
     records: list[Record] = field(default_factory=list[Record])
     full_service_s: float = 0.0
     at_rest_s: float = 0.0
+    agreed_s: float = 0.0
     ended_by_itself: list[str] = field(default_factory=list[str])
     with_canary: list[str] = field(default_factory=list[str])
+    # What should have come true in the end.
+    never: list[str] = field(default_factory=list[str])
     proxied: Counter[str] = field(default_factory=Counter[str])
 
 
 class Campaign:
     """One room, one seed."""
 
-    def __init__(self, folder: Path, agents: int, seed: int, names: Sequence[str] = (), history: Path | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        agents: int,
+        seed: int,
+        names: Sequence[str] = (),
+        history: Path | None = None,
+        coordinators: int = 1,
+    ) -> None:
         self._seed, self._agents = seed, agents
-        self._names = list(names) or [name for name, fault in FAULTS.items() if not fault.lies]
-        self._room = ChaosRoom(folder, agents, seed)
-        self._witness = Witness(self._room.url, seed, history)
+        self._names = list(names) or drawable(coordinators)
+        self._room = ChaosRoom(folder, agents, seed, coordinators)
+        self._witness = Witness(self._room.gateways(), seed, history)
         self._outcome = Outcome()
 
     def close(self) -> None:
@@ -145,9 +170,11 @@ class Campaign:
         room, names = self._room, list(self._room.agents)
         self._told(", ".join(f"{strike.fault} at {names[strike.agent]}" for strike in now.strikes))
         courses: list[tuple[Strike, Course, float]] = []
-        keeper, began_s = room.keeper.pid, self._witness.now()
+        keepers, harmed, began_s = self._keepers(), set[str](), self._witness.now()
         for strike in now.strikes:
-            course = FAULTS[strike.fault].course(Scene(room, names[strike.agent], self._witness, dice))
+            keeper = dice.choice(room.members)
+            scene = Scene(room, names[strike.agent], self._witness, dice, keeper, harmed)
+            course = FAULTS[strike.fault].course(scene)
             courses.append((strike, course, self._witness.now()))
             next(course)
         time.sleep(now.hold_s)
@@ -158,9 +185,15 @@ class Campaign:
             self._outcome.struck.append(Struck(strike.fault, names[strike.agent], from_s, self._witness.now()))
         room.restart_what_is_beyond_help(", ".join(strike.fault for strike in now.strikes))
         room.revive()
-        if room.keeper.pid != keeper:
-            self._outcome.without_gateway.append((began_s, self._witness.now()))
+        for name, pid in self._keepers().items():
+            lived = pid == keepers[name]
+            if not lived or name in harmed:
+                self._outcome.gaps.append(Gap(name, began_s, self._witness.now(), lived))
+        self._told(f"healed; {room.told()}")
         time.sleep(now.pause_s)
+
+    def _keepers(self) -> dict[str, int]:
+        return {member.name: member.process.pid for member in self._room.members}
 
     def _told(self, words: str) -> None:
         with (self._room.folder / "campaign.log").open("a") as log:
@@ -170,26 +203,37 @@ class Campaign:
         room, outcome = self._room, self._outcome
         healed = time.monotonic()
         self._told("all healed")
-        until("full service", self._in_full_service, FULL_SERVICE_S)
+        self._until("full service", self._in_full_service, FULL_SERVICE_S)
         outcome.full_service_s = time.monotonic() - healed
-        until("nothing waits and nothing runs", room.at_rest)
+        self._until("nothing waits and nothing runs", room.at_rest)
         outcome.at_rest_s = time.monotonic() - healed
+        self._until("one leads and all agree", room.agreed)
+        outcome.agreed_s = time.monotonic() - healed
         outcome.records = self._witness.records
         outcome.ended_by_itself = room.ended_by_itself
         outcome.with_canary = [str(path) for path in _files(room.folder) if CANARY.encode() in path.read_bytes()]
-        for link in room.links.values():
-            outcome.proxied += link.counts()
+        outcome.proxied = room.ways.counts()
+
+    def _until(self, what: str, look: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+        """What has been seen so far is worth telling even if this never comes true."""
+        try:
+            until(what, look, patience_s)
+        except AssertionError:
+            self._outcome.never.append(f"{what}: {self._room.told()}")
 
     def _in_full_service(self) -> bool:
-        """Every agent is there, and a burst that needs all of them is answered whole, by all of them."""
-        self._room.revive()
-        if not self._room.in_full_service():
+        """Every agent is there, and a burst at each gateway that needs all of them is answered whole by all of them."""
+        room = self._room
+        room.revive()
+        if not room.in_full_service():
             return False
         dice = random.Random(self._seed)
-        burst = [Question(drawn(dice, (4, 16)).prompt, 8, stream=False) for _ in range(8 * self._agents)]
+        count = 8 * self._agents * len(room.members)
+        burst = [Question(drawn(dice, (4, 16)).prompt, 8, stream=False) for _ in range(count)]
         records = asyncio.run(self._witness.ask_all(burst))
-        served = {record.node for record in records}
-        return all(record.verdict is Verdict.WHOLE for record in records) and served >= set(self._room.numbers())
+        served = {(record.gateway, record.node) for record in records}
+        wanted = {(gateway, node) for gateway in room.gateways() for node in room.numbers()}
+        return all(record.verdict is Verdict.WHOLE for record in records) and served >= wanted
 
 
 class Load:
@@ -221,6 +265,19 @@ def _files(folder: Path) -> Iterable[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".safetensors")
 
 
+def drawable(coordinators: int) -> list[str]:
+    """The names that a campaign draws from: who lies comes only where he is named."""
+    names = [name for name, fault in FAULTS.items() if not fault.lies]
+    return [name for name in names if coordinators > 1 or name not in OF_A_GROUP]
+
+
+def gap_of(record: Record, outcome: Outcome) -> Gap | None:
+    """When its own gateway was not there, or was stopped or cut off, while it was under way."""
+    gaps = [gap for gap in outcome.gaps if gap.gateway == record.gateway]
+    met = [gap for gap in gaps if _meet((record.sent_s, record.ended_s), (gap.from_s, gap.to_s))]
+    return min(met, key=lambda gap: gap.lived, default=None)
+
+
 def may_break(record: Record, outcome: Outcome) -> bool:
     """Whether an answer had reason enough to break: its gateway died, its time was over, or it was cut twice.
 
@@ -228,7 +285,7 @@ def may_break(record: Record, outcome: Outcome) -> bool:
     """
     lived = (record.sent_s, record.ended_s)
     met = [one.fault for one in outcome.struck if _meet(lived, (one.from_s, one.to_s))]
-    if any(_meet(lived, gap) for gap in outcome.without_gateway):
+    if gap_of(record, outcome):
         return True
     match record.code:
         case "deadline_exceeded":
@@ -239,11 +296,29 @@ def may_break(record: Record, outcome: Outcome) -> bool:
             return False
 
 
+def stalls(outcome: Outcome) -> list[str]:
+    """Faults that leave a group with all it needs, under which nothing began for longer than an election takes.
+
+    By the clients of gateways that were there; where nobody waited, nothing is said.
+    """
+    found: list[str] = []
+    for one in outcome.struck:
+        if FAULTS[one.fault].flows:
+            asked = [record for record in outcome.records if not gap_of(record, outcome)]
+            begun = sorted(r.first_s for r in asked if r.first_s and one.from_s <= r.first_s <= one.to_s)
+            for since, until_s in itertools.pairwise([one.from_s, *begun, one.to_s]):
+                waited = [r for r in asked if r.sent_s < until_s - 2 and (r.first_s or r.ended_s) >= until_s]
+                if until_s - since > STALL_S and len(waited) >= 3:
+                    found.append(f"nothing began from {since:.1f} to {until_s:.1f} s: {one.fault}")
+    return found
+
+
 def wrongs(outcome: Outcome) -> list[str]:
     """Everything that must not have happened, in words."""
     found = violations(outcome.records, ALWAYS_ALLOWED)
     bad = [one for one in found if one.verdict is not Verdict.BROKEN or not may_break(one, outcome)]
-    return [*map(str, bad), *(f"a prompt is in {path}" for path in outcome.with_canary)]
+    never = [f"never came true: {what}" for what in outcome.never]
+    return [*map(str, bad), *(f"a prompt is in {path}" for path in outcome.with_canary), *stalls(outcome), *never]
 
 
 def table(outcome: Outcome) -> str:
@@ -270,18 +345,26 @@ def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 def report(outcome: Outcome) -> str:
     """All of it, for a person."""
-    refusals = Counter(record.code for record in outcome.records if record.verdict is Verdict.REFUSED)
-    breaks = Counter(record.code for record in outcome.records if record.verdict is Verdict.BROKEN)
     lines = [
         table(outcome),
-        f"refused: {dict(refusals)}",
-        f"broken:  {dict(breaks)}",
+        *(_codes(outcome, verdict) for verdict in (Verdict.REFUSED, Verdict.BROKEN)),
         f"proxy:   {dict(sorted(outcome.proxied.items()))}",
-        f"full service after {outcome.full_service_s:.1f} s, at rest after {outcome.at_rest_s:.1f} s",
+        f"full service after {outcome.full_service_s:.1f} s, at rest after {outcome.at_rest_s:.1f} s, "
+        f"agreed after {outcome.agreed_s:.1f} s",
         *(f"ended by itself: {who}" for who in outcome.ended_by_itself),
         *(f"WRONG: {what}" for what in wrongs(outcome)),
     ]
     return "\n".join(lines)
+
+
+def _codes(outcome: Outcome, verdict: Verdict) -> str:
+    """How often each code was told: by gateways that were away, were stopped or cut off, or were there."""
+    told = {"away": Counter[str](), "stopped or cut off": Counter[str](), "there": Counter[str]()}
+    for record in outcome.records:
+        if record.verdict is verdict:
+            gap = gap_of(record, outcome)
+            told["there" if gap is None else "stopped or cut off" if gap.lived else "away"][record.code] += 1
+    return f"{verdict}, by gateways that were " + "; ".join(f"{how}: {dict(codes)}" for how, codes in told.items())
 
 
 def _leave(number: int, _: FrameType | None) -> None:
@@ -293,6 +376,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--agents", type=int, default=4)
+    parser.add_argument("--coordinators", type=int, default=1)
     parser.add_argument("--rate", type=float, default=12.0, help="requests a second")
     parser.add_argument("--only", action="append", default=[], choices=list(FAULTS), help="may be given more than once")
     parser.add_argument("--folder", type=Path, help="keep logs and the history here")
@@ -308,7 +392,9 @@ def main(argv: Sequence[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         room = folder / "room"
         room.mkdir()
-        campaign = Campaign(room, options.agents, options.seed, options.only, folder / "history.jsonl")
+        campaign = Campaign(
+            room, options.agents, options.seed, options.only, folder / "history.jsonl", options.coordinators
+        )
         try:
             outcome = campaign.run(options.minutes * 60, options.rate)
             print(report(outcome))

@@ -1,7 +1,8 @@
 """Every fault the chaos runner knows, by name.
 
 A fault is a generator: what comes before its `yield` goes wrong, what comes after it is put right again. It gets the
-room and the one agent it is aimed at; a fault of the room concerns everybody, and never happens together with another.
+room and the one agent and the one coordinator it is aimed at; a fault of the room concerns everybody, and never happens
+together with another. Those that take several coordinators are in `chaos_group_faults`.
 Healing must work whatever the fault has led to: processes may be dead, restarted or stopped by then. Whoever is dead
 after it is started again by the campaign.
 """
@@ -18,13 +19,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from cluster.chaos_room import FAULTY, GUEST, POISON, ChaosRoom, ended, gone, send
 from cluster.faults import Direction, Wire
+from cluster.group import Coordinator
 from cluster.harness import DEMO, DEMO_FOLDER, Process
 from cluster.reference import AMONG
 from cluster.witness import Manner, Witness
@@ -41,6 +43,9 @@ class Scene:
     agent: str
     witness: Witness
     dice: random.Random
+    keeper: Coordinator
+    # Gateways that lived and were stopped or cut off: their streams may break.
+    harmed: set[str] = field(default_factory=set[str])
 
     @property
     def process(self) -> Process:
@@ -55,19 +60,21 @@ class Fault:
     of_the_room: bool
     # The runtime says what is not so, in frames that are right: answers may be wrong. Drawn only where it is named.
     lies: bool = False
+    # New work must begin while it lasts, at every gateway together, but for the time of an election.
+    flows: bool = False
 
 
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    name: str, hold_s: float = 3.0, of_the_room: bool = False, lies: bool = False
+    name: str, hold_s: float = 3.0, of_the_room: bool = False, lies: bool = False, flows: bool = False
 ) -> Callable[[Callable[[Scene], Course]], Callable[[Scene], Course]]:
     """Enters a course into the table."""
 
     def enter(course: Callable[[Scene], Course]) -> Callable[[Scene], Course]:
         assert name not in FAULTS, name
-        FAULTS[name] = Fault(name, course, hold_s, of_the_room, lies)
+        FAULTS[name] = Fault(name, course, hold_s, of_the_room, lies, flows)
         return course
 
     return enter
@@ -90,7 +97,7 @@ def _(scene: Scene) -> Course:
 
 @fault("kill -9 coordinator", 1.0, of_the_room=True)
 def _(scene: Scene) -> Course:
-    gone(scene.room.keeper)
+    gone(scene.keeper.process)
     yield
 
 
@@ -116,7 +123,7 @@ def _(scene: Scene) -> Course:
 
 @fault("restart coordinator", 0.5, of_the_room=True)
 def _(scene: Scene) -> Course:
-    ended(scene.room.keeper)
+    ended(scene.keeper.process)
     yield
 
 
@@ -159,7 +166,7 @@ def _stopping(name: str, hold_s: float, pids: Callable[[Scene], list[int]], of_t
 for _seconds in (1.0, 5.0):
     _stopping("agent", _seconds, lambda scene: [scene.process.pid])
     _stopping("runtime", _seconds, lambda scene: scene.room.runtimes_of(scene.agent))
-    _stopping("coordinator", _seconds, lambda scene: [scene.room.keeper.pid], of_the_room=True)
+    _stopping("coordinator", _seconds, lambda scene: [scene.keeper.process.pid], of_the_room=True)
 # Longer than the silence after which a runtime is taken for hung.
 _stopping("runtime", 20.0, lambda scene: scene.room.runtimes_of(scene.agent))
 _stopping("agent", 20.0, lambda scene: [scene.process.pid])
@@ -185,15 +192,25 @@ def _(scene: Scene) -> Course:
 # --- the network
 
 
+def silence(room: ChaosRoom, agent: str) -> None:
+    for link in room.links(agent):
+        link.set(blocked=True)
+
+
+def heal(room: ChaosRoom, agent: str) -> None:
+    for link in room.links(agent):
+        link.heal()
+
+
 def _wires(
     name: str, hold_s: float = 4.0, direction: Direction | None = None, wire: Wire | None = None, **faults: float
 ) -> None:
     @fault(name, hold_s)
     def _(scene: Scene) -> Course:
-        link = scene.room.links[scene.agent]
-        link.set(direction, wire, **faults)
+        for link in scene.room.links(scene.agent):
+            link.set(direction, wire, **faults)
         yield
-        link.heal()
+        heal(scene.room, scene.agent)
 
 
 _wires("partition", 8.0, blocked=True)
@@ -220,7 +237,8 @@ _wires("everything at once", loss=0.05, delay_s=0.05, jitter_s=0.05, reorder=0.0
 
 @fault("resets", 3.0)
 def _(scene: Scene) -> Course:
-    scene.room.links[scene.agent].reset()
+    for link in scene.room.links(scene.agent):
+        link.reset()
     yield
 
 
@@ -228,28 +246,28 @@ def _(scene: Scene) -> Course:
 def _(scene: Scene) -> Course:
     half = list(scene.room.agents)[::2]
     for agent in half:
-        scene.room.links[agent].set(blocked=True)
+        silence(scene.room, agent)
     yield
     for agent in half:
-        scene.room.links[agent].heal()
+        heal(scene.room, agent)
 
 
 @fault("all agents partitioned", 7.0, of_the_room=True)
 def _(scene: Scene) -> Course:
-    for link in scene.room.links.values():
-        link.set(blocked=True)
+    for agent in scene.room.agents:
+        silence(scene.room, agent)
     yield
-    for link in scene.room.links.values():
-        link.heal()
+    for agent in scene.room.agents:
+        heal(scene.room, agent)
 
 
 @fault("whole host gone", 6.0)
 def _(scene: Scene) -> Course:
     # Nobody says goodbye: first the cable, then the programs.
-    scene.room.links[scene.agent].set(blocked=True)
+    silence(scene.room, scene.agent)
     gone(scene.process)
     yield
-    scene.room.links[scene.agent].heal()
+    heal(scene.room, scene.agent)
 
 
 def _clients(manner: Manner, hold_s: float) -> None:
@@ -268,14 +286,18 @@ _clients(Manner.HANG_UP, 4.0)
 
 @fault("full disk", 4.0, of_the_room=True)
 def _(scene: Scene) -> Course:
-    ballast = scene.room.home / "ballast"
-    if scene.room.has_own_disk:
+    yield from full(scene, scene.keeper)
+
+
+def full(scene: Scene, keeper: Coordinator) -> Course:
+    """No byte is left on its disk, and there is something to be written down: a new node, and blame for deaths."""
+    ballast = scene.room.home(keeper) / "filling"
+    if scene.room.has_own_disk(keeper):
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while file.write(bytes(1 << 16)):
                 pass
     shutil.rmtree(scene.room.folder / scene.agent, ignore_errors=True)
     gone(scene.process)
-    # There is something to be written down: a new node, and blame for deaths.
     scene.process.start()
     for agent in scene.room.agents:
         scene.room.signal_runtimes(agent, signal.SIGKILL)
@@ -302,7 +324,7 @@ def _damaged(name: str, pattern: str, spoil: Callable[[bytes], bytes]) -> None:
 
     @fault(name, 2.0, of_the_room=True)
     def _(scene: Scene) -> Course:
-        keeper, registry = scene.room.keeper, scene.room.home / "coordinator" / "registry"
+        keeper, registry = scene.keeper.process, scene.room.home(scene.keeper) / "coordinator" / "registry"
         gone(keeper)
         backup = scene.room.folder / "registry-backup"
         shutil.rmtree(backup, ignore_errors=True)
@@ -359,7 +381,7 @@ def _descriptors(name: str, pid: Callable[[Scene], int], of_the_room: bool) -> N
 
 
 _descriptors("agent out of descriptors", lambda scene: scene.process.pid, of_the_room=False)
-_descriptors("coordinator out of descriptors", lambda scene: scene.room.keeper.pid, of_the_room=True)
+_descriptors("coordinator out of descriptors", lambda scene: scene.keeper.process.pid, of_the_room=True)
 
 
 @fault("runtime out of memory", 3.0)
@@ -402,7 +424,7 @@ def _prompted(name: str, token: int) -> None:
         # A prompt of its own each time: what is quarantined already harms nobody.
         body = {"model": DEMO, "prompt": [token, *scene.dice.choices(AMONG, k=8)], "max_tokens": 4, "temperature": 0}
         with contextlib.suppress(httpx.TransportError):
-            httpx.post(f"{scene.room.url}/v1/completions", json=body, timeout=60)
+            httpx.post(f"{scene.keeper.url}/v1/completions", json=body, timeout=60)
         yield
 
 

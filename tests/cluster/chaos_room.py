@@ -1,7 +1,8 @@
-"""The room that chaos happens in: one coordinator, agents behind links of the fault proxy, fake runtimes with knobs.
+"""The room that chaos happens in: coordinators, agents behind links of the fault proxy, fake runtimes with knobs.
 
-Owns what a fault needs a grip on: every process by name, each agent's link, runtime and knobs, the coordinator's disk;
-and the part of the operating system that starts again what has died. Refuses to decide what goes wrong, and when.
+Owns what a fault needs a grip on: every process by name, each way from one to another, runtimes and their knobs, the
+disks of coordinators; and the part of the operating system that starts again what has died. Refuses to decide what
+goes wrong, and when.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from cluster.fault_proxy import FaultProxy, Link
-from cluster.harness import DEMO, ROOT, Process, Room, until
+from cluster.fault_proxy import Link
+from cluster.group import Coordinator, Group
+from cluster.harness import DEMO, ROOT, Process, until
 from cluster.reference import UNHEARD
+from cluster.wiring import Wiring
 
 # Ids that no question of the witness holds. A prompt with the one kills the runtime it runs on; on a prompt with the
 # other the model call raises.
@@ -26,35 +30,45 @@ _DISK_OF = "mlxs-chaos-"
 GUEST = "guest"
 
 
-class ChaosRoom(Room):
+class ChaosRoom(Group):
     """Started whole by the constructor."""
 
-    def __init__(self, folder: Path, agents: int, seed: int) -> None:
-        super().__init__(folder)
-        self.proxy = FaultProxy(seed)
-        self.links: dict[str, Link] = {}
+    def __init__(self, folder: Path, agents: int, seed: int, coordinators: int = 1) -> None:
+        self.ways = Wiring(folder, seed)
+        super().__init__(folder, wiring=self.ways)
         self.agents: dict[str, Process] = {}
         self.ended_by_itself: list[str] = []
-        self.home = folder / "coordinator-home"
-        self.has_own_disk = _mounted(self.home)
-        self.keeper = self.coordinator()
+        homes = [folder / f"coordinator-{number + 1}" for number in range(coordinators)]
+        self._disks = [home for home in homes if _mounted(home)]
+        self.found(coordinators)
         for number in range(1, agents + 1):
             self.add(f"mac-{number}")
-        self.ready(nodes=agents)
+        self.all_ready(DEMO, agents)
 
     def add(self, name: str) -> Process:
-        """An agent that knows the coordinator by the address of its link only."""
-        number = len(self.links) + 2
-        if name not in self.links:
-            listen = (f"127.0.0.{number}", self.cluster_port)
-            self.links[name] = self.proxy.link(listen, ("127.0.0.1", self.cluster_port))
-        process = self.agent(name, "demo", fake="", start=False)
-        at = process.command.index("--coordinator") + 1
-        process.command[at] = "{}:{}".format(*self.links[name].address)
+        """An agent that reaches coordinators by its own links only."""
+        process = self.prepared(name, "demo", fake="")
         process.environment["MLX_SERVING_RUNTIME_PROGRAM"] = str(self._launcher(name))
         self.agents[name] = process
         process.start()
         return process
+
+    def links(self, agent: str) -> list[Link]:
+        """Its cable: the ways to all coordinators."""
+        return self.ways.of(agent)
+
+    def home(self, keeper: Coordinator) -> Path:
+        return self.folder / keeper.name
+
+    def has_own_disk(self, keeper: Coordinator) -> bool:
+        return self.home(keeper) in self._disks
+
+    def but(self, keeper: Coordinator) -> list[str]:
+        """The other coordinators."""
+        return [member.name for member in self.members if member is not keeper]
+
+    def gateways(self) -> dict[str, str]:
+        return {member.name: member.url for member in self.members}
 
     def numbers(self) -> dict[str, str]:
         """Names of connected agents by their numbers."""
@@ -76,7 +90,7 @@ class ChaosRoom(Room):
             send(pid, number)
 
     def everybody(self) -> list[Process]:
-        return [self.keeper, *self.agents.values()]
+        return [*(member.process for member in self.members), *self.agents.values()]
 
     def revive(self) -> None:
         """Starts what is not there, as the operating system does with a service."""
@@ -93,25 +107,37 @@ class ChaosRoom(Room):
 
     def restart_what_is_beyond_help(self, after: str) -> None:
         """A coordinator that says it has stopped for good is ended; the operating system starts it again."""
-        trouble = self.status().get("coordinator", {}).get("trouble")
-        if trouble and not trouble.startswith("storage_full"):
-            self.ended_by_itself.append(f"coordinator, ended because it said `{trouble}`, after {after}")
-            gone(self.keeper)
+        for member in self.members:
+            trouble = (member.status() or {}).get("coordinator", {}).get("trouble")
+            if trouble and not trouble.startswith("storage_full"):
+                who = f"{member.name}, ended because it said `{trouble}`"
+                self.ended_by_itself.append(f"{who}, after {after}")
+                gone(member.process)
 
     def in_full_service(self) -> bool:
-        """Every agent is connected and its model ready."""
-        status = self.status()
+        """One leads, and every gateway has every agent connected and its model ready."""
+        statuses = [member.status() for member in self.members]
+        leaders = sum(bool(status and status["coordinator"]["leader"]) for status in statuses)
+        return leaders == 1 and all(status and self._is_complete(status) for status in statuses)
+
+    def _is_complete(self, status: dict[str, Any]) -> bool:
         connected = {node["name"] for node in status["nodes"] if node["connected"]}
         ready = sum(model["nodes_ready"] for model in status["models"] if model["model"] == DEMO)
         return connected >= set(self.agents) and ready >= len(self.agents)
 
     def at_rest(self) -> bool:
-        """Nothing waits and nothing runs, by the coordinator's count and by the runtimes' own."""
-        status = self.status()
-        busy = [entry["waiting"] + entry["running"] for entry in status["models"]]
-        busy += [node["running"] for node in status["nodes"] if node["connected"]]
-        busy += [runtime["running"] for node in status["nodes"] if node["connected"] for runtime in node["models"]]
-        return bool(status["nodes"]) and not any(busy)
+        """Nothing waits and nothing runs, by the coordinators' count and by the runtimes' own."""
+        return all(_at_rest(member.status()) for member in self.members)
+
+    def agreed(self) -> bool:
+        """All coordinators are of one cluster, in one term, and have applied the same facts."""
+        statuses = [member.status() for member in self.members]
+        told = {_facts(status) for status in statuses if status}
+        return None not in statuses and len(told) == 1
+
+    def told(self) -> str:
+        """What each coordinator says of itself, for whoever looks why the others wait."""
+        return "; ".join(f"{member.name}: {(member.status() or {}).get('coordinator')}" for member in self.members)
 
     def close(self) -> None:
         for agent in self.agents:
@@ -122,9 +148,9 @@ class ChaosRoom(Room):
         try:
             super().close()
         finally:
-            self.proxy.close()
-            if self.has_own_disk:
-                _run("umount", "--lazy", str(self.home))
+            self.ways.close()
+            for disk in self._disks:
+                _run("umount", "--lazy", str(disk))
 
     def _launcher(self, name: str) -> Path:
         """A runtime program that reads its knobs when it starts."""
@@ -138,6 +164,22 @@ class ChaosRoom(Room):
 
     def _knobs(self, agent: str) -> Path:
         return self.folder / f"{agent}.knobs"
+
+
+def _facts(status: dict[str, Any]) -> tuple[Any, ...]:
+    keeper = status["coordinator"]
+    nodes = sorted((node["node"], node["name"], node["reserved_bytes"]) for node in status["nodes"])
+    return status["cluster"], keeper["term"], keeper["applied_index"], keeper["trouble"], tuple(nodes)
+
+
+def _at_rest(status: dict[str, Any] | None) -> bool:
+    if not status:
+        return False
+    connected = [node for node in status["nodes"] if node["connected"]]
+    busy = [entry["waiting"] + entry["running"] for entry in status["models"]]
+    busy += [node["running"] for node in connected]
+    busy += [runtime["running"] for node in connected for runtime in node["models"]]
+    return bool(status["nodes"]) and not any(busy)
 
 
 def gone(process: Process) -> None:

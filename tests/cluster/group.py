@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from cluster.harness import BINARY, Process, Room, free_port, until
+from cluster.wiring import Wiring
 
 
 @dataclass
@@ -22,6 +23,8 @@ class Coordinator:
     api_port: int
     cluster_port: int
     process: Process
+    # What it is called to others: a name of the wiring, where there is one.
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
@@ -29,7 +32,7 @@ class Coordinator:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.cluster_port}"
+        return f"{self.host}:{self.cluster_port}"
 
     def status(self) -> dict[str, Any] | None:
         try:
@@ -40,6 +43,13 @@ class Coordinator:
     def leads(self) -> bool:
         status = self.status() if self.process.alive() else None
         return bool(status and status["coordinator"]["leader"])
+
+    def knows_who_leads(self) -> bool:
+        """Does it know who leads?"""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def is_ready(self, model: str, nodes: int) -> bool:
         """Could this gateway's clients be answered by so many nodes?"""
@@ -53,27 +63,41 @@ class Group(Room):
     """Three coordinators and their agents, on loopback."""
 
     members: list[Coordinator] = field(default_factory=list[Coordinator])
+    # With it they reach one another, and agents reach them, by ways that can be spoiled.
+    wiring: Wiring | None = None
 
     def found(self, count: int = 3) -> None:
         """The first founds the cluster, the others join it; returns when all of them have a vote."""
-        for number in range(count):
-            name = f"coordinator-{number + 1}"
-            api_port, cluster_port = free_port(), free_port()
-            arguments = ["coordinator", "--api", f"127.0.0.1:{api_port}", "--listen", f"127.0.0.1:{cluster_port}"]
-            arguments += ["--home", str(self.folder / name)]
-            if self.members:
-                arguments += ["--join", self.members[0].address, "--token", self.token("coordinator")]
-            process = Process(name, [str(BINARY), *arguments], {}, self.folder / f"{name}.log")
-            process.start()
-            self.processes.append(process)
-            member = Coordinator(name, api_port, cluster_port, process)
-            self.members.append(member)
-            if number == 0:
+        # All ports first: a wired process knows the names of all.
+        self.members = [self._member(f"coordinator-{number + 1}") for number in range(count)]
+        for member in self.members:
+            arguments = ["coordinator", "--api", f"127.0.0.1:{member.api_port}"]
+            arguments += ["--listen", f"127.0.0.1:{member.cluster_port}", "--advertise", member.address]
+            arguments += ["--home", str(self.folder / member.name)]
+            if member is not self.members[0]:
+                others = [other.address for other in self.members if other is not member]
+                arguments += [*(word for other in others for word in ("--join", other))]
+                arguments += ["--token", self.token("coordinator")]
+            member.process.command = self.wired(member.name, [str(BINARY), *arguments])
+            member.process.start()
+            self.processes.append(member.process)
+            if member is self.members[0]:
                 until("the founder leads", partial(self._leads, member))
         # A newcomer alone follows; the second makes voters of both.
         for member in self.members:
             until(f"{member.name} serves", partial(self._serves, member))
         self.api_port = self.members[0].api_port
+
+    def _member(self, name: str) -> Coordinator:
+        member = Coordinator(name, free_port(), free_port(), Process(name, [], {}, self.folder / f"{name}.log"))
+        if self.wiring:
+            self.wiring.listens(name, member.cluster_port)
+            member.host = name
+        return member
+
+    def wired(self, who: str, command: list[str]) -> list[str]:
+        """The command as run with ways of its own, where there are such."""
+        return self.wiring.command(who, command) if self.wiring else command
 
     def _leads(self, member: Coordinator) -> bool:
         return member.leads() or self._check(member.process)
@@ -89,8 +113,17 @@ class Group(Room):
 
     def worker(self, name: str, *models: str, fake: str) -> Process:
         """An agent with the fake runtime that knows all coordinators."""
+        process = self.prepared(name, *models, fake=fake)
+        process.start()
+        return process
+
+    def prepared(self, name: str, *models: str, fake: str) -> Process:
+        """The same, not started yet."""
         addresses = ",".join(member.address for member in self.members)
-        return self.agent(name, *models, fake=fake, coordinator=addresses, token=self.token())
+        token = self.token()
+        process = self.agent(name, *models, fake=fake, start=False, coordinator=addresses, token=token)
+        process.command = self.wired(name, process.command)
+        return process
 
     def leader(self) -> Coordinator:
         return until("somebody leads", lambda: next((member for member in self.members if member.leads()), None))

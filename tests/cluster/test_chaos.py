@@ -1,4 +1,4 @@
-"""The chaos runner: its schedule is the seed's, it can fail, and a short campaign finds nothing."""
+"""The chaos runner: its schedule is the seed's, it can fail, and short campaigns find nothing."""
 
 from __future__ import annotations
 
@@ -10,23 +10,47 @@ from pathlib import Path
 
 import pytest
 
-from cluster.chaos import CANARY, CUTTING_EVERYWHERE, Campaign, Outcome, Struck, report, rounds, table, wrongs
+from cluster.chaos import (
+    CANARY,
+    CUTTING_EVERYWHERE,
+    Campaign,
+    Gap,
+    Outcome,
+    Struck,
+    drawable,
+    report,
+    rounds,
+    table,
+    wrongs,
+)
 from cluster.chaos_faults import FAULTS
+from cluster.chaos_group_faults import OF_A_GROUP
 from cluster.reference import UNHEARD, drawn
+from cluster.wiring import missing
 from cluster.witness import Manner, Record, Verdict
 
-HONEST = [name for name, fault in FAULTS.items() if not fault.lies]
+HONEST = drawable(coordinators=3)
 # What is over soon, for a campaign in a minute.
-BRIEF = [name for name in HONEST if FAULTS[name].hold_s <= 5]
+BRIEF = [name for name in drawable(coordinators=1) if FAULTS[name].hold_s <= 5]
+# Those that only a group can suffer, one of each kind.
+OF_THE_LEADER = [
+    "kill -9 leader",
+    "SIGSTOP leader 1 s",
+    "leader cut off for a moment",
+    "restart follower",
+    "delay 20 ms between coordinators",
+]
 needs_linux = pytest.mark.skipif(
-    sys.platform != "linux", reason="chaos reads /proc and gives each agent a loopback address of its own (Linux)"
+    sys.platform != "linux" or bool(missing()), reason="chaos reads /proc and needs mount namespaces (Linux)"
 )
 
 
-def campaign(folder: Path, names: list[str], seconds: float, seed: int = 7, rounds_max: int | None = None) -> Outcome:
+def campaign(
+    folder: Path, names: list[str], seconds: float, rounds_max: int | None = None, coordinators: int = 1
+) -> Outcome:
     room = folder / "room"
     room.mkdir()
-    made = Campaign(room, 2, seed, names, folder / "history.jsonl")
+    made = Campaign(room, 2, 7, names, folder / "history.jsonl", coordinators)
     try:
         return made.run(seconds, rate=12, rounds_max=rounds_max)
     finally:
@@ -64,9 +88,9 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
     def broken(code: str, sent_s: float = 10.0, ended_s: float = 20.0) -> Record:
         return Record(1, sent_s, 11.0, ended_s, Verdict.BROKEN, code, "", "1", Manner.PLAIN, 9, 9, 5, None, "", "7")
 
-    def found(record: Record, *met: str, without_gateway: tuple[tuple[float, float], ...] = ()) -> bool:
+    def found(record: Record, *met: str, gap: Gap | None = None) -> bool:
         struck = [Struck(fault, "mac-1", 12.0, 13.0) for fault in met]
-        return bool(wrongs(Outcome(struck=struck, records=[record], without_gateway=list(without_gateway))))
+        return bool(wrongs(Outcome(struck=struck, records=[record], gaps=[gap] if gap else [])))
 
     assert found(broken("stream_lost")) and found(broken("stream_lost"), "kill -9 agent")
     assert found(broken("reset"), "kill -9 agent", "kill -9 runtime"), "a gateway that lives says what is wrong"
@@ -74,9 +98,31 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
     assert not found(broken("stream_lost"), "kill -9 all agents") and found(broken("stream_lost"), "CPU hog")
     assert set(FAULTS) > CUTTING_EVERYWHERE
     assert found(broken("stream_lost", sent_s=14.0), "kill -9 agent", "kill -9 runtime"), "it came afterwards"
-    assert not found(broken("reset"), without_gateway=((19.0, 25.0),))
-    assert found(broken("reset"), without_gateway=((21.0, 25.0),))
+    assert not found(broken("reset"), gap=Gap("", 19.0, 25.0))
+    assert found(broken("reset"), gap=Gap("", 21.0, 25.0))
+    assert found(broken("reset"), gap=Gap("another", 19.0, 25.0)), "its own gateway was there"
     assert not found(broken("deadline_exceeded", ended_s=55.0)) and found(broken("deadline_exceeded", ended_s=50.0))
+
+
+def test_a_fault_that_leaves_a_group_all_it_needs_may_not_stop_new_work() -> None:
+    def asked(sent_s: float, first_s: float) -> Record:
+        return Record(1, sent_s, first_s, 99.0, Verdict.WHOLE, "", "", "1", Manner.PLAIN, 9, 9, 5, None, "", "7", "two")
+
+    def found(fault: str, *first_s: float, gap: Gap | None = None) -> bool:
+        records = [asked(11.0 + number / 9, at) for number, at in enumerate(first_s)]
+        struck = [Struck(fault, "mac-1", 10.0, 18.0)]
+        return bool(wrongs(Outcome(struck=struck, records=records, gaps=[gap] if gap else [])))
+
+    waiting = [18.5] * 9
+    slow = "delay 20 ms between coordinators"
+    assert found(slow, *waiting) and found(slow, *waiting, 13.0) and not found(slow, *waiting, 14.0)
+    assert not found("kill -9 two coordinators", *waiting), "a minority may wait"
+    assert not found(slow, *waiting[:2]), "hardly anybody waited"
+    assert not found(slow, *waiting, gap=Gap("two", 10.0, 18.0)), "who asked had no gateway"
+
+
+def test_faults_of_a_group_are_drawn_in_a_group_only() -> None:
+    assert set(drawable(coordinators=3)) - set(drawable(coordinators=1)) == OF_A_GROUP
 
 
 @needs_linux
@@ -96,4 +142,17 @@ def test_a_short_campaign_loses_nothing(tmp_path: Path, figure: Callable[[str], 
     figure(
         f"chaos: {len(outcome.struck)} faults, {len(outcome.records)} requests, {whole} whole, none lost or wrong; "
         f"full service {outcome.full_service_s:.1f} s after the last"
+    )
+
+
+@needs_linux
+def test_a_short_campaign_over_a_group_loses_nothing(tmp_path: Path, figure: Callable[[str], None]) -> None:
+    assert set(OF_THE_LEADER) < OF_A_GROUP
+    outcome = campaign(tmp_path, OF_THE_LEADER, 60, rounds_max=len(OF_THE_LEADER), coordinators=3)
+    assert not wrongs(outcome), report(outcome)
+    whole = sum(record.verdict is Verdict.WHOLE for record in outcome.records)
+    assert {one.fault for one in outcome.struck} == set(OF_THE_LEADER) and whole >= 50, table(outcome)
+    figure(
+        f"chaos over three coordinators: {len(outcome.struck)} faults, {len(outcome.records)} requests, {whole} whole, "
+        f"none lost or wrong; full service {outcome.full_service_s:.1f} s after the last"
     )

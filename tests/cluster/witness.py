@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -88,6 +88,7 @@ class Record:
     wrong_at: int | None
     service_id: str
     service_numbers: str
+    gateway: str = ""
 
 
 def judge(question: Question, seen: Seen) -> Verdict:
@@ -127,8 +128,16 @@ def wrong_at(question: Question, text: str) -> int | None:
 class Witness:
     """Asks and judges; one for each campaign."""
 
-    def __init__(self, url: str, seed: int, history: Path | None = None, bound_s: float = DEADLINE_S + GRACE_S) -> None:
-        self.url, self._bound_s = url, bound_s
+    def __init__(
+        self,
+        url: str | Mapping[str, str],
+        seed: int,
+        history: Path | None = None,
+        bound_s: float = DEADLINE_S + GRACE_S,
+    ) -> None:
+        """At one URL, or at gateways by their names, in turn."""
+        self._gateways = list({"": url}.items() if isinstance(url, str) else url.items())
+        self._bound_s = bound_s
         self.records: list[Record] = []
         self.manners: dict[Manner, float] = {}
         self._dice = random.Random(seed)
@@ -165,14 +174,15 @@ class Witness:
     async def ask(self, client: httpx.AsyncClient, question: Question, manner: Manner = Manner.PLAIN) -> Record:
         """One request from its first byte to its verdict."""
         number, self._asked = self._asked, self._asked + 1
-        asker = Asker(client, self.url, question, manner, leave_after=number % 24)
+        gateway, url = self._gateways[number % len(self._gateways)]
+        asker = Asker(client, url, question, manner, leave_after=number % 24)
         sent_s = self.now()
         try:
             async with asyncio.timeout(self._bound_s):
                 await asker.run()
         except TimeoutError:
             asker.seen.timed_out = True
-        record = self._record(number, asker, sent_s)
+        record = self._record(number, asker, sent_s, gateway)
         self.records.append(record)
         if self._history:
             self._history.write(json.dumps(asdict(record)) + "\n")
@@ -183,7 +193,7 @@ class Witness:
         if self._history:
             self._history.close()
 
-    def _record(self, number: int, asker: Asker, sent_s: float) -> Record:
+    def _record(self, number: int, asker: Asker, sent_s: float, gateway: str) -> Record:
         question, seen = asker.question, asker.seen
         error: dict[str, Any] = seen.answer.error or {}
         first_s = None if asker.first_at is None else round(asker.first_at - self._began, 3)
@@ -203,6 +213,7 @@ class Witness:
             wrong_at=wrong_at(question, seen.answer.text),
             service_id=seen.answer.headers.get("x-request-id", ""),
             service_numbers=seen.answer.headers.get("x-mlx-request", ""),
+            gateway=gateway,
         )
 
     def _manner(self) -> Manner:
