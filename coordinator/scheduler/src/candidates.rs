@@ -93,7 +93,7 @@ impl Scheduler {
 
     /// The time between two starts of a model's requests: as seen while somebody waited, else as those who wait suggest.
     pub(crate) fn gap(&self, model: ModelId) -> Span {
-        self.drain.gap_of(model, self.now).unwrap_or_else(|| {
+        self.drain.gap_of(model).unwrap_or_else(|| {
             let waiting = u64::try_from(self.queue.length(model)).unwrap_or(u64::MAX).max(1);
             let work = self.reference.shared(model, self.queue.work_for(model));
             Span(work.0.checked_div(waiting).unwrap_or_default())

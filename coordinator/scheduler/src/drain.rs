@@ -2,7 +2,7 @@
 //!
 //! Owns what the advice "come back in n seconds" and every ETA rest on. A gap counts only when somebody waited at its start;
 //! otherwise it would measure demand, not capacity. Refuses to promise speed in a silence: a gap that is still open and
-//! already longer than the mean stands for the mean.
+//! already longer than the mean is waited for once, by whoever is next; behind it the queue moves as it did.
 
 use alloc::collections::BTreeMap;
 
@@ -39,14 +39,20 @@ impl Drain {
         }
     }
 
-    /// The time between two departures, over all models.
-    pub(crate) fn gap(&self, at: At) -> Option<Span> {
-        self.all.gap(at)
+    /// The time until so many have departed, over all models.
+    pub(crate) fn time_for(&self, departures: usize, at: At) -> Option<Span> {
+        let mean = self.all.mean?;
+        Some(self.all.silence(at) + mean.times(departures as u64))
     }
 
     /// The time between two departures of one model.
-    pub(crate) fn gap_of(&self, model: ModelId, at: At) -> Option<Span> {
-        self.models.get(&model)?.gap(at)
+    pub(crate) fn gap_of(&self, model: ModelId) -> Option<Span> {
+        self.models.get(&model)?.mean
+    }
+
+    /// By how much the gap that is open is longer than usual.
+    pub(crate) fn silence_of(&self, model: ModelId, at: At) -> Span {
+        self.models.get(&model).map_or(Span::ZERO, |pace| pace.silence(at))
     }
 }
 
@@ -62,9 +68,9 @@ impl Pace {
         self.last = somebody_waits.then_some(at);
     }
 
-    fn gap(&self, at: At) -> Option<Span> {
+    fn silence(&self, at: At) -> Span {
         let open = self.last.map_or(Span::ZERO, |last| at.since(last));
-        self.mean.map(|mean| mean.max(open))
+        self.mean.map_or(Span::ZERO, |mean| open.less(mean))
     }
 }
 
@@ -86,27 +92,38 @@ mod tests {
         drain
     }
 
+    fn gap(drain: &Drain) -> Option<Span> {
+        drain.time_for(1, At(0))
+    }
+
     #[test]
     fn nothing_is_known_before_two_departures() {
-        assert_eq!(drained(&[]).gap(at(9)), None);
-        assert_eq!(drained(&[(1, 5)]).gap(at(9)), None);
-        assert_eq!(drained(&[(1, 5), (3, 4)]).gap(at(3)), Some(Span::from_s(2)));
+        assert_eq!(gap(&drained(&[])), None);
+        assert_eq!(gap(&drained(&[(1, 5)])), None);
+        assert_eq!(gap(&drained(&[(1, 5), (3, 4)])), Some(Span::from_s(2)));
     }
 
     #[test]
     fn the_mean_moves_by_an_eighth_of_the_difference() {
-        assert_eq!(drained(&[(0, 5), (2, 5), (12, 5)]).gap(at(12)), Some(Span::from_s(3)));
+        assert_eq!(gap(&drained(&[(0, 5), (2, 5), (12, 5)])), Some(Span::from_s(3)));
     }
 
     #[test]
     fn an_idle_hour_does_not_slow_the_pace() {
-        assert_eq!(drained(&[(0, 1), (2, 0), (3_600, 1), (3_602, 0)]).gap(at(3_602)), Some(Span::from_s(2)));
+        assert_eq!(gap(&drained(&[(0, 1), (2, 0), (3_600, 1), (3_602, 0)])), Some(Span::from_s(2)));
     }
 
     #[test]
-    fn a_silence_while_somebody_waits_stretches_the_gap() {
-        assert_eq!(drained(&[(0, 5), (2, 5)]).gap(at(30)), Some(Span::from_s(28)));
-        assert_eq!(drained(&[(0, 5), (2, 0)]).gap(at(30)), Some(Span::from_s(2)));
+    fn a_silence_while_somebody_waits_counts_once() {
+        let stalled = drained(&[(0, 5), (2, 5)]);
+        assert_eq!(stalled.time_for(1, at(3)), Some(Span::from_s(2)));
+        assert_eq!(stalled.time_for(1, at(30)), Some(Span::from_s(28)));
+        assert_eq!(stalled.time_for(10, at(30)), Some(Span::from_s(46)));
+        assert_eq!(
+            (stalled.gap_of(MODEL), stalled.silence_of(MODEL, at(30))),
+            (Some(Span::from_s(2)), Span::from_s(26))
+        );
+        assert_eq!(drained(&[(0, 5), (2, 0)]).time_for(1, at(30)), Some(Span::from_s(2)));
     }
 
     #[test]
@@ -115,9 +132,9 @@ mod tests {
         for second in 0..4 {
             drain.departed(ModelId((second % 2) as u32), at(second), 5, 5, 8);
         }
-        assert_eq!(drain.gap(at(3)), Some(Span::from_s(1)));
-        assert_eq!(drain.gap_of(ModelId(0), at(3)), Some(Span::from_s(2)));
-        assert_eq!(drain.gap_of(ModelId(9), at(3)), None);
+        assert_eq!(drain.time_for(1, at(3)), Some(Span::from_s(1)));
+        assert_eq!(drain.gap_of(ModelId(0)), Some(Span::from_s(2)));
+        assert_eq!(drain.gap_of(ModelId(9)), None);
     }
 
     #[test]
@@ -125,7 +142,7 @@ mod tests {
         let mut drain = drained(&[(0, 5), (2, 5)]);
         drain.departed(ModelId(2), at(3), 5, 5, 1);
         drain.departed(ModelId(2), at(4), 5, 5, 1);
-        assert_eq!(drain.gap_of(ModelId(2), at(4)), None);
-        assert!(drain.gap_of(MODEL, at(4)).is_some());
+        assert_eq!(drain.gap_of(ModelId(2)), None);
+        assert!(drain.gap_of(MODEL).is_some());
     }
 }

@@ -193,7 +193,8 @@ impl Scheduler {
         let model = record.submission.model;
         let serves = |node| !self.fleet.is_draining(node) && self.batcher.slots((node, model)) > 0;
         let gap = self.gap(model);
-        let first = if self.stays(model).any(serves) { gap } else { self.residency.eta(self.now, model)? };
+        let next = gap + self.drain.silence_of(model, self.now);
+        let first = if self.stays(model).any(serves) { next } else { self.residency.eta(self.now, model)? };
         let settling = self.settling().map_or(Span::ZERO, |until| until.since(self.now));
         Some(settling + first + gap.times(ahead as u64))
     }
@@ -206,7 +207,7 @@ impl Scheduler {
     /// Advice to come back: when the line will have moved on.
     pub(crate) fn retry_after(&self) -> Span {
         let limits = &self.limits;
-        let drained = self.drain.gap(self.now).map(|gap| gap.times(self.queue.waiting() as u64));
+        let drained = self.drain.time_for(self.queue.waiting(), self.now);
         let retry_after = drained.unwrap_or(limits.retry_after_unknown);
         retry_after.min(limits.retry_after_max).max(limits.retry_after_min)
     }

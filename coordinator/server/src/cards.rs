@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
@@ -29,12 +30,14 @@ const FILES: [&str; 7] = [
 pub(crate) struct Cards {
     folder: PathBuf,
     loaded: Arc<Mutex<BTreeMap<String, Arc<Card>>>>,
+    /// Numbers the unfinished ones.
+    parts: Arc<AtomicU64>,
 }
 
 impl Cards {
     pub(crate) fn open(folder: PathBuf) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        Ok(Self { folder, loaded: Arc::default() })
+        Ok(Self { folder, loaded: Arc::default(), parts: Arc::default() })
     }
 
     /// The card under this digest, if it is here.
@@ -73,13 +76,17 @@ impl Cards {
         if whole.exists() {
             return Ok(());
         }
-        let part = self.folder.join(format!("{digest}.part"));
+        // Several agents may bring the same card at once.
+        let number = self.parts.fetch_add(1, Ordering::Relaxed);
+        let part = self.folder.join(format!("{digest}.{number}.part"));
         let _ = std::fs::remove_dir_all(&part);
         std::fs::create_dir_all(&part).with_context(|| format!("making {}", part.display()))?;
         for (name, bytes) in files {
             std::fs::write(part.join(name), bytes).with_context(|| format!("keeping the card's {name}"))?;
         }
-        std::fs::rename(&part, &whole).with_context(|| format!("keeping card {digest}"))
+        let kept = std::fs::rename(&part, &whole);
+        let _ = std::fs::remove_dir_all(&part);
+        if whole.exists() { Ok(()) } else { kept.with_context(|| format!("keeping card {digest}")) }
     }
 
     fn loaded(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Card>>> {

@@ -145,7 +145,9 @@ pub async fn run(
 
 /// Without its registry a coordinator is half dead: it takes nothing new, lets running answers end, and ends itself.
 async fn end_with_registry(consensus: Consensus, stop: CancellationToken, failed: CancellationToken) {
-    if let Some(why) = stop.run_until_cancelled(consensus.stopped()).await {
+    let stopped = stop.run_until_cancelled(consensus.stopped()).await;
+    // At an ordinary end both come true.
+    if let Some(why) = stopped.filter(|_| !stop.is_cancelled()) {
         tracing::error!(
             why,
             "the registry has stopped for good: this coordinator ends when its running answers have"
