@@ -78,7 +78,14 @@ impl Scheduler {
     /// A node is gone, with all that ran there.
     pub(crate) fn node_died(&mut self, lost: Lost, held: &[ModelId], ran: &[RequestId], turn: &mut Turn<'_>) {
         let node = lost.node;
-        self.charge(ran, Some(lost), turn);
+        // A node is missed only after a silence: what was sent into it has not caused it.
+        let unheard = self.limits.blame.unheard;
+        let was_there = |request: &&RequestId| {
+            let run = self.requests.get(**request).and_then(|record| record.run);
+            run.is_some_and(|run| run.began.is_some() || turn.at.since(run.dispatched) >= unheard)
+        };
+        let present: Vec<RequestId> = ran.iter().filter(was_there).copied().collect();
+        self.charge(&present, Some(lost), turn);
         for request in ran {
             let run =
                 self.requests.get(*request).and_then(|record| Some((record.submission.model, record.run?)));

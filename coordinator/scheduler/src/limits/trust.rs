@@ -86,11 +86,18 @@ pub struct BlameLimits {
     /// Deaths after which nobody is taken for a bystander: the first charges, the second refuses, and for the third it was
     /// alone to the end.
     pub deaths_max: u32,
+    /// A node is taken for lost no sooner than this after its last sign: three missed keep-alives.
+    pub unheard: Span,
 }
 
 impl Default for BlameLimits {
     fn default() -> Self {
-        Self { fingerprints_max: 10_000, memory: Span::from_s(24 * 3_600), deaths_max: 3 }
+        Self {
+            fingerprints_max: 10_000,
+            memory: Span::from_s(24 * 3_600),
+            deaths_max: 3,
+            unheard: Span::from_ms(1_500),
+        }
     }
 }
 

@@ -317,6 +317,7 @@ pub(crate) fn limits(text: &str) -> Result<Limits, String> {
     limits.rates_learning.kv_tokens = u32::MAX;
     limits.rates_learning.gain_min = 0.0;
     limits.breaker.open_jitter_permille = 0;
+    limits.blame.unheard = Span::ZERO;
     for part in text.split(", ").filter(|part| !part.is_empty()) {
         match part.split_once(' ') {
             Some(("bind", time)) => limits.bind_ahead = span(time)?,
@@ -331,6 +332,7 @@ pub(crate) fn limits(text: &str) -> Result<Limits, String> {
                 limits.inter_token_most = limits.inter_token_target;
             }
             Some(("hurried", time)) => limits.inter_token_most = span(time)?,
+            Some(("unheard", time)) => limits.blame.unheard = span(time)?,
             Some(("overload", rungs)) => limits.overload = ladder(rungs)?,
             Some(("retries", count)) => limits.retries.reserve = whole(count)?,
             Some(("waiting", count)) => limits.waiting_max = whole(count)?,
