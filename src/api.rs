@@ -15,6 +15,9 @@ use ureq::{Agent, Body};
 use crate::exit::{Exit, failure};
 use crate::{cli, credentials};
 
+/// The largest document that is taken: a backup of a registry with every collection full, twice over.
+const BYTES_MAX: u64 = 512 << 20;
+
 const CONNECT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Api {
@@ -70,6 +73,17 @@ impl Api {
         let status = response.status().as_u16();
         let body = response.body_mut().read_json().with_context(|| format!("reading {path}"))?;
         if status < 400 { Ok(body) } else { Err(refused(status, &body)) }
+    }
+
+    /// GET a document that is no JSON.
+    pub(crate) fn bytes(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        let mut response = self.send(Method::GET, path, None)?;
+        let status = response.status().as_u16();
+        if status < 400 {
+            let body = response.body_mut().with_config().limit(BYTES_MAX);
+            return body.read_to_vec().with_context(|| format!("reading {path}"));
+        }
+        Err(refused(status, &response.body_mut().read_json().unwrap_or_default()))
     }
 
     fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Response<Body>> {

@@ -3,6 +3,7 @@
 //! Owns every flag's name, environment variable, default and explanation. Refuses unknown flags (clap suggests the nearest).
 
 mod administration;
+mod group;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,8 +11,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use administration::{Audit, Call, Keys, KeysAction, Scope};
+pub(crate) use group::{Backup, Coordinators, GroupAction, Restore};
 
 use administration::{AUDIT_EXAMPLES, KEYS_EXAMPLES};
+use group::{BACKUP_EXAMPLES, COORDINATORS_EXAMPLES};
 
 /// One endpoint for a room full of Macs: an OpenAI-compatible service over local MLX runtimes.
 #[derive(Debug, Parser)]
@@ -83,6 +86,15 @@ pub(crate) enum Command {
     /// Show what administrators changed, and check that nobody has rewritten it.
     #[command(after_help = AUDIT_EXAMPLES)]
     Audit(Audit),
+    /// Show and change the group of coordinators that keeps the facts.
+    #[command(after_help = COORDINATORS_EXAMPLES)]
+    Coordinators(Coordinators),
+    /// Write all facts of the cluster into one file.
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Backup(Backup),
+    /// Begin a cluster anew from a backup, on a machine where no coordinator has run yet.
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Restore(Restore),
     /// Run the scheduler in a simulated room of Macs, beside other policies, on a virtual clock.
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(Simulate),

@@ -10,6 +10,7 @@ mod credentials;
 mod log;
 mod up;
 mod coordinator;
+mod coordinators;
 mod agent;
 mod token;
 mod model_argument;
@@ -44,6 +45,9 @@ fn main() -> ExitCode {
         Command::Queue(options) => queue::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Keys(options) => keys::run(&options),
+        Command::Coordinators(options) => coordinators::run(&options),
+        Command::Backup(options) => coordinators::backup(&options),
+        Command::Restore(options) => coordinators::restore(&options),
         Command::Audit(options) => audit::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Guard(options) => return daemon::guard(&options.command),

@@ -19,6 +19,7 @@ mod front;
 mod desk;
 mod peers;
 mod looking;
+mod lives;
 mod grouping;
 mod enlisting;
 mod attempts;
@@ -46,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 pub use config::{Config, Joined};
+pub use lives::{force, restore};
 pub use proto::token::JoinToken;
 
 /// The audit trail as the API tells it, for whoever checks it.
@@ -191,7 +193,7 @@ async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> 
         dial: Arc::new(peers.clone()),
         ..Options::default()
     };
-    let consensus = Consensus::open(&config.data_folder.join("registry"), options, start).await?;
+    let consensus = Consensus::open(&config.data_folder.join(REGISTRY_FOLDER), options, start).await?;
     Ok((consensus, peers, replica))
 }
 
@@ -235,6 +237,9 @@ pub const ADMIN_KEY_FILE: &str = "admin-key";
 
 /// The founder's number; joiners get theirs from the registry.
 const FOUNDER: ReplicaId = ReplicaId(1);
+
+/// Of the data folder, where the facts are.
+const REGISTRY_FOLDER: &str = "registry";
 
 /// The running inside of a coordinator.
 struct Parts {

@@ -1,0 +1,40 @@
+//! New lives of a cluster's facts: from a backup, or from what one coordinator has when the others will not come back.
+//!
+//! Owns these two ways, both with the coordinator stopped. Refuses to guess whether others still live: whoever asks must know, since
+//! a group that goes on without them and the old one would both take commands. A new life has a higher epoch, so that they refuse
+//! each other.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use consensus::{Consensus, EpochError, OpenError, Options, ReplicaId};
+
+use crate::{FOUNDER, REGISTRY_FOLDER};
+
+/// Makes `data_folder`, in which no coordinator has run yet, that of the only coordinator, with the facts of a backup. Others reach it
+/// at `address`. Returns the epoch.
+///
+/// # Errors
+/// The backup cannot be read or is damaged, or the folder holds facts already.
+pub async fn restore(backup: &Path, data_folder: &Path, address: &str) -> anyhow::Result<u64> {
+    let registry = data_folder.join(REGISTRY_FOLDER);
+    let options = Options { replica: FOUNDER, address: address.to_owned(), ..Options::default() };
+    Consensus::restore(backup, &registry, &options).await.context("restoring the backup")
+}
+
+/// Makes the coordinator of `data_folder`, which is stopped, the only one. What the others alone had is lost, and they are gone for
+/// ever. Returns the epoch.
+///
+/// # Errors
+/// It runs, or has no facts, or is not a member of its own group.
+pub async fn force(data_folder: &Path, address: &str) -> anyhow::Result<u64> {
+    let registry = data_folder.join(REGISTRY_FOLDER);
+    let as_replica = |replica| Options { replica, address: address.to_owned(), ..Options::default() };
+    match Consensus::force(&registry, &as_replica(FOUNDER)).await {
+        // The folder knows whose it is.
+        Err(EpochError::Folder(OpenError::OtherReplica { found, .. })) => {
+            Consensus::force(&registry, &as_replica(ReplicaId(found))).await.context("going on alone")
+        }
+        forced => forced.context("going on alone"),
+    }
+}
