@@ -51,6 +51,9 @@ pub(crate) const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// sockets and reports than a list gone wrong may cost.
 pub const COORDINATORS_MAX: usize = 8;
 
+/// Coordinators that were revoked and are remembered: more than a group replaces in years, in a few hundred bytes.
+pub(crate) const REVOKED_MAX: usize = 64;
+
 /// Words of sessions that may wait for whoever keeps the coordinators; each session says one at a time.
 pub(crate) const WORDS: usize = 16;
 

@@ -143,6 +143,12 @@ impl Registry {
         self.nodes.get(&id)
     }
 
+    /// The node's membership is over. One that was revoked so long ago that nothing else is known of it is so for ever.
+    #[must_use]
+    pub fn is_node_revoked(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).map_or(id.0 > 0 && id.0 <= self.last_node, |node| node.revoked)
+    }
+
     /// All nodes, revoked or not, by number.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         self.nodes.iter().map(|(id, node)| (*id, node))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use consensus::{Consensus, ReplicaId, Retry};
 use proto::identity::{Identity, Role};
-use proto::tls::Credentials;
+use proto::papers::Papers;
 use proto::token::JoinToken;
 use registry::{ClusterId, Command, Reply, TokenId};
 
@@ -25,18 +25,19 @@ const HASH_KEY_CONTEXT: &str = "mlx-serving 2026 numbers of tenants, sessions an
 pub(crate) struct Founded {
     pub(crate) cluster: String,
     pub(crate) authority: Arc<Authority>,
-    pub(crate) credentials: Credentials,
+    pub(crate) papers: Papers,
     /// Behind every number made of a client's words; the same for every coordinator of the cluster, after every restart.
     pub(crate) hash_key: [u8; 32],
 }
 
-/// `founds`: the cluster is founded if there is none yet; else its facts are waited for.
+/// `joined`: the papers of one that joined a cluster, whose facts are waited for; they are replaced. Without, the cluster is founded
+/// if there is none yet.
 pub(crate) async fn found(
     consensus: &Consensus,
     replica: ReplicaId,
-    founds: bool,
+    joined: Option<&Papers>,
 ) -> anyhow::Result<Founded> {
-    if !founds {
+    if joined.is_some() {
         let mut changes = consensus.changes();
         changes.wait_for(|registry| registry.cluster().is_some()).await.context("the registry stopped")?;
     }
@@ -45,8 +46,14 @@ pub(crate) async fn found(
     let facts = registry.cluster().context("the registry has no cluster")?;
     let cluster = facts.id.to_string();
     let hash_key = blake3::derive_key(HASH_KEY_CONTEXT, facts.ca_key_pem.as_bytes());
-    let credentials = authority.credentials(Identity { role: Role::Coordinator, node: replica.0 })?;
-    Ok(Founded { cluster, authority, credentials, hash_key })
+    let identity = Identity { role: Role::Coordinator, node: replica.0 };
+    let credentials = authority.credentials(identity)?;
+    let papers = match joined {
+        Some(papers) => papers.replace(credentials).map(|()| papers.clone()),
+        None => Papers::new(credentials),
+    };
+    let papers = papers.context("the certificate of this coordinator")?;
+    Ok(Founded { cluster, authority, papers, hash_key })
 }
 
 /// The tokens that invite agents and coordinators, in files of the data folder; returns the one for agents. In a group this needs

@@ -13,6 +13,7 @@ use tonic::Status;
 
 use crate::authority::{self, Authority};
 use crate::clock::unix_ms;
+use crate::members;
 
 /// Longest name a machine may give itself, in characters.
 const NAME_CHARS_MAX: usize = 64;
@@ -63,9 +64,8 @@ impl Joining {
         let role = registry.node(node).map(|node| node.role);
         match role {
             Some(registry::Role::Agent) => Ok(Identity { role: Role::Agent, node: node.0 }),
-            // The founder is number one, and was never admitted.
             Some(registry::Role::Coordinator) => {
-                Ok(Identity { role: Role::Coordinator, node: node.0.saturating_add(1) })
+                Ok(Identity { role: Role::Coordinator, node: members::replica_of(node).0 })
             }
             Some(registry::Role::Client) | None => Err(Status::permission_denied(
                 "this token invites no agent and no coordinator: ask for one that does",

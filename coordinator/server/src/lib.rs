@@ -17,8 +17,12 @@ mod leader;
 mod leading;
 mod front;
 mod desk;
+mod members;
+mod entrance;
 mod peers;
 mod enlisting;
+mod departure;
+mod expelling;
 mod attempts;
 mod streams;
 mod sessions;
@@ -35,13 +39,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use consensus::{Consensus, Options, ReplicaId, Start};
-use proto::tls::Credentials;
+use proto::papers::Papers;
 use proto::v1::cluster_server::ClusterServer;
+use registry::NodeId;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
 
 pub use config::{Config, ConfigError, Joined};
 pub use proto::token::JoinToken;
@@ -50,12 +55,15 @@ use crate::attempts::Cluster;
 use crate::cards::Cards;
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
+use crate::departure::Departure;
 use crate::desk::Desks;
+use crate::entrance::Guests;
 use crate::fleet::Fleet;
 use crate::founding::Founded;
 use crate::front::{Front, Ways};
 use crate::joining::Joining;
 use crate::leading::Office;
+use crate::members::FOUNDER;
 use crate::peers::Peers;
 use crate::sessions::Sessions;
 use crate::status::Sources;
@@ -80,6 +88,8 @@ pub async fn run(
     config.check()?;
     let api = bind(config.api, "the API (choose another with --port)").await?;
     let control = bind(config.cluster, "agents (choose another with --cluster-port)").await?;
+    let stop = stop.child_token();
+    let departure = Departure::new(stop.clone());
     let (consensus, peers, replica) = open(&config).await?;
     let founding = found(&config, &consensus, &peers, replica, &control);
     let Some(founded) = stop.run_until_cancelled(founding).await else {
@@ -90,6 +100,7 @@ pub async fn run(
     // The inner parts outlive the listeners: running answers need them while the API drains.
     let inner = CancellationToken::new();
     let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
+    keep_membership(&config, &consensus, &peers, replica, &departure, &inner);
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
     // Whoever finds the API finds the tokens too, but for a gateway without a leader: it serves, and says that it has none.
     let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens).await.ok();
@@ -114,7 +125,9 @@ pub async fn run(
 
     serving.await.context("the API listener failed")?;
     inner.cancel();
-    consensus.shutdown().await.context("closing the registry")
+    consensus.shutdown().await.context("closing the registry")?;
+    anyhow::ensure!(!departure.is_revoked(), departure::WORDS);
+    Ok(())
 }
 
 async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> {
@@ -123,9 +136,6 @@ async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> 
         None => (FOUNDER, Start::Found),
         Some(joined) => (ReplicaId(joined.replica), Start::Join),
     };
-    if let Some(joined) = &config.joined {
-        peers.know(&joined.credentials);
-    }
     let options = Options {
         replica,
         address: config.advertise.clone(),
@@ -144,13 +154,21 @@ async fn found(
     replica: ReplicaId,
     control: &TcpListener,
 ) -> anyhow::Result<Founded> {
-    let founded = founding::found(consensus, replica, config.joined.is_none());
-    let founded = match &config.joined {
-        Some(joined) if consensus.local().cluster().is_none() => {
+    let mut held = None;
+    if let Some(joined) = &config.joined {
+        let papers =
+            Papers::new(joined.credentials.clone()).context("the certificate of this coordinator")?;
+        peers.know(&papers);
+        held = Some((joined, papers));
+    }
+    let founded = founding::found(consensus, replica, held.as_ref().map(|(_, papers)| papers));
+    let founded = match &held {
+        Some((joined, papers)) if consensus.local().cluster().is_none() => {
             let listener = control.as_fd().try_clone_to_owned().context("sharing the agents' listener")?;
             let listener = TcpListener::from_std(std::net::TcpListener::from(listener))?;
-            let replicas = server(&joined.credentials)?.add_service(consensus.service(peers::who_is));
-            let serving = replicas.serve_with_incoming(TcpListenerStream::new(listener));
+            let incoming = entrance::open(listener, papers, Guests::new(consensus.changes()))?;
+            let replicas = server().add_service(consensus.service(peers::who_is));
+            let serving = replicas.serve_with_incoming(incoming);
             let asking = enlisting::ask(
                 consensus.clone(),
                 peers.clone(),
@@ -158,7 +176,8 @@ async fn found(
                 config.advertise.clone(),
                 joined.contacts.clone(),
             );
-            let founded = async { tokio::join!(asking, founded).1 };
+            let asking = async { asking.await.map_err(anyhow::Error::from) };
+            let founded = async { tokio::try_join!(asking, founded).map(|((), founded)| founded) };
             // What is served here ends with the newcomer's waiting; the whole service takes its place.
             tokio::select! {
                 founded = founded => founded?,
@@ -167,12 +186,9 @@ async fn found(
         }
         Some(_) | None => founded.await?,
     };
-    peers.know(&founded.credentials);
+    peers.know(&founded.papers);
     Ok(founded)
 }
-
-/// The founder's number; joiners get theirs from the registry.
-const FOUNDER: ReplicaId = ReplicaId(1);
 
 /// The running inside of a coordinator.
 struct Parts {
@@ -200,8 +216,10 @@ impl Parts {
 
         let cluster_address = control.local_addr().context("reading the bound cluster address")?;
         let (links, link_events) = mpsc::channel(limits::ORDERS_PER_AGENT);
-        let bound =
-            streams::listen(cluster_address, &founded.credentials, streams.clone(), links, stop.clone())?;
+        let facts = consensus.changes();
+        let revoked: streams::Revoked = Arc::new(move |node| facts.borrow().is_node_revoked(NodeId(node)));
+        let papers = &founded.papers;
+        let bound = streams::listen(cluster_address, papers, streams.clone(), revoked, links, stop.clone())?;
         tokio::spawn(follow_links(link_events, fleet.clone()));
         // Before anybody can ask for a model: one that is wanted is never unknown.
         fleet.registry_changed(&consensus.local()).await;
@@ -233,7 +251,6 @@ impl Parts {
             clock: Clock::start(),
         };
         tokio::spawn(holding.hold(office, stop.clone()));
-        keep_enlisted(config, consensus, peers, replica, stop);
         let sources = Sources {
             cluster: founded.cluster.clone(),
             consensus: consensus.clone(),
@@ -265,21 +282,31 @@ impl Parts {
     }
 }
 
-/// A member whose address has changed says so; a founder that is alone has nobody to tell.
-fn keep_enlisted(
+/// A member whose address has changed says so, and whoever is one no more leaves; a founder that is alone has nobody to tell.
+fn keep_membership(
     config: &Config,
     consensus: &Consensus,
     peers: &Peers,
     replica: ReplicaId,
+    departure: &Departure,
     stop: &CancellationToken,
 ) {
+    let address = config.advertise.clone();
     let alone = consensus.members().iter().all(|member| member.replica == replica);
     if !alone || config.joined.is_some() {
         let contacts = config.joined.as_ref().map(|joined| joined.contacts.clone()).unwrap_or_default();
-        let asking =
-            enlisting::ask(consensus.clone(), peers.clone(), replica, config.advertise.clone(), contacts);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(asking));
+        let asking = enlisting::ask(consensus.clone(), peers.clone(), replica, address.clone(), contacts);
+        let departure = departure.clone();
+        let enlisted = async move {
+            if asking.await.is_err() {
+                departure.leave();
+            }
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(enlisted));
     }
+    let watching = departure.clone().watch(consensus.clone(), peers.clone(), replica, address);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(expelling::run(consensus.clone())));
 }
 
 /// A gateway is ready while it knows who leads.
@@ -306,13 +333,15 @@ fn serve_cluster(
     consensus: &Consensus,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let server = server(&founded.credentials)?
-        .add_service(ClusterServer::new(sessions))
-        .add_service(consensus.service(peers::who_is));
+    let guests = Guests::new(consensus.changes());
+    tokio::spawn(stop.clone().run_until_cancelled_owned(guests.clone().watch()));
+    let incoming = entrance::open(listener, &founded.papers, guests.clone())?;
+    let gate = entrance::gate(guests);
+    let server = server()
+        .add_service(InterceptedService::new(ClusterServer::new(sessions), gate.clone()))
+        .add_service(InterceptedService::new(consensus.service(peers::who_is), gate));
     tokio::spawn(async move {
-        let served = server
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
-            .await;
+        let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!(%error, "the cluster's listener failed");
         }
@@ -320,16 +349,10 @@ fn serve_cluster(
     Ok(())
 }
 
-fn server(credentials: &Credentials) -> anyhow::Result<Server> {
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(credentials.chain_pem(), &credentials.key_pem))
-        .client_ca_root(Certificate::from_pem(&credentials.ca_certificate_pem))
-        .client_auth_optional(true);
-    let server = Server::builder().tls_config(tls).context("TLS for agents and coordinators")?;
-    Ok(server
-        .tcp_nodelay(true)
+fn server() -> Server {
+    Server::builder()
         .http2_keepalive_interval(Some(limits::SESSION_KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(limits::SESSION_TIMEOUT)))
+        .http2_keepalive_timeout(Some(limits::SESSION_TIMEOUT))
 }
 
 async fn follow_links(mut events: mpsc::Receiver<Link>, fleet: Fleet) {

@@ -24,6 +24,9 @@ pub(crate) const DESK_AGAIN: Duration = Duration::from_millis(100);
 /// Until a newcomer asks again to become a member.
 pub(crate) const ENLIST_AGAIN: Duration = Duration::from_millis(500);
 
+/// The answer to a newcomer: it comes when the newcomer has caught up, for which the registry gives it two minutes.
+pub(crate) const ENLIST: Duration = Duration::from_secs(150);
+
 /// Reaching another coordinator.
 pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(2);
 
@@ -55,6 +58,25 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// gRPC keep-alive towards agents: a silent TCP connection is closed after the time-out.
 pub(crate) const SESSION_KEEP_ALIVE: Duration = Duration::from_secs(2);
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Handshakes with agents and coordinators under way at once, and connections that wait to be taken: a whole farm that comes back
+/// at the same moment. Beyond, the rest waits in the kernel's backlog.
+pub(crate) const HANDSHAKES: usize = 256;
+
+/// A handshake takes two round trips on a LAN; a caller that stalls in it holds a place.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// After a failed accept (out of descriptors) the loop takes a breath instead of spinning.
+pub(crate) const ACCEPT_BREATH: Duration = Duration::from_millis(50);
+
+/// How long a node that was revoked keeps its connection, to read why: well below the second within which it is cut.
+pub(crate) const LAST_WORD: Duration = Duration::from_millis(300);
+
+/// A coordinator that was revoked goes on for so long: the group may need its vote to let it go.
+pub(crate) const LINGER: Duration = Duration::from_secs(3);
+
+/// Without a leader for so long, a coordinator asks the others whether it is still one of them.
+pub(crate) const LEADERLESS: Duration = Duration::from_secs(5);
 
 /// Orders to one agent that may wait. Orders are complete sets, so a slow agent misses nothing when one is replaced.
 pub(crate) const ORDERS_PER_AGENT: usize = 64;

@@ -379,6 +379,9 @@ pub mod coordinator_message {
 pub struct Coordinators {
     #[prost(message, repeated, tag = "1")]
     pub members: ::prost::alloc::vec::Vec<CoordinatorAddress>,
+    /// Numbers of those that were revoked, for ever: whoever shows the certificate of one is refused.
+    #[prost(uint64, repeated, tag = "2")]
+    pub revoked: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CoordinatorAddress {

@@ -34,10 +34,10 @@ impl Authority {
         self.certificate_pem.clone()
     }
 
-    pub(crate) fn coordinator(&self) -> Credentials {
+    pub(crate) fn coordinator(&self, replica: u64) -> Credentials {
         let key = KeyPair::generate().expect("a key");
         Credentials {
-            certificate_pem: self.leaf(Identity { role: Role::Coordinator, node: 1 }, &key),
+            certificate_pem: self.leaf(Identity { role: Role::Coordinator, node: replica }, &key),
             key_pem: key.serialize_pem(),
             ca_certificate_pem: self.certificate_pem.clone(),
         }

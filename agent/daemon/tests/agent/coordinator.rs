@@ -86,7 +86,7 @@ impl Coordinator {
     }
 
     async fn start_inside(authority: Arc<Authority>, plan: Plan) -> Self {
-        let credentials = authority.coordinator();
+        let credentials = authority.coordinator(plan.replica);
         let endpoint = soon("a UDP port", bound(|| endpoint(&credentials, plan.quic_port))).await;
         let listener = std::net::TcpListener::bind;
         let listener = soon("a TCP port", bound(|| listener(address(plan.grpc_port)).ok())).await;
@@ -156,14 +156,25 @@ impl Coordinator {
         self.order(coordinator_message::Message::Wanted(WantedModels { models, version })).await;
     }
 
+    /// Ends the session with the last word to a node that was revoked.
+    pub(crate) async fn revoke(&self) {
+        let orders = self.sessions.lock().expect("not poisoned").pop().expect("a session");
+        orders.send(Err(proto::standing::revoked("gone for good"))).await.expect("an open session");
+    }
+
     /// Says that these are all coordinators, by their numbers and addresses.
     pub(crate) async fn name(&self, members: &[(u64, String)]) {
+        self.name_and_revoke(members, &[]).await;
+    }
+
+    /// The same, and which numbers were revoked.
+    pub(crate) async fn name_and_revoke(&self, members: &[(u64, String)], revoked: &[u64]) {
         let member = |(replica, address): &(u64, String)| CoordinatorAddress {
             replica: *replica,
             address: address.clone(),
         };
-        let members = members.iter().map(member).collect();
-        self.order(coordinator_message::Message::Coordinators(Coordinators { members })).await;
+        let (members, revoked) = (members.iter().map(member).collect(), revoked.to_vec());
+        self.order(coordinator_message::Message::Coordinators(Coordinators { members, revoked })).await;
     }
 
     pub(crate) async fn ask_for_card(&self, model: &str, digest: &str) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use registry::{Command, Registry, Reply};
+use registry::{Command, NodeId, Registry, Reply};
 
 use crate::generator::{after, config, history};
 
@@ -59,6 +59,7 @@ proptest! {
             }
             for node in &revoked {
                 prop_assert!(registry.node(*node).is_some_and(|node| node.revoked));
+                prop_assert!(registry.is_node_revoked(*node));
                 prop_assert_eq!(registry.wanted_on(*node).count(), 0);
                 prop_assert_eq!(registry.placed_on(*node).count(), 0);
                 prop_assert_eq!(registry.budget(*node), None);
@@ -66,6 +67,13 @@ proptest! {
                 prop_assert!(registry.breakers().all(|(on, _, _)| on != *node));
             }
         }
+    }
+
+    #[test]
+    fn nobody_is_revoked_who_was_not(commands in history()) {
+        let registry = after(&commands);
+        let revoked = |node: NodeId| commands.contains(&Command::RevokeNode { node });
+        prop_assert!((0..9).map(NodeId).all(|node| !registry.is_node_revoked(node) || revoked(node)));
     }
 
     #[test]
