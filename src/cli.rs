@@ -114,6 +114,9 @@ pub(crate) struct Coordinator {
     /// The token that `mlx-serving token create --role coordinator` prints there; needed once
     #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true, requires = "join")]
     pub(crate) token: Option<String>,
+    /// Seconds that a node's certificate lasts; for tests, which have no week
+    #[arg(long, hide = true, env = "MLX_SERVING_LEAF_LIFE_S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) leaf_life_s: Option<u64>,
     #[command(flatten)]
     pub(crate) home: Home,
 }

@@ -4,6 +4,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
@@ -27,6 +28,7 @@ pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
             cluster: options.listen,
             advertise: advertised(options),
             joined: joined?,
+            leaf_life: options.leaf_life_s.map(Duration::from_secs),
         };
         let (ready, started) = oneshot::channel();
         let serving = tokio::spawn(server::run(config, ready, stop));

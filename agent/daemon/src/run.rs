@@ -23,6 +23,7 @@ use crate::board::Board;
 use crate::config::Config;
 use crate::coordinators::{Coordinators, Ground, Kept};
 use crate::folder_lock::FolderLock;
+use crate::identity::Renewer;
 use crate::limits;
 use crate::notice::{Notice, Notices};
 use crate::preparing::Preparer;
@@ -104,7 +105,7 @@ impl Running {
         let papers = Papers::new(credentials).context("this Mac's certificate")?;
         let dialler = Arc::new(Dialler::new(&papers).context("setting up the token streams")?);
         let common = Common {
-            papers,
+            papers: papers.clone(),
             hello: hello(&config, &hardware),
             board: board.clone(),
             draining: draining.clone(),
@@ -114,11 +115,18 @@ impl Running {
         let ground = Ground { common: Arc::new(common), dialler, admission, attempts: attempts.clone() };
         let revoked = CancellationToken::new();
         let coordinators = Coordinators::new(seeds, kept, ground, notices.clone(), revoked.clone());
+        let renewer = Renewer {
+            data_folder: config.data_folder.clone(),
+            papers,
+            addresses: coordinators.addresses(),
+            revoked: revoked.clone(),
+        };
         let run_folder = RunFolder::make(&config.data_folder)?;
         let preparer = Arc::new(Preparer::new(config, hardware, notices.clone()));
         let agent = Agent::new(budget_bytes, slots, run_folder, preparer, inputs, publisher, notices.clone());
         let agent = tokio::spawn(agent.run(heard, drain.clone()));
         let connections = tokio::spawn(coordinators.run(close.clone()));
+        tokio::spawn(renewer.run(close.clone()));
         Ok(Self { agent, connections, attempts, board, draining, drain, close, revoked, notices })
     }
 

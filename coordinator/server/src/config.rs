@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use proto::tls::Credentials;
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub advertise: String,
     /// This coordinator belongs to a cluster that another one founded. `None`: it founded its own, or is about to.
     pub joined: Option<Joined>,
+    /// How long certificates last. `None`: a week. For tests, which have less time.
+    pub leaf_life: Option<Duration>,
 }
 
 /// What a coordinator that joined was given.
@@ -61,6 +64,7 @@ mod tests {
             cluster: "0.0.0.0:7443".parse().expect("an address"),
             advertise: String::new(),
             joined: None,
+            leaf_life: None,
         };
         assert_eq!(config("127.0.0.1:7440").check(), Ok(()));
         assert_eq!(config("[::1]:7440").check(), Ok(()));

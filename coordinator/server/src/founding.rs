@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use consensus::{Consensus, ReplicaId, Retry};
@@ -25,6 +26,8 @@ const HASH_KEY_CONTEXT: &str = "mlx-serving 2026 numbers of tenants, sessions an
 pub(crate) struct Founded {
     pub(crate) cluster: String,
     pub(crate) authority: Arc<Authority>,
+    /// What this coordinator is in its certificate.
+    pub(crate) identity: Identity,
     pub(crate) papers: Papers,
     /// Behind every number made of a client's words; the same for every coordinator of the cluster, after every restart.
     pub(crate) hash_key: [u8; 32],
@@ -36,12 +39,13 @@ pub(crate) async fn found(
     consensus: &Consensus,
     replica: ReplicaId,
     joined: Option<&Papers>,
+    leaf_life: Duration,
 ) -> anyhow::Result<Founded> {
     if joined.is_some() {
         let mut changes = consensus.changes();
         changes.wait_for(|registry| registry.cluster().is_some()).await.context("the registry stopped")?;
     }
-    let authority = Arc::new(authority_of(consensus).await?);
+    let authority = Arc::new(authority_of(consensus, leaf_life).await?);
     let registry = consensus.local();
     let facts = registry.cluster().context("the registry has no cluster")?;
     let cluster = facts.id.to_string();
@@ -53,7 +57,7 @@ pub(crate) async fn found(
         None => Papers::new(credentials),
     };
     let papers = papers.context("the certificate of this coordinator")?;
-    Ok(Founded { cluster, authority, papers, hash_key })
+    Ok(Founded { cluster, authority, identity, papers, hash_key })
 }
 
 /// The tokens that invite agents and coordinators, in files of the data folder; returns the one for agents. In a group this needs
@@ -68,7 +72,7 @@ pub(crate) async fn tokens(
     join_token(consensus, authority, registry::Role::Agent, &data_folder.join("join-token")).await
 }
 
-async fn authority_of(consensus: &Consensus) -> anyhow::Result<Authority> {
+async fn authority_of(consensus: &Consensus, leaf_life: Duration) -> anyhow::Result<Authority> {
     if consensus.local().cluster().is_none() {
         let cluster = authority::random_hex::<6>()?;
         let ca = Authority::create(&cluster)?;
@@ -86,7 +90,7 @@ async fn authority_of(consensus: &Consensus) -> anyhow::Result<Authority> {
     }
     let registry = consensus.local();
     let facts = registry.cluster().context("the registry has no cluster")?;
-    Authority::open(&facts.ca_certificate_pem, &facts.ca_key_pem)
+    Authority::open(&facts.ca_certificate_pem, &facts.ca_key_pem, leaf_life)
 }
 
 /// The token in the file while it is good for another while, else a new one.

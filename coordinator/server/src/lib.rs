@@ -27,6 +27,7 @@ mod attempts;
 mod streams;
 mod sessions;
 mod joining;
+mod renewing;
 mod fleet;
 mod news;
 mod wire;
@@ -101,6 +102,8 @@ pub async fn run(
     let inner = CancellationToken::new();
     let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
     keep_membership(&config, &consensus, &peers, replica, &departure, &inner);
+    let renewing = renewing::keep_own(founded.authority.clone(), founded.papers.clone(), founded.identity);
+    tokio::spawn(inner.clone().run_until_cancelled_owned(renewing));
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
     // Whoever finds the API finds the tokens too, but for a gateway without a leader: it serves, and says that it has none.
     let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens).await.ok();
@@ -161,7 +164,8 @@ async fn found(
         peers.know(&papers);
         held = Some((joined, papers));
     }
-    let founded = founding::found(consensus, replica, held.as_ref().map(|(_, papers)| papers));
+    let leaf_life = config.leaf_life.unwrap_or(limits::LEAF_LIFE);
+    let founded = founding::found(consensus, replica, held.as_ref().map(|(_, papers)| papers), leaf_life);
     let founded = match &held {
         Some((joined, papers)) if consensus.local().cluster().is_none() => {
             let listener = control.as_fd().try_clone_to_owned().context("sharing the agents' listener")?;

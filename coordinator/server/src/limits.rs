@@ -99,14 +99,15 @@ pub(crate) const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// How long the API waits for the join tokens at a start. Issuing one takes a round of the majority's disks.
 pub(crate) const TOKENS_FIRST: Duration = Duration::from_secs(2);
 
-/// Life of a node's certificate.
-pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// Life of a node's certificate: short enough that a stolen one is soon worth nothing, and long enough that a third of it, which is
+/// left when it is renewed, outlasts a weekend without a coordinator.
+pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// A wait by the wall clock looks again at least this often: a Mac may have slept, and its clock may have been set.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Life of the cluster's CA.
 pub(crate) const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
-
-/// Certificates are valid from a little before now, because the clocks of two Macs differ.
-pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3_600);
 
 /// Facts that may wait for the registry: a thousand breakers that move at once, with room. Beyond, the disk takes nothing.
 pub(crate) const PROPOSALS: usize = 4_096;

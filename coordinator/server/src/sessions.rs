@@ -1,7 +1,7 @@
 //! The control side towards agents: the gRPC service.
 //!
 //! Owns one session per agent: its hello, its reports, the orders it gets. Refuses callers without a certificate of this
-//! cluster (but for joining), with another role than `agent`, or revoked in the registry.
+//! cluster (but for joining and renewing), with another role than `agent`, or revoked in the registry.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -13,8 +13,8 @@ use proto::identity::Role;
 use proto::standing;
 use proto::v1::{
     AgentHello, AgentMessage, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply,
-    EnlistRequest, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, RegistryVersion, WantedModel,
-    WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
+    EnlistRequest, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, RegistryVersion, RenewReply,
+    RenewRequest, WantedModel, WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
 };
 use registry::{Command, ModelName, NodeId, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,7 +32,7 @@ use crate::limits;
 use crate::members::{self, FOUNDER};
 use crate::peers::{self, Peers};
 use crate::wire;
-use crate::{desk, enlisting};
+use crate::{desk, enlisting, renewing};
 
 /// Serves the agents of one coordinator.
 #[derive(Clone)]
@@ -75,6 +75,12 @@ impl cluster_server::Cluster for Sessions {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         self.joining.join(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        let caller = request.extensions().get::<Caller>().and_then(|caller| caller.identity);
+        let Joining { consensus, authority, .. } = &self.joining;
+        renewing::renew(consensus, authority, caller, request.get_ref()).map(Response::new)
     }
 
     async fn enlist(&self, request: Request<EnlistRequest>) -> Result<Response<EnlistReply>, Status> {

@@ -51,6 +51,8 @@ pub(crate) struct Coordinators {
     tasks: TaskTracker,
     contact: Contact,
     notices: Notices,
+    /// All of their addresses, for whoever asks one of them something.
+    addresses: watch::Sender<Vec<Address>>,
     /// Warned about.
     refused: Vec<Address>,
     words: mpsc::Sender<(PairId, Word)>,
@@ -90,12 +92,17 @@ impl Coordinators {
             tasks: TaskTracker::new(),
             contact: Contact::default(),
             notices,
+            addresses: watch::Sender::default(),
             refused: Vec::new(),
             words,
             heard,
             close: CancellationToken::new(),
             revoked,
         }
+    }
+
+    pub(crate) fn addresses(&self) -> watch::Receiver<Vec<Address>> {
+        self.addresses.subscribe()
     }
 
     /// Keeps them all until `close`; then every connection is closed.
@@ -157,6 +164,7 @@ impl Coordinators {
         let wanted = self.known.coordinators();
         let revoked = self.pairs.with(self.known.learned().revoked());
         let changes = self.pairs.follow(&wanted);
+        self.addresses.send_replace(wanted.values().flatten().cloned().collect());
         for pair in &changes.started {
             self.contact.started(*pair);
         }

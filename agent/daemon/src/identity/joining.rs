@@ -93,7 +93,7 @@ fn pem(certificate: &CertificateDer<'_>) -> String {
 }
 
 /// Names are the coordinator's to give: the request carries the public key and a proof of its private half.
-fn signing_request(key_pem: &str) -> anyhow::Result<String> {
+pub(super) fn signing_request(key_pem: &str) -> anyhow::Result<String> {
     let key = KeyPair::from_pem(key_pem).context("reading this Mac's key")?;
     let request = CertificateParams::default().serialize_request(&key).context("making a signing request")?;
     request.pem().context("writing a signing request")

@@ -5,8 +5,10 @@
 //! a token comes from.
 
 mod coordinator;
+mod due;
 mod folder;
 mod joining;
+mod renewing;
 
 use std::path::Path;
 
@@ -22,6 +24,7 @@ use crate::notice::{Notice, Notices};
 pub use coordinator::{Enlisted, become_coordinator};
 use folder::{IdentityFolder, Membership};
 use joining::JoinError;
+pub(crate) use renewing::Renewer;
 
 /// What a person reads on a Mac that was revoked.
 pub(crate) const REVOKED: &str = "this Mac was removed from the cluster (its membership was revoked): to join again, create a new \

@@ -36,7 +36,7 @@ use crate::streams::Target;
 use crate::wire;
 
 use cards::Cards;
-pub(crate) use channel::anonymous;
+pub(crate) use channel::{anonymous, mutual};
 pub(crate) use gauge::Gauge;
 use tries::Tries;
 pub(crate) use word::{Keeper, PairId, Word};
@@ -99,7 +99,7 @@ impl Session {
         told: &mut Told,
     ) -> anyhow::Result<Infallible> {
         let common = &self.common;
-        let channel = channel::mutual(address, &common.papers).await;
+        let channel = mutual(address, &common.papers).await;
         let channel = channel.with_context(|| format!("connecting to {address}"))?;
         let mut client = ClusterClient::new(channel.clone());
         let (outbox, outgoing) = mpsc::channel(limits::SESSION_OUTBOX);

@@ -11,8 +11,8 @@ use proto::v1::cluster_server::{Cluster, ClusterServer};
 use proto::v1::{
     AgentHello, AgentMessage, AgentReport, AttemptFrame, AttemptStart, CardWanted, CoordinatorAddress,
     CoordinatorMessage, Coordinators, DeskMessage, DeskOrder, EnlistReply, EnlistRequest, JoinReply,
-    JoinRequest, ModelCardChunk, ModelCardStored, ModelState, ModelStatus, RegistryVersion, StepSample,
-    WantedModel, WantedModels, Welcome, agent_message, coordinator_message,
+    JoinRequest, ModelCardChunk, ModelCardStored, ModelState, ModelStatus, RegistryVersion, RenewReply,
+    RenewRequest, StepSample, WantedModel, WantedModels, Welcome, agent_message, coordinator_message,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, ServerConfig, VarInt};
@@ -41,6 +41,8 @@ pub(crate) struct Coordinator {
     pub(crate) reports: watch::Receiver<AgentReport>,
     pub(crate) hellos: mpsc::Receiver<AgentHello>,
     pub(crate) joins: mpsc::Receiver<JoinRequest>,
+    /// Whether each came with a certificate.
+    pub(crate) renewals: mpsc::Receiver<bool>,
     pub(crate) cards: mpsc::Receiver<Vec<ModelCardChunk>>,
     pub(crate) connections: mpsc::Receiver<Connection>,
     samples: Samples,
@@ -58,6 +60,7 @@ struct Service {
     reports: watch::Sender<AgentReport>,
     hellos: mpsc::Sender<AgentHello>,
     joins: mpsc::Sender<JoinRequest>,
+    renewals: mpsc::Sender<bool>,
     cards: mpsc::Sender<Vec<ModelCardChunk>>,
     samples: Samples,
     sessions: Orders,
@@ -95,6 +98,7 @@ impl Coordinator {
         let (grpc, quic) = (listener.local_addr().expect("bound"), endpoint.local_addr().expect("bound"));
         let (reports_in, reports) = watch::channel(AgentReport::default());
         let ((hellos_in, hellos), (joins_in, joins)) = (mpsc::channel(16), mpsc::channel(16));
+        let (renewals_in, renewals) = mpsc::channel(16);
         let ((cards_in, cards), (connections_in, connections)) = (mpsc::channel(16), mpsc::channel(16));
         let (samples, sessions) = (Samples::default(), Orders::default());
         let service = Service {
@@ -106,6 +110,7 @@ impl Coordinator {
             reports: reports_in,
             hellos: hellos_in,
             joins: joins_in,
+            renewals: renewals_in,
             cards: cards_in,
             samples: Arc::clone(&samples),
             sessions: Arc::clone(&sessions),
@@ -123,7 +128,19 @@ impl Coordinator {
                 }
             }
         });
-        Self { grpc, quic, reports, hellos, joins, cards, connections, samples, sessions, threads: None }
+        Self {
+            grpc,
+            quic,
+            reports,
+            hellos,
+            joins,
+            renewals,
+            cards,
+            connections,
+            samples,
+            sessions,
+            threads: None,
+        }
     }
 
     /// As kill -9 would: nobody says goodbye, on TCP or UDP.
@@ -267,6 +284,14 @@ impl Cluster for Service {
             ca_certificate_pem,
             cluster: "test".to_owned(),
         }))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        let shown = request.peer_certs().is_some();
+        let _ = self.renewals.send(shown).await;
+        let certificate_pem = self.authority.sign(&request.into_inner().csr_pem, NODE);
+        let ca_certificate_pem = self.authority.certificate_pem();
+        Ok(Response::new(RenewReply { certificate_pem, ca_certificate_pem }))
     }
 
     async fn session(

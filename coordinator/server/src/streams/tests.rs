@@ -38,7 +38,8 @@ pub(crate) struct Taken {
 impl Lab {
     pub(crate) fn new() -> Self {
         let ca = Authority::create("lab").expect("a CA");
-        let authority = Authority::open(&ca.certificate_pem, &ca.key_pem).expect("opens");
+        let authority =
+            Authority::open(&ca.certificate_pem, &ca.key_pem, crate::limits::LEAF_LIFE).expect("opens");
         let credentials =
             authority.credentials(Identity { role: Role::Coordinator, node: 1 }).expect("credentials");
         let papers = Papers::new(credentials).expect("papers");
