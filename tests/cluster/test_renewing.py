@@ -1,4 +1,4 @@
-"""Certificates that last seconds are renewed in time, under answers, by agents and coordinators, and after an absence."""
+"""Certificates that last seconds are renewed in time, under answers, by agents and coordinators, also after absence."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ use crate::{ClusterId, Command, ModelName, ModelPolicy, NodeId, TokenId};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registry {
     #[serde(default)]
-    cluster: Option<Cluster>,
+    pub(crate) cluster: Option<Cluster>,
     #[serde(default)]
     pub(crate) tokens: BTreeMap<TokenId, Token>,
     #[serde(default)]
@@ -59,15 +59,21 @@ impl Registry {
         }
         match command {
             Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
-            Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses } => {
+            Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name } => {
                 let (role, expires_at_unix_ms, uses) = (*role, *expires_at_unix_ms, *uses);
-                let token = Token { secret_hash: *secret_hash, role, expires_at_unix_ms, uses, used: 0 };
-                self.issue_token(id, token)
+                let (secret_hash, name) = (*secret_hash, name.clone());
+                let (used, revoked) = (0, false);
+                self.issue_token(
+                    id,
+                    Token { secret_hash, role, expires_at_unix_ms, uses, name, revoked, used },
+                )
             }
+            Command::RevokeJoinToken { id } => self.revoke_token(id),
             Command::AdmitNode { token, secret_hash, name, public_key, at_unix_ms } => {
                 self.admit(&Joiner { token, secret_hash, name, public_key, at_unix_ms: *at_unix_ms })
             }
             Command::RevokeNode { node } => self.revoke(*node),
+            Command::RevokeFounder { at_unix_ms } => self.revoke_founder(*at_unix_ms),
             Command::WantModel { node, model, source } => self.want(*node, model, source),
             Command::UnwantModel { node, model } => self.unwant(*node, model),
             Command::SetBudget { node, bytes } => self.set_budget(*node, *bytes),
@@ -116,6 +122,7 @@ impl Registry {
             ca_certificate_pem: String::from(certificate),
             ca_key_pem: String::from(key),
             founded_at_unix_ms: at,
+            founder_revoked_at_unix_ms: None,
         });
         Ok(Reply::Done)
     }
@@ -124,6 +131,12 @@ impl Registry {
     #[must_use]
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
+    }
+
+    /// The membership of the coordinator that founded the cluster is over.
+    #[must_use]
+    pub fn is_founder_revoked(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.founder_revoked_at_unix_ms.is_some())
     }
 
     /// A join token that is remembered, good or not.

@@ -23,7 +23,9 @@ mod tests {
 
     fn issue(registry: &mut Registry, id: &str, expires_at_unix_ms: u64, uses: Option<u32>) -> Reply {
         let (id, role) = (TokenId(id.to_owned()), Role::Agent);
-        registry.apply(&Command::IssueJoinToken { id, secret_hash: SECRET, role, expires_at_unix_ms, uses })
+        let name = None;
+        let secret_hash = SECRET;
+        registry.apply(&Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name })
     }
 
     fn admit(registry: &mut Registry, token: &str, key: &str) -> Reply {

@@ -111,6 +111,7 @@ async fn join_token(
         role,
         expires_at_unix_ms: unix_ms().saturating_add(life_ms),
         uses: None,
+        name: Some("kept in the coordinator's folder".to_owned()),
     };
     propose(consensus, issue).await.context("issuing a join token")?;
     write_secret(file, &token.to_string())?;
@@ -122,7 +123,7 @@ fn kept_token(consensus: &Consensus, file: &Path) -> Option<JoinToken> {
     let registry = consensus.local();
     let entry = registry.token(&TokenId(token.id.clone()))?;
     let half_life_ms = u64::try_from(limits::JOIN_TOKEN_LIFE.as_millis() / 2).unwrap_or(u64::MAX);
-    let lasts = entry.expires_at_unix_ms > unix_ms().saturating_add(half_life_ms);
+    let lasts = !entry.revoked && entry.expires_at_unix_ms > unix_ms().saturating_add(half_life_ms);
     lasts.then_some(token)
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn is_revoked(registry: &Registry, identity: Identity) -> bool {
 /// A coordinator goes by its node's revocation or by its removal from the group, whichever is first.
 pub(crate) fn is_coordinator_revoked(registry: &Registry, replica: ReplicaId) -> bool {
     registry.is_replica_removed(replica.0)
+        || (replica == FOUNDER && registry.is_founder_revoked())
         || node_of(replica).is_some_and(|node| registry.is_node_revoked(node))
 }
 
@@ -65,6 +66,7 @@ mod tests {
                 role,
                 expires_at_unix_ms: 9,
                 uses: None,
+                name: None,
             });
         }
         for (token, key) in [("a", "01"), ("c", "02"), ("a", "03")] {
@@ -108,6 +110,13 @@ mod tests {
         registry.apply(&Command::LockVoters { change });
         assert_eq!(revoked(&registry), ["spiffe://mlxc/coordinator/1"]);
         assert_eq!(revoked_coordinators(&registry), BTreeSet::from([1]));
+    }
+
+    #[test]
+    fn the_founder_is_revoked_by_a_word_of_its_own() {
+        let mut registry = room();
+        registry.apply(&Command::RevokeFounder { at_unix_ms: 3 });
+        assert_eq!(revoked(&registry), ["spiffe://mlxc/coordinator/1"]);
     }
 
     #[test]

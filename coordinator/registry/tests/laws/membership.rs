@@ -46,6 +46,21 @@ proptest! {
     }
 
     #[test]
+    fn nobody_new_joins_with_a_token_that_was_taken_back(commands in history()) {
+        let mut registry = Registry::default();
+        let mut taken_back = BTreeSet::new();
+        for command in &commands {
+            let reply = registry.apply(command);
+            if let (Command::RevokeJoinToken { id }, Reply::Done | Reply::AlreadySo) = (command, &reply) {
+                taken_back.insert(id.clone());
+            }
+            if let (Command::AdmitNode { token, .. }, Reply::NodeAdmitted { .. }) = (command, &reply) {
+                prop_assert!(!taken_back.contains(token));
+            }
+        }
+    }
+
+    #[test]
     fn a_revoked_node_stays_revoked_and_keeps_nothing(commands in history()) {
         let mut registry = Registry::default();
         let mut revoked = BTreeSet::new();
