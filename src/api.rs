@@ -9,14 +9,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use ureq::Agent;
+use ureq::http::{Method, Request, Response};
+use ureq::{Agent, Body};
 
 use crate::exit::{Exit, failure};
+use crate::{cli, credentials};
 
 const CONNECT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Api {
     url: String,
+    key: Option<String>,
     agent: Agent,
 }
 
@@ -45,19 +48,46 @@ struct Delta {
 }
 
 impl Api {
-    pub(crate) fn new(url: &str) -> Self {
+    /// The service that was named, with the key that fits it.
+    pub(crate) fn of(options: &cli::Api) -> anyhow::Result<Self> {
+        Ok(Self::new(&options.url, credentials::key(options)?))
+    }
+
+    pub(crate) fn new(url: &str, key: Option<String>) -> Self {
         let config =
             Agent::config_builder().http_status_as_error(false).timeout_connect(Some(CONNECT)).build();
-        Self { url: url.trim_end_matches('/').to_owned(), agent: config.into() }
+        Self { url: url.trim_end_matches('/').to_owned(), key, agent: config.into() }
     }
 
     /// GET a JSON document.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let mut response =
-            self.agent.get(format!("{}{path}", self.url)).call().map_err(|error| self.lost(&error))?;
+        self.call(Method::GET, path, None)
+    }
+
+    /// Any call that takes and gives JSON; what administers goes through it.
+    pub(crate) fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let mut response = self.send(method, path, body)?;
         let status = response.status().as_u16();
         let body = response.body_mut().read_json().with_context(|| format!("reading {path}"))?;
         if status < 400 { Ok(body) } else { Err(refused(status, &body)) }
+    }
+
+    fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Response<Body>> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let text = body.map(Value::to_string);
+        if text.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        // The text of a wrong key or URL is not repeated.
+        let wrong = |_| failure(Exit::Usage, "--url or --key has characters that HTTP does not take");
+        let answered = match text {
+            Some(text) => self.agent.run(request.body(text).map_err(wrong)?),
+            None => self.agent.run(request.body(()).map_err(wrong)?),
+        };
+        answered.map_err(|error| self.lost(&error))
     }
 
     /// The model to talk to when none was named: the first that is ready.
@@ -83,8 +113,7 @@ impl Api {
             .map(|message| json!({"role": message.role, "content": message.content}))
             .collect();
         let body = json!({"model": model, "messages": messages, "stream": true});
-        let url = format!("{}/v1/chat/completions", self.url);
-        let mut response = self.agent.post(url).send_json(&body).map_err(|error| self.lost(&error))?;
+        let mut response = self.send(Method::POST, "/v1/chat/completions", Some(&body))?;
         let status = response.status().as_u16();
         if status >= 400 {
             let body = response.body_mut().read_json().unwrap_or_default();
@@ -132,8 +161,9 @@ fn broken() -> anyhow::Error {
 fn refused(status: u16, body: &Value) -> anyhow::Error {
     let words = body["error"]["message"].as_str().unwrap_or("the service refused without a reason");
     let exit = match status {
+        401 | 403 => Exit::NotAllowed,
         404 => Exit::NotFound,
-        429 | 503 => Exit::Refused,
+        409 | 429 | 503 => Exit::Refused,
         _ => return anyhow::anyhow!("{words}"),
     };
     failure(exit, words)
@@ -165,8 +195,26 @@ mod tests {
     }
 
     #[test]
+    fn each_refusal_has_its_exit_code() {
+        for (status, code) in
+            [(400, 1), (401, 5), (403, 5), (404, 4), (409, 8), (421, 1), (429, 8), (500, 1), (503, 8)]
+        {
+            let error = refused(status, &json!({"error": {"message": "no"}}));
+            let exit = error.downcast_ref::<crate::exit::Failure>().map_or(1, |failure| failure.exit.code());
+            assert_eq!((exit, error.to_string().as_str()), (code, "no"), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_no_header_takes_is_not_repeated() {
+        let error =
+            Api::new("http://127.0.0.1:1", Some("mlx_\n".to_owned())).get("/livez").expect_err("refused");
+        assert!(error.to_string().contains("--key") && !error.to_string().contains("mlx_"), "{error}");
+    }
+
+    #[test]
     fn nobody_there_says_how_to_start_it() {
-        let error = Api::new("http://127.0.0.1:1").get("/livez").expect_err("nobody listens on port 1");
+        let error = Api::new("http://127.0.0.1:1", None).get("/livez").expect_err("nobody listens on port 1");
         assert!(error.to_string().contains("mlx-serving up"), "{error}");
     }
 }

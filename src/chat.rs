@@ -8,7 +8,7 @@ use crate::api::{Api, Message};
 use crate::cli::Chat;
 
 pub(crate) fn run(options: &Chat) -> anyhow::Result<()> {
-    let api = Api::new(&options.api.url);
+    let api = Api::of(&options.api)?;
     let model = match &options.model {
         Some(model) => model.clone(),
         None => api.default_model()?,

@@ -24,7 +24,7 @@ Examples:
   mlx-serving coordinator                                 serve a room of Macs; prints the line for each of them
   mlx-serving agent --coordinator HOST:7443 --token T     join this Mac to the room
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 not found, 6 coordinator unreachable, 8 refused, 130 interrupted.";
+Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 not found, 5 not allowed, 6 coordinator unreachable, 8 refused, 130 interrupted.";
 
 const QUEUE_EXAMPLES: &str = "\
 Examples:
@@ -38,7 +38,7 @@ Examples:
   mlx-serving explain model mlx-community/Qwen3-4B-4bit   who holds it, who waits for it
   mlx-serving explain node mini-07                        what runs there, and why nothing else does
 
-Exit codes: 0 ok, 4 not known (with the closest name), 6 coordinator unreachable.";
+Exit codes: 0 ok, 4 not known (with the closest name), 5 not allowed, 6 coordinator unreachable.";
 
 const SIMULATE_EXAMPLES: &str = "\
 Examples:
@@ -98,7 +98,8 @@ pub(crate) struct Up {
 
 #[derive(Debug, Args)]
 pub(crate) struct Coordinator {
-    /// Where clients reach the API; loopback only
+    /// Where clients reach the API. Beyond loopback every caller needs a key (`mlx-serving keys create`), and a proxy before it
+    /// should speak TLS
     #[arg(long, env = "MLX_SERVING_API", default_value = "127.0.0.1:7440")]
     pub(crate) api: SocketAddr,
     /// Where agents reach this coordinator: TCP for control, UDP for tokens, mutual TLS on both
@@ -245,6 +246,11 @@ pub(crate) struct Api {
     /// The service to talk to
     #[arg(long, env = "MLX_SERVING_URL", default_value = "http://127.0.0.1:7440")]
     pub(crate) url: String,
+    /// An API key [default: the one that the coordinator on this machine keeps in its folder, where that can be read]
+    #[arg(long, env = "MLX_SERVING_API_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) home: Home,
 }
 
 #[derive(Debug, Args)]

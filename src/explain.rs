@@ -11,7 +11,7 @@ use crate::api::Api;
 use crate::cli::{Explain, Output, Subject};
 
 pub(crate) fn run(options: &Explain) -> anyhow::Result<()> {
-    let document = Api::new(&options.api.url).get(&path(options.subject, &options.id))?;
+    let document = Api::of(&options.api)?.get(&path(options.subject, &options.id))?;
     let text = match options.output {
         Output::Json => format!("{}\n", serde_json::to_string_pretty(&document)?),
         Output::Table => words(&document),

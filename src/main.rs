@@ -6,6 +6,7 @@
 mod cli;
 mod exit;
 mod home;
+mod credentials;
 mod log;
 mod up;
 mod coordinator;

@@ -11,7 +11,7 @@ use crate::cli::{Output, Queue};
 use crate::table::{aligned, array, number, row, text};
 
 pub(crate) fn run(options: &Queue) -> anyhow::Result<()> {
-    let queue = Api::new(&options.api.url).get("/api/v1/queue")?;
+    let queue = Api::of(&options.api)?.get("/api/v1/queue")?;
     let text = match options.output {
         Output::Json => format!("{}\n", serde_json::to_string_pretty(&queue)?),
         Output::Table => table(&queue),

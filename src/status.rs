@@ -13,7 +13,7 @@ use crate::exit::{Exit, failure};
 use crate::table::{aligned, array, number, row, text};
 
 pub(crate) fn run(options: &Status) -> anyhow::Result<()> {
-    let status = Api::new(&options.api.url).get("/api/v1/status")?;
+    let status = Api::of(&options.api)?.get("/api/v1/status")?;
     let text = match options.output {
         Output::Json => format!("{}\n", serde_json::to_string_pretty(&status)?),
         Output::Table => table(&status),

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::{Api, Message};
 use crate::cli::Up;
 use crate::home::Rooms;
-use crate::{agent, home, log, model_argument, progress, stopping};
+use crate::{agent, credentials, home, log, model_argument, progress, stopping};
 
 /// Notices that may wait for the terminal.
 const NOTICES: usize = 256;
@@ -43,6 +43,7 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
 
     let (notices, heard) = mpsc::channel(NOTICES);
     // Both drain at once: the API takes nothing new, and the agent leaves when its last answer has ended.
+    let key = credentials::local(&rooms)?;
     let agent = agent_config(rooms, offer.clone(), &ready)?;
     let running = tokio::spawn(daemon::run(agent, notices, stop.clone()));
     let showing = tokio::spawn(progress::show_until_ready(heard, offer.model.clone()));
@@ -51,8 +52,8 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
         shown = showing => match shown.context("the terminal task failed")? {
             Ok(machine) => {
                 let (quiet, url) = (options.quiet, format!("http://{}", ready.api));
-                let model = offer.model.clone();
-                tokio::task::spawn_blocking(move || first_answer(&machine, &model, &url, quiet)).await?;
+                let (model, api) = (offer.model.clone(), Api::new(&url, key));
+                tokio::task::spawn_blocking(move || first_answer(&machine, &model, &url, &api, quiet)).await?;
                 stop.cancelled().await;
                 Ok(())
             }
@@ -82,12 +83,12 @@ fn agent_config(rooms: Rooms, offer: daemon::Offer, ready: &server::Ready) -> an
 
 /// Shows what runs here, asks one question, and says how to go on.
 #[expect(clippy::print_stderr, clippy::print_stdout, reason = "this is the command line")]
-fn first_answer(machine: &str, model: &str, url: &str, quiet: bool) {
+fn first_answer(machine: &str, model: &str, url: &str, api: &Api, quiet: bool) {
     eprintln!("\n  machine  {machine}\n  model    {model}\n  API      {url}/v1\n");
     if !quiet {
         eprint!("  > {FIRST_QUESTION}\n  ");
         let question = Message { role: "user", content: FIRST_QUESTION.to_owned() };
-        if let Err(error) = Api::new(url).chat(model, &[question], |piece| eprint!("{piece}")) {
+        if let Err(error) = api.chat(model, &[question], |piece| eprint!("{piece}")) {
             eprint!("(no answer: {error:#})");
         }
         eprintln!("\n");

@@ -3,14 +3,15 @@
 //! Owns the list of commands and their form on disk. Refuses every rule about them: what a command does is decided
 //! where its idea lives, and how it is shown is `command_debug.rs`.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BreakerState, ClusterId, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Role, TokenId,
-    VoterChange,
+    BreakerState, ClusterId, Fingerprint, Grant, KeyId, ModelName, ModelPolicy, ModelSource, NodeId, Role,
+    TokenId, VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -199,5 +200,64 @@ pub enum Command {
     UnlockVoters {
         /// The change's.
         number: u64,
+    },
+    /// Makes an API key, with its first secret. Idempotent.
+    CreateKey {
+        /// The key's public part.
+        key: KeyId,
+        /// What it may do.
+        grant: Grant,
+        /// Hash of the secret; hex on disk.
+        #[serde(with = "crate::secret_hash")]
+        secret_hash: [u8; 32],
+        /// When it was made.
+        at_unix_ms: u64,
+    },
+    /// Changes what a key may do. Accepted only as the revision after the one that is known. Idempotent.
+    ChangeKey {
+        /// The key.
+        key: KeyId,
+        /// The revision it becomes; a new key has revision 0.
+        revision: u64,
+        /// All of what it may do from now on.
+        grant: Grant,
+    },
+    /// Gives a key a second secret, so that its users can change to it one by one. Idempotent.
+    AddKeySecret {
+        /// The key.
+        key: KeyId,
+        /// One more than that of the last secret; the first is 1.
+        number: u32,
+        /// Hash of the secret; hex on disk.
+        #[serde(with = "crate::secret_hash")]
+        secret_hash: [u8; 32],
+        /// When it was made.
+        at_unix_ms: u64,
+    },
+    /// Ends one of a key's two secrets. Idempotent.
+    DropKeySecret {
+        /// The key.
+        key: KeyId,
+        /// The secret's number.
+        number: u32,
+    },
+    /// Ends a key for ever. Idempotent.
+    RevokeKey {
+        /// The key.
+        key: KeyId,
+        /// When it was decided.
+        at_unix_ms: u64,
+    },
+    /// A command that an administrator asked for: it does what it says, and a line of the audit trail says so. Made by
+    /// [`Command::audited`].
+    Audited {
+        /// Who asked.
+        by: String,
+        /// When.
+        at_unix_ms: u64,
+        /// What for, in words without secrets.
+        action: String,
+        /// The command; none of this kind.
+        command: Box<Command>,
     },
 }

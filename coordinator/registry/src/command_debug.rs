@@ -60,6 +60,20 @@ impl fmt::Debug for Command {
             }
             Command::LockVoters { change } => shown!(f, LockVoters, change).finish(),
             Command::UnlockVoters { number } => shown!(f, UnlockVoters, number).finish(),
+            Command::CreateKey { key, grant, at_unix_ms, secret_hash: _ } => {
+                shown!(f, CreateKey, key, grant, at_unix_ms).finish_non_exhaustive()
+            }
+            Command::ChangeKey { key, revision, grant } => {
+                shown!(f, ChangeKey, key, revision, grant).finish()
+            }
+            Command::AddKeySecret { key, number, at_unix_ms, secret_hash: _ } => {
+                shown!(f, AddKeySecret, key, number, at_unix_ms).finish_non_exhaustive()
+            }
+            Command::DropKeySecret { key, number } => shown!(f, DropKeySecret, key, number).finish(),
+            Command::RevokeKey { key, at_unix_ms } => shown!(f, RevokeKey, key, at_unix_ms).finish(),
+            Command::Audited { by, at_unix_ms, action, command } => {
+                shown!(f, Audited, by, at_unix_ms, action, command).finish()
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::key_field::KeyField;
 use crate::limits;
 use crate::reply::Refusal;
 
@@ -50,6 +51,8 @@ pub enum Field {
     VoterChange,
     /// The address of a coordinator.
     ReplicaAddress,
+    /// A field of an API key, or of what administrators do.
+    Key(KeyField),
 }
 
 /// Ids end up in file names, URLs and tables.
@@ -137,6 +140,7 @@ impl fmt::Display for Field {
                 "a coordinator's address has 1 to {} bytes and no control characters",
                 limits::REPLICA_ADDRESS_BYTES_MAX
             ),
+            Field::Key(field) => write!(f, "{field}"),
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Owns what must outlive every process: who founded the cluster and with which certificate authority, which
 //! join tokens are out, which nodes were admitted, drained or revoked, which models each of them offers, which it
 //! holds and how much memory that reserves, how often each model shall be held, how each breaker last moved, which
-//! requests killed runtimes, what a healthy runtime answers to the canary, and which change of the coordinators' group is
-//! under way. A fact changes by [`Registry::apply`] and by nothing else, so replicas that apply the same commands in the
+//! requests killed runtimes, what a healthy runtime answers to the canary, which change of the coordinators' group is
+//! under way, which API keys there are, and what administrators did. A fact changes by [`Registry::apply`] and by nothing else, so replicas that apply the same commands in the
 //! same order are equal; [`Registry::begin_epoch`] makes another registry of a copy.
 //!
 //! Refuses what does not endure: no load, heartbeat or waiting request is known here, and of a request that killed
@@ -32,8 +32,14 @@ mod breakers;
 mod blame;
 mod canary;
 mod voters;
+mod key;
+mod keys;
+mod key_refusal;
+mod audit;
+mod command_words;
 mod reply;
 mod field;
+mod key_field;
 mod facts;
 mod names;
 mod model;
@@ -41,14 +47,18 @@ mod fingerprint;
 mod secret_hash;
 pub mod limits;
 
+pub use audit::{AuditEntry, BrokenTrail, Outcome, verify};
 pub use blame::{Charge, Death, Quarantine};
 pub use breakers::{Breaker, BreakerState};
 pub use command::Command;
 pub use facts::{Cluster, Node, Token};
 pub use field::Field;
 pub use fingerprint::Fingerprint;
+pub use key::{ApiKey, Grant, KeySecret, Scope};
+pub use key_field::KeyField;
+pub use key_refusal::KeyRefusal;
 pub use model::{InvalidModelName, ModelName, ModelSource};
-pub use names::{ClusterId, NodeId, Role, TokenId};
+pub use names::{ClusterId, KeyId, NodeId, Role, TokenId};
 pub use placing::Placement;
 pub use policy::ModelPolicy;
 pub use registry::Registry;

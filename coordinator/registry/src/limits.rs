@@ -73,3 +73,25 @@ pub const REPLICA_ADDRESS_BYTES_MAX: usize = 260;
 
 /// Golden ids of one model. A wrong weight shows within a few tokens; sixteen cost a slow Mac about a second.
 pub const GOLDEN_IDS_MAX: usize = 16;
+
+/// API keys that are not revoked. One for each person and program of a farm, several times over.
+pub const LIVE_KEYS_MAX: usize = 1024;
+
+/// Revoked keys that are remembered, the one that was revoked first forgotten first. A forgotten key opens nothing either;
+/// what is lost is only its name in a list. Never 0: that there was a key is not forgotten.
+pub const REVOKED_KEYS_MAX: usize = 1024;
+
+/// Secrets of one key: the old one and the new one, while its users change.
+pub const SECRETS_PER_KEY_MAX: usize = 2;
+
+/// What people call a key: one cell of a table.
+pub const KEY_NAME_BYTES_MAX: usize = 120;
+
+/// Models on the list of one key: more than a farm serves at once. Who may ask nearly all needs no list.
+pub const MODELS_PER_KEY_MAX: usize = 64;
+
+/// Changes by administrators that are remembered. A few a day last a year; a snapshot grows by less than a megabyte.
+pub const AUDIT_ENTRIES_MAX: usize = 1024;
+
+/// One change in words: a name, the scopes and the first models of a list.
+pub const AUDIT_ACTION_BYTES_MAX: usize = 512;

@@ -8,16 +8,18 @@ use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Trail;
 use crate::blame::{Blame, Death, Quarantine};
 use crate::breakers::Breaker;
 use crate::canary::Golden;
 use crate::facts::{Cluster, Node, Token};
 use crate::field::{Field, check_id};
 use crate::joining::Joiner;
+use crate::key::ApiKey;
 use crate::limits;
 use crate::reply::{Refusal, Reply};
 use crate::voters::Voters;
-use crate::{ClusterId, Command, ModelName, ModelPolicy, NodeId, TokenId};
+use crate::{ClusterId, Command, KeyId, ModelName, ModelPolicy, NodeId, TokenId};
 
 /// The durable facts of one cluster. Equal on every replica that applied the same commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,10 @@ pub struct Registry {
     pub(crate) blame: Blame,
     #[serde(default, skip_serializing_if = "Voters::is_empty")]
     pub(crate) voters: Voters,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) keys: BTreeMap<KeyId, ApiKey>,
+    #[serde(default, skip_serializing_if = "Trail::is_empty")]
+    pub(crate) audit: Trail,
 }
 
 impl Registry {
@@ -107,6 +113,18 @@ impl Registry {
             Command::SetGolden { model, card_digest, ids } => self.set_golden(model, card_digest, ids),
             Command::LockVoters { change } => self.lock_voters(change),
             Command::UnlockVoters { number } => self.unlock_voters(*number),
+            Command::CreateKey { key, grant, secret_hash, at_unix_ms } => {
+                self.create_key(key, grant, *secret_hash, *at_unix_ms)
+            }
+            Command::ChangeKey { key, revision, grant } => self.change_key(key, *revision, grant),
+            Command::AddKeySecret { key, number, secret_hash, at_unix_ms } => {
+                self.add_key_secret(key, *number, *secret_hash, *at_unix_ms)
+            }
+            Command::DropKeySecret { key, number } => self.drop_key_secret(key, *number),
+            Command::RevokeKey { key, at_unix_ms } => self.revoke_key(key, *at_unix_ms),
+            Command::Audited { by, at_unix_ms, action, command } => {
+                self.audited(by, *at_unix_ms, action, command)
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::key_refusal::KeyRefusal;
 use crate::{Field, ModelName, NodeId, Role, TokenId};
 
 /// The outcome of one command.
@@ -147,6 +148,8 @@ pub enum Refusal {
         /// The replica.
         replica: u64,
     },
+    /// An API key is not as the command needs it.
+    Key(KeyRefusal),
     /// A collection is full.
     TooMany {
         /// Which one.
@@ -173,6 +176,10 @@ pub enum Bounded {
     ModelPolicies,
     /// Models whose golden ids are known, when all of them are offered.
     Goldens,
+    /// API keys that are not revoked.
+    LiveKeys,
+    /// Secrets of one API key.
+    KeySecrets,
 }
 
 impl fmt::Display for Refusal {
@@ -240,6 +247,7 @@ impl fmt::Display for Refusal {
             Refusal::VotersLocked { number, by } => words_for_locked(f, *number, *by),
             Refusal::VoterChangeOutOfTurn { number, next } => words_for_turn(f, *number, *next),
             Refusal::ReplicaRemoved { replica } => words_for_removed(f, *replica),
+            Refusal::Key(refusal) => write!(f, "{refusal}"),
             Refusal::TooMany { what, limit } => words_for_full(f, *what, *limit),
             Refusal::Malformed { what } => write!(f, "{what}"),
         }
@@ -315,6 +323,15 @@ fn words_for_full(f: &mut fmt::Formatter<'_>, what: Bounded, limit: usize) -> fm
             f,
             "the canary's answers of {limit} models are known, the most that can be, and all these models are \
              offered; remove one that is not needed with `mlx-serving models rm`"
+        ),
+        Bounded::LiveKeys => write!(
+            f,
+            "there are {limit} API keys, the most there can be; revoke one that is not needed with \
+             `mlx-serving keys revoke`"
+        ),
+        Bounded::KeySecrets => write!(
+            f,
+            "this key has {limit} secrets, the most it can; end the old one with `mlx-serving keys rotate --finish`"
         ),
     }
 }

@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 19] = [
+    const LINES: [(&str, &str); 27] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -52,6 +52,17 @@ mod tests {
         ("issue_join_token_named", "token t3 secret=c role=agent expires=2000 uses=1 name=lab"),
         ("revoke_join_token", "revoke-token t3"),
         ("revoke_founder", "revoke-founder at=1711"),
+        (
+            "create_key",
+            "key 0a1b secret=a name=ci scopes=inference,read models=demo,org/small expires=9000 at=1705",
+        ),
+        ("create_key_bare", "key 0c secret=b name=ops scopes=admin at=1706"),
+        ("change_key", "change-key 0a1b revision=1 name=ci scopes=inference models=demo"),
+        ("add_key_secret", "key-secret 0a1b 2 secret=b at=1707"),
+        ("drop_key_secret", "drop-secret 0a1b 1"),
+        ("revoke_key", "revoke-key 0c at=1708"),
+        ("audited", "by local-1 at=1709: key-secret 0a1b 3 secret=c at=1709"),
+        ("audited_again", "by 0a1b at=1710: drain 1"),
     ];
 
     fn golden(path: &str) -> PathBuf {
@@ -94,8 +105,19 @@ mod tests {
     }
 
     /// Objects whose fields are names of things; a newer release has as few ways to add a field there as we.
-    const MAPS: [&str; 9] =
-        ["tokens", "nodes", "placed", "models", "policies", "goldens", "charges", "quarantines", "seat"];
+    const MAPS: [&str; 11] = [
+        "tokens",
+        "nodes",
+        "placed",
+        "models",
+        "policies",
+        "goldens",
+        "charges",
+        "quarantines",
+        "seat",
+        "keys",
+        "secrets",
+    ];
 
     /// Adds a field to every object that is none of the maps, nor the source of a model.
     fn add_field(value: &mut serde_json::Value, is_map: bool) {
@@ -155,7 +177,7 @@ mod tests {
         let mut newer = serde_json::to_value(full()).unwrap();
         add_field(&mut newer, false);
         let newer = newer.to_string();
-        assert_eq!(newer.matches("added_later").count(), 20, "{newer}");
+        assert_eq!(newer.matches("added_later").count(), 29, "{newer}");
         assert_eq!(serde_json::from_str::<Registry>(&newer).unwrap(), full());
         for (name, line) in lines() {
             let text = serde_json::to_string(&command(line)).unwrap();

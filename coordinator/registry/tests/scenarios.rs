@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn there_are_scenarios() {
-        assert!(files().len() >= 19, "the folder of scenarios was not found or is nearly empty");
+        assert!(files().len() >= 21, "the folder of scenarios was not found or is nearly empty");
     }
 
     #[test]
@@ -64,13 +64,24 @@ mod tests {
                 show(&registry, &mut out).unwrap();
                 continue;
             }
-            let before = registry.clone();
+            let before = facts(&registry);
             let reply = registry.apply(&command(line));
             writeln!(out, "  {}", reply_words(&reply)).unwrap();
             let changed = matches!(reply, Reply::Done | Reply::NodeAdmitted { again: false, .. });
-            assert_eq!(registry != before, changed, "a reply tells whether something changed: {line}");
+            assert_eq!(
+                facts(&registry) != before,
+                changed,
+                "a reply tells whether something changed: {line}"
+            );
         }
         out
+    }
+
+    /// All but the audit trail, which notes refused changes too.
+    fn facts(registry: &Registry) -> serde_json::Value {
+        let mut facts = serde_json::to_value(registry).unwrap();
+        facts.as_object_mut().unwrap().remove("audit");
+        facts
     }
 
     fn reply_words(reply: &Reply) -> String {

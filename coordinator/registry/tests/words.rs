@@ -5,11 +5,14 @@ mod script;
 
 #[cfg(test)]
 mod tests {
-    use registry::{Bounded, Command, Field, ModelName, NodeId, Refusal, Registry, Role, TokenId};
+    use registry::{
+        Bounded, Command, Field, KeyField, KeyId, KeyRefusal, ModelName, NodeId, Refusal, Registry, Role,
+        TokenId,
+    };
 
     use super::script::command;
 
-    const FIELDS: [Field; 18] = [
+    const FIELDS: [Field; 25] = [
         Field::ClusterId,
         Field::CaCertificate,
         Field::CaKey,
@@ -28,10 +31,17 @@ mod tests {
         Field::GoldenIds,
         Field::VoterChange,
         Field::ReplicaAddress,
+        Field::Key(KeyField::Id),
+        Field::Key(KeyField::Name),
+        Field::Key(KeyField::Scopes),
+        Field::Key(KeyField::Models),
+        Field::Key(KeyField::By),
+        Field::Key(KeyField::Action),
+        Field::Key(KeyField::Audited),
     ];
 
     /// What the command line has, or will have, in the words of its contract.
-    const COMMANDS: [&str; 8] = [
+    const COMMANDS: [&str; 14] = [
         "token create",
         "status",
         "nodes",
@@ -40,6 +50,12 @@ mod tests {
         "models plan",
         "models rm",
         "explain big",
+        "keys create",
+        "keys ls",
+        "keys show",
+        "keys rotate",
+        "keys rotate --finish",
+        "keys revoke",
     ];
 
     /// Every refusal but those of fields, and what it advises.
@@ -82,7 +98,27 @@ mod tests {
             (full(Bounded::ModelsOnNode), "remove one"),
             (full(Bounded::ModelPolicies), "the default again"),
             (full(Bounded::Goldens), "remove one"),
+            (full(Bounded::LiveKeys), "revoke one"),
+            (full(Bounded::KeySecrets), "end the old one"),
         ]
+        .into_iter()
+        .chain(of_keys())
+        .collect()
+    }
+
+    fn of_keys() -> impl Iterator<Item = (Refusal, &'static str)> {
+        let key = || KeyId("0a".to_owned());
+        [
+            (KeyRefusal::Unknown { key: key() }, "keys ls"),
+            (KeyRefusal::Revoked { key: key() }, "keys create"),
+            (KeyRefusal::IdTaken { key: key() }, "another id"),
+            (KeyRefusal::StaleRevision { key: key(), revision: 2, next: 4 }, "change it again"),
+            (KeyRefusal::SecretOutOfTurn { key: key(), number: 2, next: 4 }, "ask again"),
+            (KeyRefusal::UnknownSecret { key: key(), number: 2 }, "keys show"),
+            (KeyRefusal::LastSecret { key: key(), number: 2 }, "keys rotate"),
+        ]
+        .into_iter()
+        .map(|(refusal, advice)| (Refusal::Key(refusal), advice))
     }
 
     #[test]
@@ -113,6 +149,10 @@ mod tests {
                 "{words}"
             );
             assert!(!json.contains(r#""limit""#) || words.contains('5'), "{words}");
+            assert!(
+                !json.contains(r#""0a""#) || words.contains("key 0a") || words.contains("id 0a"),
+                "{words}"
+            );
         }
     }
 
@@ -134,7 +174,7 @@ mod tests {
     }
 
     /// One of each command, and what of it must be seen.
-    const LINES: [(&str, &str); 18] = [
+    const LINES: [(&str, &str); 24] = [
         ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
         ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
@@ -159,6 +199,24 @@ mod tests {
         ("revoke 1", "RevokeNode { node: NodeId(1) }"),
         ("lock-voters 1 promote=2 by=1 at=5", "LockVoters { change: VoterChange { number: 1"),
         ("unlock-voters 1", "UnlockVoters { number: 1 }"),
+        (
+            "key 0a secret=a name=ci scopes=admin at=5",
+            "CreateKey { key: KeyId(\"0a\"), grant: Grant { name: \"ci\"",
+        ),
+        (
+            "change-key 0a revision=1 name=ci scopes=read",
+            "ChangeKey { key: KeyId(\"0a\"), revision: 1, grant",
+        ),
+        (
+            "key-secret 0a 2 secret=aa at=6",
+            "AddKeySecret { key: KeyId(\"0a\"), number: 2, at_unix_ms: 6, .. }",
+        ),
+        (
+            "by local-1 at=7: key-secret 0a 3 secret=a at=7",
+            "Audited { by: \"local-1\", at_unix_ms: 7, action: \"add",
+        ),
+        ("drop-secret 0a 1", "DropKeySecret { key: KeyId(\"0a\"), number: 1 }"),
+        ("revoke-key 0a at=8", "RevokeKey { key: KeyId(\"0a\"), at_unix_ms: 8 }"),
     ];
 
     #[test]

@@ -1,7 +1,6 @@
 //! What a coordinator is told at its start.
 //!
-//! Owns the settings and their check. Refuses an API address beyond loopback: without API keys that would be an
-//! unauthenticated port.
+//! Owns the settings. Refuses none of them: what an address beyond loopback asks of callers is the gateway's to know.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,42 +33,4 @@ pub struct Joined {
     pub replica: u64,
     /// `host:port` of coordinators that may know the leader.
     pub contacts: Vec<String>,
-}
-
-/// The settings cannot work.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ConfigError {
-    #[error(
-        "the API address {0} is reachable from other machines, and this version has no API keys to guard it: \
-         use 127.0.0.1, and an authenticating proxy or an SSH tunnel for remote clients"
-    )]
-    ApiBeyondLoopback(SocketAddr),
-}
-
-impl Config {
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.api.ip().is_loopback() { Ok(()) } else { Err(ConfigError::ApiBeyondLoopback(self.api)) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_api_beyond_loopback_is_refused() {
-        let config = |api: &str| Config {
-            data_folder: PathBuf::new(),
-            api: api.parse().expect("an address"),
-            cluster: "0.0.0.0:7443".parse().expect("an address"),
-            advertise: String::new(),
-            joined: None,
-            leaf_life: None,
-        };
-        assert_eq!(config("127.0.0.1:7440").check(), Ok(()));
-        assert_eq!(config("[::1]:7440").check(), Ok(()));
-        for open in ["0.0.0.0:7440", "192.0.2.7:7440", "[::]:7440"] {
-            assert!(config(open).check().is_err(), "{open}");
-        }
-    }
 }

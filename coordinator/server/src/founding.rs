@@ -145,8 +145,8 @@ async fn propose(consensus: &Consensus, command: Command) -> anyhow::Result<()> 
     }
 }
 
-/// Readable by the operator alone: the token invites machines into the cluster.
-fn write_secret(file: &Path, text: &str) -> anyhow::Result<()> {
+/// Readable by the operator alone: it opens the cluster to whoever has it.
+pub(crate) fn write_secret(file: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     let part = file.with_extension("part");
     let _ = std::fs::remove_file(&part);

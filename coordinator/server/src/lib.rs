@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
-pub use config::{Config, ConfigError, Joined};
+pub use config::{Config, Joined};
 pub use proto::token::JoinToken;
 
 use crate::attempts::Cluster;
@@ -86,7 +86,6 @@ pub async fn run(
     ready: oneshot::Sender<Ready>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    config.check()?;
     let api = bind(config.api, "the API (choose another with --port)").await?;
     let control = bind(config.cluster, "agents (choose another with --cluster-port)").await?;
     let stop = stop.child_token();
@@ -107,8 +106,15 @@ pub async fn run(
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
     // Whoever finds the API finds the tokens too, but for a gateway without a leader: it serves, and says that it has none.
     let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens).await.ok();
-    let router = gateway::router(parts.gateway_state(api.local_addr()?));
     let api_address = api.local_addr().context("reading the bound API address")?;
+    let (local_key, text) = gateway::LocalKey::make(replica.0)?;
+    founding::write_secret(&config.data_folder.join(ADMIN_KEY_FILE), &text)?;
+    if !api_address.ip().is_loopback() {
+        tracing::warn!(
+            "the API speaks plain HTTP beyond this machine: put a proxy with TLS before it, or keys can be overheard"
+        );
+    }
+    let router = gateway::router(parts.gateway_state(api_address, local_key));
     let serving = tokio::spawn(listener::serve(api, router, stop.clone()));
     let issued = async move {
         match early {
@@ -194,6 +200,9 @@ async fn found(
     Ok(founded)
 }
 
+/// In the data folder: the key of whoever can read it. It opens everything, and ends with the process.
+pub const ADMIN_KEY_FILE: &str = "admin-key";
+
 /// The running inside of a coordinator.
 struct Parts {
     sources: Sources,
@@ -268,7 +277,7 @@ impl Parts {
         Ok(Self { sources, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
-    fn gateway_state(&self, api: SocketAddr) -> gateway::GatewayState {
+    fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
         let consensus = self.sources.consensus.clone();
         let sources = self.sources.clone();
         gateway::GatewayState {
@@ -280,6 +289,9 @@ impl Parts {
                 Box::pin(async move { serde_json::to_value(sources.status().await).unwrap_or_default() })
             }),
             views: Arc::new(Inside { sources: self.sources.clone() }),
+            registry: self.sources.consensus.changes(),
+            local_key: Arc::new(local_key),
+            facts: Arc::new(self.sources.consensus.clone()),
             hash_key: self.hash_key,
             api,
         }

@@ -10,19 +10,45 @@ use registry::{
     Role, TokenId, VoterChange,
 };
 
+use crate::key_generator;
+
 /// A failing case is printed and then kept as a test of its own, not in a file beside this one.
 pub(crate) fn config() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Any command.
+/// Any command but those of administrators.
 pub(crate) fn command() -> impl Strategy<Value = Command> {
-    prop_oneof![3 => membership(), 2 => offers(), 6 => facts(), 1 => badly_formed()]
+    // All kinds side by side are too large for a stack.
+    prop_oneof![
+        3 => membership(),
+        2 => offers(),
+        6 => facts(),
+        3 => key_generator::keys(),
+        1 => badly_formed(),
+        1 => key_generator::badly_formed(),
+    ]
+    .boxed()
+}
+
+/// Any command, some of them as an administrator gives it.
+pub(crate) fn said() -> impl Strategy<Value = Command> {
+    let badly = key_generator::badly_audited();
+    prop_oneof![12 => command(), 3 => key_generator::audited(command()), 1 => badly].boxed()
 }
 
 /// Any command that is well formed and no founding.
 pub(crate) fn well_formed() -> impl Strategy<Value = Command> {
-    prop_oneof![3 => membership_well_formed(), 2 => offers_well_formed(), 6 => facts()]
+    let any = || {
+        prop_oneof![
+            3 => membership_well_formed(),
+            2 => offers_well_formed(),
+            6 => facts(),
+            3 => key_generator::keys(),
+        ]
+        .boxed()
+    };
+    prop_oneof![4 => any(), 1 => key_generator::audited(any())]
 }
 
 /// A history that begins with a founding, so that something can happen; in half of all cases also with machines that
@@ -30,6 +56,12 @@ pub(crate) fn well_formed() -> impl Strategy<Value = Command> {
 pub(crate) fn history() -> impl Strategy<Value = Vec<Command>> {
     let beginning = prop_oneof![Just(vec![founding()]), Just(farm())];
     (beginning, vec(command(), 0..80)).prop_map(|(beginning, commands)| [beginning, commands].concat())
+}
+
+/// The same with administrators among those who ask.
+pub(crate) fn administered() -> impl Strategy<Value = Vec<Command>> {
+    let beginning = prop_oneof![Just(vec![founding()]), Just(farm())];
+    (beginning, vec(said(), 0..80)).prop_map(|(beginning, commands)| [beginning, commands].concat())
 }
 
 /// The registry after a history.

@@ -27,4 +27,12 @@ mod oracle_health;
 #[cfg(test)]
 mod oracle_voters;
 #[cfg(test)]
+mod oracle_keys;
+#[cfg(test)]
 mod voters;
+#[cfg(test)]
+mod key_generator;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod audit;

@@ -4,11 +4,12 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use registry::{
-    Breaker, Command, Death, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Refusal, Registry,
-    Reply, Role, TokenId, VoterChange,
+    Breaker, Command, Death, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Refusal,
+    Registry, Reply, Role, TokenId, VoterChange,
 };
 
 use crate::generator::{config, farm, founding, well_formed};
+use crate::oracle_keys::{NaiveKey, compare_keys};
 
 /// Everything that ever happened, and nothing derived from it.
 #[derive(Default)]
@@ -34,10 +35,13 @@ pub(crate) struct Oracle {
     pub(crate) changes: Vec<VoterChange>,
     /// The number of each that ended.
     pub(crate) ended: Vec<u64>,
+    pub(crate) keys: Vec<NaiveKey>,
+    /// When, by whom, what, and how it ended.
+    pub(crate) trail: Vec<(u64, String, String, Outcome)>,
 }
 
 impl Oracle {
-    fn apply(&mut self, command: &Command) -> Reply {
+    pub(crate) fn apply(&mut self, command: &Command) -> Reply {
         let decided = match command {
             Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
             Command::IssueJoinToken { id, .. } => self.issue(id, command),
@@ -65,6 +69,18 @@ impl Oracle {
             Command::PardonRequest { fingerprint } => Ok(self.pardon(*fingerprint)),
             Command::LockVoters { change } => self.lock_voters(change),
             Command::UnlockVoters { number } => self.unlock_voters(*number),
+            Command::CreateKey { key, grant, secret_hash, at_unix_ms } => {
+                self.create_key(key, grant, *secret_hash, *at_unix_ms)
+            }
+            Command::ChangeKey { key, revision, grant } => self.change_key(key, *revision, grant),
+            Command::AddKeySecret { key, number, secret_hash, at_unix_ms } => {
+                self.add_secret(key, *number, *secret_hash, *at_unix_ms)
+            }
+            Command::DropKeySecret { key, number } => self.drop_secret(key, *number),
+            Command::RevokeKey { key, at_unix_ms } => self.revoke_key(key, *at_unix_ms),
+            Command::Audited { by, at_unix_ms, action, command } => {
+                Ok(self.audited(by, *at_unix_ms, action, command))
+            }
         };
         decided.unwrap_or_else(Reply::Refused)
     }
@@ -160,5 +176,6 @@ proptest! {
         compare_models(&registry, &oracle)?;
         compare_health(&registry, &oracle)?;
         compare_voters(&registry, &oracle)?;
+        compare_keys(&registry, &oracle)?;
     }
 }

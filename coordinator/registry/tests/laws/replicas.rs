@@ -5,15 +5,22 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use registry::{Command, Refusal, Registry, Reply};
 
-use crate::generator::{after, command, config, history};
+use crate::generator::{administered, after, config, said};
 
 /// Also before the founding, when all but that is refused.
 fn any_history() -> impl Strategy<Value = Vec<Command>> {
-    prop_oneof![1 => vec(command(), 0..40), 3 => history()]
+    prop_oneof![1 => vec(said(), 0..40), 3 => administered()]
 }
 
 fn through_json(registry: &Registry) -> Registry {
     serde_json::from_str(&serde_json::to_string(registry).unwrap()).unwrap()
+}
+
+/// All but the audit trail, which notes refused changes too.
+fn facts(registry: &Registry) -> serde_json::Value {
+    let mut facts = serde_json::to_value(registry).unwrap();
+    facts.as_object_mut().unwrap().remove("audit");
+    facts
 }
 
 proptest! {
@@ -31,8 +38,8 @@ proptest! {
 
     #[test]
     fn a_snapshot_read_back_is_the_same_registry_and_goes_on_the_same(
-        before in history(),
-        behind in vec(command(), 0..20),
+        before in administered(),
+        behind in vec(said(), 0..20),
     ) {
         let mut kept = after(&before);
         let mut restored = through_json(&kept);
@@ -44,7 +51,7 @@ proptest! {
     }
 
     #[test]
-    fn every_command_and_reply_survives_json(commands in history()) {
+    fn every_command_and_reply_survives_json(commands in administered()) {
         let mut registry = Registry::default();
         for command in &commands {
             let text = serde_json::to_string(command).unwrap();
@@ -59,17 +66,17 @@ proptest! {
     fn a_reply_tells_whether_something_changed(commands in any_history()) {
         let mut registry = Registry::default();
         for command in &commands {
-            let before = registry.clone();
+            let before = facts(&registry);
             let changed = match registry.apply(command) {
                 Reply::Done | Reply::NodeAdmitted { again: false, .. } => true,
                 Reply::AlreadySo | Reply::NodeAdmitted { again: true, .. } | Reply::Refused(_) => false,
             };
-            prop_assert_eq!(before != registry, changed, "{:?}", command);
+            prop_assert_eq!(before != facts(&registry), changed, "{:?}", command);
         }
     }
 
     #[test]
-    fn the_same_command_twice_is_once(commands in history()) {
+    fn the_same_command_twice_is_once(commands in administered()) {
         let mut registry = Registry::default();
         for command in &commands {
             let first = registry.apply(command);

@@ -25,13 +25,19 @@
 //! revoke-token t1
 //! lock-voters 1 seat=2@two:1,3@three:1 promote=4 remove=5,6 by=1 at=50
 //! unlock-voters 1
+//! key 0a secret=a name=ci scopes=inference,read models=x,y expires=90 at=50
+//! change-key 0a revision=1 name=ci scopes=inference
+//! key-secret 0a 2 secret=b at=60
+//! drop-secret 0a 1
+//! revoke-key 0a at=70
+//! by local-1 at=80: revoke-key 0a at=70
 //! ```
 
 use std::collections::BTreeMap;
 
 use registry::{
-    BreakerState, ClusterId, Command, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Role,
-    TokenId, VoterChange,
+    BreakerState, ClusterId, Command, Fingerprint, Grant, KeyId, ModelName, ModelPolicy, ModelSource, NodeId,
+    Role, Scope, TokenId, VoterChange,
 };
 
 /// A line in parts: `verb names... key=value... because reason`.
@@ -44,6 +50,10 @@ struct Line<'a> {
 
 /// Reads one line of a scenario.
 pub(crate) fn command(text: &str) -> Command {
+    if let Some((who, asked)) = text.strip_prefix("by ").and_then(|text| text.split_once(": ")) {
+        let (by, at) = who.split_once(" at=").unwrap();
+        return command(asked).audited(by, at.parse().unwrap());
+    }
     let (before, reason) = text.split_once(" because ").unwrap_or((text, ""));
     let mut words = before.split_whitespace();
     let verb = words.next().unwrap();
@@ -54,6 +64,7 @@ pub(crate) fn command(text: &str) -> Command {
         .or_else(|| about_models(verb, &line))
         .or_else(|| about_health(verb, &line))
         .or_else(|| about_voters(verb, &line))
+        .or_else(|| about_keys(verb, &line))
         .unwrap_or_else(|| panic!("not a command: {text}"))
 }
 
@@ -172,6 +183,46 @@ fn about_voters(verb: &str, line: &Line<'_>) -> Option<Command> {
         "unlock-voters" => Command::UnlockVoters { number: number() },
         _ => return None,
     })
+}
+
+fn about_keys(verb: &str, line: &Line<'_>) -> Option<Command> {
+    let key = || KeyId(line.name(0).to_owned());
+    let (secret_hash, at) = (|| hash(line.set("secret")), || line.number("at"));
+    let number = || line.name(1).parse().unwrap();
+    Some(match verb {
+        "key" => Command::CreateKey {
+            key: key(),
+            grant: grant(line),
+            secret_hash: secret_hash(),
+            at_unix_ms: at(),
+        },
+        "change-key" => {
+            Command::ChangeKey { key: key(), revision: line.number("revision"), grant: grant(line) }
+        }
+        "key-secret" => Command::AddKeySecret {
+            key: key(),
+            number: number(),
+            secret_hash: secret_hash(),
+            at_unix_ms: at(),
+        },
+        "drop-secret" => Command::DropKeySecret { key: key(), number: number() },
+        "revoke-key" => Command::RevokeKey { key: key(), at_unix_ms: at() },
+        _ => return None,
+    })
+}
+
+fn grant(line: &Line<'_>) -> Grant {
+    let models: std::collections::BTreeSet<_> = line.list("models").map(model).collect();
+    Grant {
+        name: line.set("name").to_owned(),
+        scopes: line.list("scopes").map(scope).collect(),
+        models: (!models.is_empty()).then_some(models),
+        expires_at_unix_ms: line.optional("expires"),
+    }
+}
+
+fn scope(word: &str) -> Scope {
+    *Scope::ALL.iter().find(|scope| scope.name() == word).unwrap_or_else(|| panic!("not a scope: {word}"))
 }
 
 fn seat(word: &str) -> (u64, String) {

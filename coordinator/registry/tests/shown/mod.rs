@@ -31,7 +31,9 @@ pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
     policies(registry, out)?;
     breakers(registry, out)?;
     blame(registry, out)?;
-    voters(registry, out)
+    voters(registry, out)?;
+    keys(registry, out)?;
+    audit(registry, out)
 }
 
 fn tokens(registry: &Registry, out: &mut String) -> Result {
@@ -114,4 +116,27 @@ fn voters(registry: &Registry, out: &mut String) -> Result {
         out,
         "  change {number} of voters by {by} at {at}: seat {seat:?}, promote {promote:?}, remove {remove:?}"
     )
+}
+
+fn keys(registry: &Registry, out: &mut String) -> Result {
+    for (id, key) in registry.keys() {
+        let (grant, made, revision) = (&key.grant, key.made_at_unix_ms, key.revision);
+        let scopes: Vec<_> = grant.scopes.iter().map(|scope| scope.name()).collect();
+        let models: Vec<_> = grant.models.iter().flatten().map(ToString::to_string).collect();
+        let models = if grant.models.is_none() { "any model".to_owned() } else { models.join(", ") };
+        let until = grant.expires_at_unix_ms.map_or(String::new(), |until| format!(", until {until}"));
+        let secrets: Vec<_> = key.secrets().map(|(number, _)| number.to_string()).collect();
+        let revoked = key.revoked_at_unix_ms.map_or(String::new(), |at| format!(", revoked at {at}"));
+        write!(out, "  key {id} {} revision {revision}, made at {made}: {}", grant.name, scopes.join(", "))?;
+        writeln!(out, " of {models}{until}, secrets [{}]{revoked}", secrets.join(", "))?;
+    }
+    Ok(())
+}
+
+fn audit(registry: &Registry, out: &mut String) -> Result {
+    for entry in registry.audit() {
+        let (number, at, by, outcome) = (entry.number, entry.at_unix_ms, &entry.by, entry.outcome.name());
+        writeln!(out, "  audit {number} at {at} by {by}: {} ({outcome})", entry.action)?;
+    }
+    Ok(())
 }

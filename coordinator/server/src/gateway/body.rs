@@ -41,6 +41,14 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiEr
     }
 }
 
+/// Reads and forgets a body that nobody will look at: an answer that is sent before it has arrived may be lost with the connection.
+pub(crate) async fn discard(body: Body) {
+    let mut body = Limited::new(body, limits::DISCARDED_BYTES_MAX);
+    // Whoever sends more, or too slowly, may lose the answer.
+    let _ =
+        tokio::time::timeout(limits::DISCARD, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+}
+
 fn too_large() -> ApiError {
     let message = format!("The request body is larger than {} MiB.", limits::BODY_BYTES_MAX >> 20);
     ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)

@@ -1,20 +1,19 @@
 //! Who asks, and what the headers say about how: one reading of them for all endpoints.
 //!
-//! Owns the tenant (each bearer token is one; its hash stays, the token does not), `x-mlx-class`, `x-mlx-no-cache`, and the
+//! Owns the tenant (each key is one; without keys each bearer token is; its hash stays, the token does not), `x-mlx-class`, `x-mlx-no-cache`, and the
 //! headers in which clients name a session. Refuses values it would have to guess at. A session's name that is too long is no
 //! reason to refuse an answer: it is named as ignored.
 
 use std::sync::Arc;
 
-use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue};
 use scheduler::Class;
 
+use super::access::{Who, credential};
 use super::error::ApiError;
 use super::hash_keys::HashKeys;
 use super::limits;
 
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const CLASS: &str = "x-mlx-class";
 const NO_CACHE: &str = "x-mlx-no-cache";
 
@@ -37,8 +36,14 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn of(headers: &HeaderMap, keys: &Arc<HashKeys>) -> Result<Self, ApiError> {
-        let tenant = token(headers).map_or(0, |token| keys.tenants.number(&[token]).max(1));
+    pub(crate) fn of(headers: &HeaderMap, who: &Who, keys: &Arc<HashKeys>) -> Result<Self, ApiError> {
+        // Two parts are never the number of one, so no token of a stranger makes him the holder of a key.
+        let number = |parts: &[&[u8]]| keys.tenants.number(parts).max(1);
+        let tenant = match who {
+            Who::Anonymous => credential::of(headers).map_or(0, |token| number(&[token])),
+            Who::Local => number(&[b"local", b""]),
+            Who::Key(holder) => number(&[b"key", holder.id.0.as_bytes()]),
+        };
         let anonymous = Self {
             keys: keys.clone(),
             tenant,
@@ -66,18 +71,6 @@ impl Caller {
         }
         self
     }
-}
-
-/// `Authorization: Bearer TOKEN`, else `x-api-key`.
-fn token(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    let key = || headers.get(API_KEY).map(HeaderValue::as_bytes);
-    bearer.or_else(key).map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
-}
-
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked("bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
 fn class(headers: &HeaderMap) -> Result<Option<Class>, ApiError> {
@@ -113,7 +106,7 @@ mod tests {
     fn caller(headers: &[(&'static str, &str)]) -> Result<Caller, ApiError> {
         let headers =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        Caller::of(&headers, &keys())
+        Caller::of(&headers, &Who::Anonymous, &keys())
     }
 
     fn tenant(headers: &[(&'static str, &str)]) -> u64 {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
@@ -15,6 +15,10 @@ use super::limits;
 use crate::generation::Failure;
 
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// RFC 6750.
+const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="mlx-serving""#);
+const CHALLENGE_SCOPE: HeaderValue =
+    HeaderValue::from_static(r#"Bearer realm="mlx-serving", error="insufficient_scope""#);
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// A refusal or a failure, ready to be sent.
@@ -196,6 +200,11 @@ impl IntoResponse for ApiError {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        match self.status {
+            StatusCode::UNAUTHORIZED => headers.insert(WWW_AUTHENTICATE, CHALLENGE),
+            StatusCode::FORBIDDEN => headers.insert(WWW_AUTHENTICATE, CHALLENGE_SCOPE),
+            _ => None,
+        };
         match self.retry {
             Retry::Never => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));

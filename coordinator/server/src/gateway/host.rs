@@ -1,7 +1,9 @@
 //! Which names this API answers to.
 //!
-//! Owns the check of the `Host` header on every request, whatever address the listener has: without it, a web page could point
-//! a name of its own at this machine and read the answers (DNS rebinding). Any port is right, because tunnels change it.
+//! Owns the check of the `Host` header on every request: without it, a web page could point a name of its own at this machine
+//! and read the answers (DNS rebinding). Names of this machine's loopback pass, and so does the bound address. Where the API is
+//! bound to all addresses, any address passes: a page whose origin is an address was served from there. Any other name passes
+//! only with a key that is good, which no browser sends by itself. Any port is right, because tunnels change it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,20 +13,23 @@ use axum::http::header::HOST;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+use super::access::Access;
 use super::error::ApiError;
 
-/// The address the API is bound to.
-#[derive(Clone, Copy, Debug)]
+/// The address the API is bound to, and who may use other names for it.
+#[derive(Clone)]
 pub(crate) struct Hosts {
     pub(crate) api: SocketAddr,
+    pub(crate) access: Access,
 }
 
 impl Hosts {
-    fn allow(self, host: &str) -> bool {
+    /// For anybody.
+    fn allow(api: SocketAddr, host: &str) -> bool {
         let name = without_port(host).to_ascii_lowercase();
         let name = name.strip_suffix('.').unwrap_or(&name);
         match name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            Ok(address) => address.is_loopback() || address == self.api.ip(),
+            Ok(address) => address.is_loopback() || address == api.ip() || api.ip().is_unspecified(),
             Err(_) => name == "localhost" || name.ends_with(".localhost"),
         }
     }
@@ -34,10 +39,14 @@ pub(crate) async fn check(State(hosts): State<Hosts>, request: Request, next: Ne
     let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     // One header only: two could be read differently by a proxy and by us.
     let single = request.headers().get_all(HOST).iter().count() == 1;
-    if single && named.is_some_and(|host| hosts.allow(host)) {
+    let known = |host| Hosts::allow(hosts.api, host) || hosts.access.knows(request.headers());
+    if single && named.is_some_and(known) {
         return next.run(request).await;
     }
-    let message = format!("This API does not answer to that host name. Use http://{}.", hosts.api);
+    let message = format!(
+        "This API does not answer to that host name, but for whoever sends a key that is good. Use http://{}, or send a key.",
+        hosts.api
+    );
     ApiError::refused(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message).into_response()
 }
 
@@ -57,7 +66,7 @@ mod tests {
 
     #[test]
     fn loopback_names_pass_with_any_port() {
-        let hosts = Hosts { api: "127.0.0.1:7440".parse().unwrap() };
+        let api = "127.0.0.1:7440".parse().unwrap();
         for host in [
             "localhost",
             "localhost:1",
@@ -69,13 +78,13 @@ mod tests {
             "api.localhost",
             "localhost.:80",
         ] {
-            assert!(hosts.allow(host), "{host}");
+            assert!(Hosts::allow(api, host), "{host}");
         }
     }
 
     #[test]
     fn every_other_name_is_refused() {
-        let hosts = Hosts { api: "127.0.0.1:7440".parse().unwrap() };
+        let api = "127.0.0.1:7440".parse().unwrap();
         for host in [
             "",
             "evil.example",
@@ -86,14 +95,14 @@ mod tests {
             "notlocalhost",
             "localhost@evil.example",
         ] {
-            assert!(!hosts.allow(host), "{host}");
+            assert!(!Hosts::allow(api, host), "{host}");
         }
     }
 
     #[test]
     fn the_bound_address_passes() {
-        let hosts = Hosts { api: "192.0.2.7:7440".parse().unwrap() };
-        assert!(hosts.allow("192.0.2.7:7440"));
-        assert!(!hosts.allow("192.0.2.8:7440"));
+        let api = "192.0.2.7:7440".parse().unwrap();
+        assert!(Hosts::allow(api, "192.0.2.7:7440"));
+        assert!(!Hosts::allow(api, "192.0.2.8:7440"));
     }
 }

@@ -58,6 +58,21 @@ pub(crate) const COMPLETION_LOGPROBS_MAX: i64 = 5;
 /// Longest answer when neither the client nor the model's files bound it.
 pub(crate) const MAX_TOKENS_WITHOUT_CONTEXT: u32 = 4_096;
 
+/// A body that is refused unread is still taken in up to this: most are far smaller, and a stranger costs us no more.
+pub(crate) const DISCARDED_BYTES_MAX: usize = 4 << 20;
+
+/// Time for that.
+pub(crate) const DISCARD: Duration = Duration::from_secs(5);
+
+/// Until an administrator hears that his change may or may not have been made. A new leader takes two seconds.
+pub(crate) const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two tries of a change.
+pub(crate) const CHANGE_AGAIN: Duration = Duration::from_millis(200);
+
+/// The body of an administrator's change: a name and a list of models.
+pub(crate) const CHANGE_BYTES_MAX: usize = 64 << 10;
+
 /// Messages of one conversation: a template costs about a microsecond for each.
 pub(crate) const MESSAGES_MAX: usize = 16_384;
 

@@ -4,6 +4,7 @@
 //! knows JSON bodies and HTTP. Refuses to know nodes and queues: it makes a wish and tells its events. No prompt and no answer
 //! enters a log, a metric or an error.
 
+mod access;
 mod host;
 mod request_id;
 mod error;
@@ -15,12 +16,15 @@ mod prefix;
 mod request_numbers;
 mod long_texts;
 mod names;
+mod shelf;
 mod limits;
 mod openai;
 pub(crate) mod text;
 mod models;
 mod probes;
 mod views;
+mod admin;
+mod routes;
 mod metrics;
 
 #[cfg(test)]
@@ -32,15 +36,19 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use registry::Registry;
+use tokio::sync::watch;
 
 use crate::catalogue::Catalogue;
+use crate::gateway::access::{Access, Guard};
+use crate::gateway::admin::change::Propose;
 use crate::gateway::hash_keys::HashKeys;
 use crate::gateway::host::Hosts;
 use crate::gateway::long_texts::LongTexts;
 use crate::gateway::request_numbers::RequestNumbers;
 use crate::generation::StartGeneration;
 
+pub(crate) use crate::gateway::access::local_key::LocalKey;
 pub(crate) use crate::gateway::views::{Document, Views};
 
 /// The control plane as a probe sees it.
@@ -63,6 +71,12 @@ pub(crate) struct GatewayState {
     pub(crate) readiness: Arc<dyn Fn() -> Ready + Send + Sync>,
     pub(crate) status: Arc<StatusBody>,
     pub(crate) views: Arc<dyn Views>,
+    /// The facts as this replica knows them.
+    pub(crate) registry: watch::Receiver<Arc<Registry>>,
+    /// Of whoever can read this coordinator's folder.
+    pub(crate) local_key: Arc<LocalKey>,
+    /// Where facts are changed.
+    pub(crate) facts: Arc<dyn Propose>,
     /// The cluster's secret behind every number that is made of a client's words.
     pub(crate) hash_key: [u8; 32],
     /// Where clients reach this API.
@@ -89,7 +103,8 @@ impl std::ops::Deref for Gateway {
 /// The whole API.
 pub(crate) fn router(state: GatewayState) -> Router {
     metrics::install();
-    let hosts = Hosts { api: state.api };
+    let access = Access::new(state.registry.clone(), state.local_key.clone(), state.api);
+    let hosts = Hosts { api: state.api, access: access.clone() };
     let hash_keys = Arc::new(HashKeys::new(state.hash_key));
     let gateway = Gateway {
         state,
@@ -97,23 +112,11 @@ pub(crate) fn router(state: GatewayState) -> Router {
         request_numbers: RequestNumbers::default(),
         long_texts: LongTexts::new(),
     };
-    Router::new()
-        .route("/v1/chat/completions", post(openai::handlers::chat))
-        .route("/v1/completions", post(openai::handlers::completions))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::one))
-        .route("/", get(probes::front_page))
-        .route("/livez", get(probes::live))
-        .route("/readyz", get(probes::ready))
-        .route("/routablez", get(probes::routable))
-        .route("/metrics", get(probes::scrape))
-        .route("/api/v1/status", get(probes::status))
-        .route("/api/v1/queue", get(views::queue))
-        .route("/api/v1/explain/request/{*id}", get(views::explain_request))
-        .route("/api/v1/explain/model/{*name}", get(views::explain_model))
-        .route("/api/v1/explain/node/{node}", get(views::explain_node))
+    let (router, needs) = routes::build(routes::all());
+    router
         .fallback(probes::no_such_path)
         .method_not_allowed_fallback(probes::no_such_method)
+        .layer(from_fn_with_state(Guard { access, needs: Arc::new(needs) }, access::check))
         .layer(from_fn_with_state(hosts, host::check))
         .layer(from_fn(request_id::name))
         .with_state(gateway)

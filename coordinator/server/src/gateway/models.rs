@@ -2,13 +2,15 @@
 //!
 //! Owns what a client may know of a model: its name, its context, whether a token could flow now. Ids contain slashes.
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use serde::Serialize;
 
 use super::Gateway;
+use super::access::Who;
 use super::error::ApiError;
 use super::openai::asking::unknown;
+use super::shelf::Shelf;
 use crate::catalogue::Model;
 
 #[derive(Serialize)]
@@ -29,16 +31,18 @@ pub(crate) struct ModelView {
     status: String,
 }
 
-pub(crate) async fn list(State(gateway): State<Gateway>) -> Json<ModelList> {
-    let data = gateway.catalogue.all().iter().map(|model| view(model)).collect();
+pub(crate) async fn list(State(gateway): State<Gateway>, Extension(who): Extension<Who>) -> Json<ModelList> {
+    let data = Shelf::of(&gateway.catalogue, &who).all().iter().map(|model| view(model)).collect();
     Json(ModelList { object: "list", data })
 }
 
 pub(crate) async fn one(
     State(gateway): State<Gateway>,
+    Extension(who): Extension<Who>,
     Path(id): Path<String>,
 ) -> Result<Json<ModelView>, ApiError> {
-    let model = gateway.catalogue.get(&id).ok_or_else(|| unknown(&gateway.catalogue, &id))?;
+    let shelf = Shelf::of(&gateway.catalogue, &who);
+    let model = shelf.get(&id).ok_or_else(|| unknown(&shelf, &id))?;
     Ok(Json(view(&model)))
 }
 

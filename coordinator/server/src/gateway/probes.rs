@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use super::models::is_routable;
-use super::openai::asking::unknown;
+use super::names;
 use super::{Gateway, metrics};
 
 #[derive(Serialize)]
@@ -53,9 +53,16 @@ pub(crate) async fn routable(
         let any = gateway.catalogue.all().iter().any(|model| is_routable(model));
         return Ok(probe(any, if any { String::new() } else { "no model is ready".to_owned() }));
     };
-    let model = gateway.catalogue.get(&name).ok_or_else(|| unknown(&gateway.catalogue, &name))?;
+    let model = gateway.catalogue.get(&name).ok_or_else(|| unknown(&name))?;
     let routable = is_routable(&model);
     Ok(probe(routable, if routable { String::new() } else { model.status.clone() }))
+}
+
+/// Without a hint at the names that there are: a probe needs no key.
+fn unknown(name: &str) -> ApiError {
+    let message = format!("The model '{}' does not exist here.", names::quoted(name));
+    let refused = ApiError::refused(StatusCode::NOT_FOUND, "model_not_found", message);
+    ApiError { param: Some("model".to_owned()), ..refused }
 }
 
 pub(crate) async fn status(State(gateway): State<Gateway>) -> Json<serde_json::Value> {

@@ -5,16 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use super::Gateway;
+use super::access::Who;
 use super::error::ApiError;
 use super::names;
 use super::openai::asking::unknown;
+use super::shelf::Shelf;
 
 const QUEUE: &str = "mlx-serving.queue.v1";
 const EXPLAIN: &str = "mlx-serving.explain.v1";
@@ -58,10 +60,11 @@ pub(crate) async fn explain_request(
 
 pub(crate) async fn explain_model(
     State(gateway): State<Gateway>,
+    Extension(who): Extension<Who>,
     Path(name): Path<String>,
 ) -> Result<Json<Document>, ApiError> {
-    let explained = gateway.views.explain_model(&name).await;
-    let found = explained.ok_or_else(|| unknown(&gateway.catalogue, &name))?;
+    let explained = if who.may_ask(&name) { gateway.views.explain_model(&name).await } else { None };
+    let found = explained.ok_or_else(|| unknown(&Shelf::of(&gateway.catalogue, &who), &name))?;
     Ok(document(EXPLAIN, found))
 }
 

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::options::Options;
 use super::sampling::SamplingWish;
 use super::traits::{Origin, Work};
-use crate::catalogue::{Catalogue, Model};
+use crate::catalogue::Model;
 use crate::gateway::error::ApiError;
+use crate::gateway::shelf::Shelf;
 use crate::gateway::text::card::Card;
 use crate::gateway::{limits, names};
 use crate::generation::Wish;
@@ -36,8 +37,8 @@ pub(crate) enum PromptField {
 }
 
 impl Served {
-    pub(crate) fn find(catalogue: &Catalogue, name: &str) -> Result<Self, ApiError> {
-        let model = catalogue.get(name).ok_or_else(|| unknown(catalogue, name))?;
+    pub(crate) fn find(shelf: &Shelf, name: &str) -> Result<Self, ApiError> {
+        let model = shelf.get(name).ok_or_else(|| unknown(shelf, name))?;
         let (Some(card), Some(facts)) = (&model.card, &model.facts) else {
             let status =
                 if model.status.is_empty() { "its tokenizer has not arrived yet" } else { &model.status };
@@ -151,8 +152,8 @@ impl PromptField {
 }
 
 /// 404 with close names and the command that would serve the model.
-pub(crate) fn unknown(catalogue: &Catalogue, name: &str) -> ApiError {
-    let all = catalogue.all();
+pub(crate) fn unknown(shelf: &Shelf, name: &str) -> ApiError {
+    let all = shelf.all();
     let close = names::close(name, all.iter().map(|model| model.name.as_str()));
     let known = match (close.as_slice(), all.len()) {
         ([], 0) => "No model is served yet.".to_owned(),

@@ -5,6 +5,7 @@
 
 use std::time::{Instant, SystemTime};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -22,10 +23,12 @@ use super::options::Delivery;
 use super::preparing::{self, Prepared};
 use super::sse::EventStream;
 use super::whole::Whole;
+use crate::gateway::access::Who;
 use crate::gateway::caller::Caller;
 use crate::gateway::deadline::Patience;
 use crate::gateway::error::ApiError;
 use crate::gateway::metrics::Spent;
+use crate::gateway::shelf::Shelf;
 use crate::gateway::text::detokenizer::Start;
 use crate::gateway::{Gateway, body, request_id};
 
@@ -39,14 +42,15 @@ const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 pub(crate) async fn chat(
     State(gateway): State<Gateway>,
+    Extension(who): Extension<Who>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let asked = Instant::now();
     let bytes = body::read(&headers, body).await?;
-    let (catalogue, patience) = (gateway.catalogue.clone(), Patience::of(&headers));
-    let caller = Caller::of(&headers, &gateway.hash_keys)?;
-    let prepare = move |bytes: &[u8]| preparing::chat(bytes, &catalogue, caller, patience, unix_s());
+    let (shelf, patience) = (Shelf::of(&gateway.catalogue, &who), Patience::of(&headers));
+    let caller = Caller::of(&headers, &who, &gateway.hash_keys)?;
+    let prepare = move |bytes: &[u8]| preparing::chat(bytes, &shelf, caller, patience, unix_s());
     let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
     prepared.ignored.extend(hints::in_headers(&headers));
 
@@ -68,14 +72,15 @@ pub(crate) async fn chat(
 
 pub(crate) async fn completions(
     State(gateway): State<Gateway>,
+    Extension(who): Extension<Who>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let asked = Instant::now();
     let bytes = body::read(&headers, body).await?;
-    let (catalogue, patience) = (gateway.catalogue.clone(), Patience::of(&headers));
-    let caller = Caller::of(&headers, &gateway.hash_keys)?;
-    let prepare = move |bytes: &[u8]| preparing::completion(bytes, &catalogue, caller, patience);
+    let (shelf, patience) = (Shelf::of(&gateway.catalogue, &who), Patience::of(&headers));
+    let caller = Caller::of(&headers, &who, &gateway.hash_keys)?;
+    let prepare = move |bytes: &[u8]| preparing::completion(bytes, &shelf, caller, patience);
     let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
     prepared.ignored.extend(hints::in_headers(&headers));
 

@@ -8,10 +8,10 @@ use super::chat_request::ChatRequest;
 use super::completion_request::CompletionRequest;
 use super::options::Options;
 use super::traits::Origin;
-use crate::catalogue::Catalogue;
 use crate::gateway::caller::Caller;
 use crate::gateway::deadline::Patience;
 use crate::gateway::error::ApiError;
+use crate::gateway::shelf::Shelf;
 use crate::generation::Wish;
 
 /// A request that only needs to be started.
@@ -30,13 +30,13 @@ pub(crate) struct Prepared {
 
 pub(crate) fn chat(
     body: &[u8],
-    catalogue: &Catalogue,
+    shelf: &Shelf,
     caller: Caller,
     patience: Patience,
     now_unix_s: u64,
 ) -> Result<Prepared, ApiError> {
     let ChatRequest { options, sampling, top_logprobs, said, mut ignored, talk } = ChatRequest::parse(body)?;
-    let served = Served::find(catalogue, &options.model)?;
+    let served = Served::find(shelf, &options.model)?;
     let prompt = talk.prompt(&served.card, now_unix_s)?;
     let deadline = patience.deadline(options.delivery);
     let origin = Origin::new(caller, said, &mut ignored);
@@ -48,13 +48,13 @@ pub(crate) fn chat(
 
 pub(crate) fn completion(
     body: &[u8],
-    catalogue: &Catalogue,
+    shelf: &Shelf,
     caller: Caller,
     patience: Patience,
 ) -> Result<Prepared, ApiError> {
     let CompletionRequest { options, sampling, top_logprobs, said, mut ignored, prompts } =
         CompletionRequest::parse(body)?;
-    let served = Served::find(catalogue, &options.model)?;
+    let served = Served::find(shelf, &options.model)?;
     let tokenised = prompts.tokenise(&served.card, served.vocabulary)?;
     let (prompts, echoes): (Vec<_>, Vec<_>) =
         tokenised.into_iter().map(|prompt| (prompt.ids, prompt.echo)).unzip();

@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::cards;
+use super::facts::Facts;
 use super::stage::{Stage, chat_body, dispatched, finished, ids, model, queued, request, tokens};
 use super::viewing::Scripted;
 use crate::catalogue::Catalogue;
 use crate::gateway::long_texts::LongTexts;
-use crate::gateway::{GatewayState, Ready, limits, router};
+use crate::gateway::{GatewayState, LocalKey, Ready, limits, router};
 use crate::generation::{Event, FinishReason, Generation, StartGeneration, Wish};
 
 #[tokio::test]
@@ -61,12 +62,16 @@ async fn a_client_that_does_not_read_stops_the_flow() {
     let catalogue = Catalogue::default();
     let demo = Arc::new(model("demo", Some(cards::chatting())));
     catalogue.replace([("demo".to_owned(), demo)].into());
+    let facts = Facts::founded();
     let state = GatewayState {
         catalogue,
         generations: Arc::new(Counting { taken: taken.clone() }),
         readiness: Arc::new(|| Ready { leader: true, why: String::new() }),
         status: Arc::new(|| Box::pin(async { json!({}) })),
         views: Arc::new(Scripted),
+        registry: facts.registry(),
+        local_key: Arc::new(LocalKey::make(1).unwrap().0),
+        facts: facts.clone(),
         hash_key: [7; 32],
         api: "127.0.0.1:7440".parse().unwrap(),
     };

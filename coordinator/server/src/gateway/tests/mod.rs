@@ -4,6 +4,7 @@
 
 mod cards;
 mod stage;
+mod facts;
 mod speaking;
 mod templates;
 mod detokenising;
@@ -25,3 +26,8 @@ mod routing;
 mod viewing;
 mod telling;
 mod measuring;
+mod guarding;
+mod naming_hosts;
+mod holding_keys;
+mod revoking;
+mod administering;

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::cards;
+use super::facts::Facts;
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
-use crate::gateway::{GatewayState, Ready, router};
+use crate::gateway::{GatewayState, LocalKey, Ready, router};
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration, Wish};
 
 pub(super) const CONTEXT: u64 = 512;
@@ -75,6 +76,9 @@ pub(super) struct Stage {
     pub(super) router: Router,
     cluster: Arc<Cluster>,
     pub(super) catalogue: Catalogue,
+    pub(super) facts: Arc<Facts>,
+    /// The text of the coordinator's own key.
+    pub(super) local_key: String,
 }
 
 /// A response, read to its end.
@@ -106,21 +110,35 @@ impl Stage {
         script: impl Fn(usize, &Wish) -> Vec<Act> + Send + Sync + 'static,
         models: Vec<Model>,
     ) -> Self {
+        Self::at("127.0.0.1:7440", script, models)
+    }
+
+    /// Bound to this address.
+    pub(super) fn at(
+        api: &str,
+        script: impl Fn(usize, &Wish) -> Vec<Act> + Send + Sync + 'static,
+        models: Vec<Model>,
+    ) -> Self {
         let cluster = Arc::new(Cluster { script: Box::new(script), seen: Mutex::default() });
         let catalogue = Catalogue::default();
         catalogue.replace(
             models.into_iter().map(|model| (model.name.clone(), Arc::new(model))).collect::<BTreeMap<_, _>>(),
         );
+        let facts = Facts::founded();
+        let (local_key, local_text) = LocalKey::make(1).expect("randomness");
         let state = GatewayState {
             catalogue: catalogue.clone(),
             generations: cluster.clone(),
             readiness: Arc::new(|| Ready { leader: false, why: "no leader is elected yet".to_owned() }),
             status: Arc::new(|| Box::pin(async { json!({"schema": "test/1"}) })),
             views: Arc::new(Scripted),
+            registry: facts.registry(),
+            local_key: Arc::new(local_key),
+            facts: facts.clone(),
             hash_key: [7; 32],
-            api: "127.0.0.1:7440".parse().unwrap(),
+            api: api.parse().unwrap(),
         };
-        Self { router: router(state), cluster, catalogue }
+        Self { router: router(state), cluster, catalogue, facts, local_key: local_text }
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Reply {

@@ -1,0 +1,104 @@
+//! A command in words, for the audit trail.
+//!
+//! Owns [`Command::audited`]: the sentence fragment that says what was asked for. Refuses secrets, hashes and keys, and lines
+//! that are longer than the trail takes.
+
+use alloc::borrow::ToOwned as _;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+
+use crate::command::Command;
+use crate::key::Grant;
+use crate::limits;
+use crate::policy::ModelPolicy;
+
+impl Command {
+    /// The same command, asked for by an administrator: done as it would be, and noted.
+    #[must_use]
+    pub fn audited(self, by: &str, at_unix_ms: u64) -> Command {
+        let action = line(&self.words());
+        Command::Audited { by: by.to_owned(), at_unix_ms, action, command: Box::new(self) }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Command::FoundCluster { cluster, .. } => format!("found cluster {cluster}"),
+            Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, name, secret_hash: _ } => {
+                let name = name.as_ref().map_or_else(String::new, |name| format!(" '{name}'"));
+                let uses = uses.map_or_else(|| "any number of".to_owned(), |uses| uses.to_string());
+                format!(
+                    "issue join token {id}{name} for {uses} machines of role {role}, until {expires_at_unix_ms}"
+                )
+            }
+            Command::AdmitNode { token, name, .. } => format!("admit machine {name} with join token {token}"),
+            Command::RevokeJoinToken { id } => format!("revoke join token {id}"),
+            Command::RevokeFounder { .. } => "revoke the founder".to_owned(),
+            Command::RevokeNode { node } => format!("revoke node {node}"),
+            Command::WantModel { node, model, .. } => format!("offer model {model} on node {node}"),
+            Command::UnwantModel { node, model } => format!("offer model {model} on node {node} no more"),
+            Command::SetBudget { node, bytes } => format!("set the memory of node {node} to {bytes} bytes"),
+            Command::PlaceModel { node, model, bytes } => {
+                format!("place model {model} on node {node} with {bytes} bytes")
+            }
+            Command::UnplaceModel { node, model } => format!("unload model {model} from node {node}"),
+            Command::SetModelPolicy { model, policy } => {
+                format!("set the policy of model {model}: {}", treated(*policy))
+            }
+            Command::DrainNode { node, draining: true } => format!("drain node {node}"),
+            Command::DrainNode { node, draining: false } => format!("end the drain of node {node}"),
+            Command::MoveBreaker { node, model: Some(model), .. } => {
+                format!("move the breaker of model {model} on node {node}")
+            }
+            Command::MoveBreaker { node, model: None, .. } => format!("move the breaker of node {node}"),
+            Command::ChargeDeath { fingerprint, node, .. } => {
+                format!("charge request {fingerprint} with a death on node {node}")
+            }
+            Command::QuarantineRequest { fingerprint, .. } => format!("quarantine request {fingerprint}"),
+            Command::PardonRequest { fingerprint } => format!("pardon request {fingerprint}"),
+            Command::SetGolden { model, .. } => format!("set the canary's answer of model {model}"),
+            Command::LockVoters { change } => format!("begin change {} of the coordinators", change.number),
+            Command::UnlockVoters { number } => format!("end change {number} of the coordinators"),
+            Command::CreateKey { key, grant, .. } => format!("create key {key}: {}", granted(grant)),
+            Command::ChangeKey { key, grant, revision: _ } => format!("change key {key}: {}", granted(grant)),
+            Command::AddKeySecret { key, number, .. } => format!("add secret {number} to key {key}"),
+            Command::DropKeySecret { key, number } => format!("drop secret {number} of key {key}"),
+            Command::RevokeKey { key, .. } => format!("revoke key {key}"),
+            Command::Audited { action, .. } => action.clone(),
+        }
+    }
+}
+
+fn granted(grant: &Grant) -> String {
+    let scopes: Vec<_> = grant.scopes.iter().map(|scope| scope.name()).collect();
+    let expiry = grant.expires_at_unix_ms.map_or_else(|| "never".to_owned(), |at| at.to_string());
+    // The list is the only long part, so it comes last: what is cut off is a part of it.
+    let models = grant.models.as_ref().map_or_else(
+        || "all".to_owned(),
+        |models| models.iter().map(|model| model.as_str()).collect::<Vec<_>>().join(", "),
+    );
+    format!("name '{}', scopes {}, expires {expiry}, models {models}", grant.name, scopes.join(", "))
+}
+
+fn treated(policy: ModelPolicy) -> String {
+    let ModelPolicy { pinned, replicas_min, replicas_max, idle_unload_s } = policy;
+    let pinned = if pinned { "pinned, " } else { "" };
+    let most = if replicas_max == 0 { "any number of".to_owned() } else { replicas_max.to_string() };
+    let idle = idle_unload_s.map_or_else(String::new, |idle_s| format!(", unloaded after {idle_s} s"));
+    format!("{pinned}{replicas_min} to {most} replicas{idle}")
+}
+
+/// One line that the trail takes, whatever a stranger put into a name.
+fn line(words: &str) -> String {
+    const CUT: &str = "…";
+    let mut out = String::new();
+    for char in words.chars().map(|char| if char.is_control() { ' ' } else { char }) {
+        if out.len() + char.len_utf8() + CUT.len() > limits::AUDIT_ACTION_BYTES_MAX {
+            out.push_str(CUT);
+            break;
+        }
+        out.push(char);
+    }
+    out
+}

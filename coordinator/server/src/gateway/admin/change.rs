@@ -1,0 +1,141 @@
+//! An administrator's change: from a request that passed the guard to a fact of the registry and the audit trail.
+//!
+//! Owns [`Administrator`], with which every handler below `/api/v1/admin` proposes, the strict reading of bodies, and the
+//! mapping of refusals to HTTP. Commands may be said twice, so one whose outcome is unknown is said again for a while.
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use consensus::{Consensus, ProposeError, Retry};
+use futures_util::future::BoxFuture;
+use registry::{Command, KeyRefusal, Refusal, Reply};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::clock::unix_ms;
+use crate::gateway::access::Who;
+use crate::gateway::error::ApiError;
+use crate::gateway::{Gateway, body, limits};
+
+/// Where commands become facts: the consensus, on whichever coordinator, or a script in a test.
+pub(crate) trait Propose: Send + Sync {
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Reply, ProposeError>>;
+}
+
+impl Propose for Consensus {
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Reply, ProposeError>> {
+        Box::pin(Consensus::propose(self, command))
+    }
+}
+
+/// Whoever passed the guard with the scope `admin`. An argument of each handler that changes something.
+pub(crate) struct Administrator {
+    /// His name in the audit trail.
+    by: String,
+}
+
+impl FromRequestParts<Gateway> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, ApiError> {
+        match parts.extensions.get::<Who>() {
+            Some(Who::Local) => Ok(Self { by: gateway.local_key.name.clone() }),
+            Some(Who::Key(holder)) => Ok(Self { by: holder.id.0.clone() }),
+            Some(Who::Anonymous) | None => Err(ApiError::internal("A change was asked for by nobody.")),
+        }
+    }
+}
+
+impl Administrator {
+    /// Makes the change and notes it, refused or not. The reply is never a refusal: that is an error with its words.
+    pub(crate) async fn change(&self, gateway: &Gateway, command: Command) -> Result<Reply, ApiError> {
+        let audited = command.audited(&self.by, unix_ms());
+        let latest = Instant::now() + limits::CHANGE_PATIENCE;
+        loop {
+            match gateway.facts.propose(audited.clone()).await {
+                Ok(Reply::Refused(refusal)) => return Err(refused(&refusal)),
+                Ok(reply) => return Ok(reply),
+                Err(error) if error.retry() != Retry::Never && Instant::now() < latest => {
+                    tracing::info!(%error, "a change waits for a leader");
+                    tokio::time::sleep(limits::CHANGE_AGAIN).await;
+                }
+                Err(error) => return Err(lost(&error)),
+            }
+        }
+    }
+}
+
+/// A JSON object in which nothing is ignored: `T` denies unknown fields.
+pub(crate) async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, ApiError> {
+    let bytes = body::read(headers, body).await?;
+    if bytes.len() > limits::CHANGE_BYTES_MAX {
+        let message = format!("A change has at most {} KiB.", limits::CHANGE_BYTES_MAX >> 10);
+        return Err(ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message));
+    }
+    let wrong = |words: String| {
+        let message = format!("The body is not as it must be: {words}.");
+        ApiError::refused(StatusCode::BAD_REQUEST, "invalid_request", message)
+    };
+    // A list would be taken for the fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(wrong("it must be a JSON object".to_owned()));
+    }
+    // The words may repeat what an administrator sent, to himself.
+    serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))
+}
+
+fn lost(error: &ProposeError) -> ApiError {
+    match error.retry() {
+        Retry::Never => {
+            ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", error.to_string())
+        }
+        Retry::Safe => ApiError::unavailable(
+            "no_leader",
+            "No coordinator leads at the moment, so nothing was changed. Send it again.",
+            limits::RETRY_AFTER_LOSS,
+        ),
+        Retry::OutcomeUnknown => ApiError::unavailable(
+            "outcome_unknown",
+            "No majority of the coordinators answered in time: the change may or may not have been made. Look before you send it \
+             again.",
+            limits::RETRY_AFTER_LOSS,
+        ),
+    }
+}
+
+pub(super) fn refused(refusal: &Refusal) -> ApiError {
+    let (status, code) = match refusal {
+        Refusal::Malformed { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
+        Refusal::UnknownNode { .. } | Refusal::UnknownToken { .. } => (StatusCode::NOT_FOUND, "not_found"),
+        Refusal::Key(KeyRefusal::Unknown { .. } | KeyRefusal::UnknownSecret { .. }) => {
+            (StatusCode::NOT_FOUND, "not_found")
+        }
+        Refusal::Key(
+            KeyRefusal::Revoked { .. }
+            | KeyRefusal::IdTaken { .. }
+            | KeyRefusal::StaleRevision { .. }
+            | KeyRefusal::SecretOutOfTurn { .. }
+            | KeyRefusal::LastSecret { .. },
+        )
+        | Refusal::AlreadyFounded
+        | Refusal::NotFounded
+        | Refusal::TokenExpired { .. }
+        | Refusal::TokenSpent { .. }
+        | Refusal::TokenRevoked { .. }
+        | Refusal::TokenRoleMismatch { .. }
+        | Refusal::TokenIdTaken { .. }
+        | Refusal::NodeRevoked { .. }
+        | Refusal::NotAnAgent { .. }
+        | Refusal::NotOffered { .. }
+        | Refusal::BudgetUnknown { .. }
+        | Refusal::NoRoom { .. }
+        | Refusal::StaleGeneration { .. }
+        | Refusal::GoldenDiffers { .. }
+        | Refusal::VotersLocked { .. }
+        | Refusal::VoterChangeOutOfTurn { .. }
+        | Refusal::ReplicaRemoved { .. }
+        | Refusal::TooMany { .. } => (StatusCode::CONFLICT, "conflict"),
+    };
+    ApiError::refused(status, code, format!("Nothing was changed: {refusal}."))
+}

@@ -1,0 +1,28 @@
+//! `/api/v1/admin/…`: what administrators see and change.
+//!
+//! Owns the list of these routes, all of the scope `admin`. Each kind of thing has a file with its handlers; a change goes
+//! through [`change::Administrator`], which notes it in the audit trail.
+
+pub(crate) mod change;
+mod audit;
+mod key_body;
+mod keys;
+
+use axum::routing::{MethodRouter, delete, get, post};
+use registry::Scope;
+
+use super::Gateway;
+use super::access::Needs;
+use super::routes::{Route, route};
+
+/// Each with the scope `admin`.
+pub(crate) fn routes() -> Vec<Route> {
+    let admin = |path, methods: MethodRouter<Gateway>| route(path, Needs::Scope(Scope::Admin), methods);
+    vec![
+        admin("/api/v1/admin/keys", get(keys::list).post(keys::create)),
+        admin("/api/v1/admin/keys/{id}", get(keys::one).patch(keys::change).delete(keys::revoke)),
+        admin("/api/v1/admin/keys/{id}/secrets", post(keys::add_secret)),
+        admin("/api/v1/admin/keys/{id}/secrets/{number}", delete(keys::drop_secret)),
+        admin("/api/v1/admin/audit", get(audit::list)),
+    ]
+}

@@ -1,0 +1,85 @@
+//! A registry without a group behind it: commands take effect at once.
+//!
+//! Owns the stage's facts and the ways to change them as administrators do.
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use consensus::ProposeError;
+use futures_util::future::BoxFuture;
+use registry::{ClusterId, Command, Registry, Reply};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::stage::{Reply as Answer, Stage, request};
+use crate::gateway::admin::change::Propose;
+
+pub(super) struct Facts {
+    registry: watch::Sender<Arc<Registry>>,
+    /// What is answered instead of doing anything, the next one last.
+    failures: Mutex<Vec<ProposeError>>,
+}
+
+impl Facts {
+    pub(super) fn founded() -> Arc<Self> {
+        let mut registry = Registry::default();
+        let founding = Command::FoundCluster {
+            cluster: ClusterId("room".to_owned()),
+            ca_certificate_pem: "certificate".to_owned(),
+            ca_key_pem: "key".to_owned(),
+            at_unix_ms: 1,
+        };
+        assert_eq!(registry.apply(&founding), Reply::Done);
+        Arc::new(Self { registry: watch::Sender::new(Arc::new(registry)), failures: Mutex::default() })
+    }
+
+    pub(super) fn registry(&self) -> watch::Receiver<Arc<Registry>> {
+        self.registry.subscribe()
+    }
+
+    pub(super) fn now(&self) -> Arc<Registry> {
+        self.registry.borrow().clone()
+    }
+
+    pub(super) fn apply(&self, command: &Command) -> Reply {
+        let mut reply = Reply::AlreadySo;
+        self.registry.send_modify(|registry| reply = Arc::make_mut(registry).apply(command));
+        reply
+    }
+
+    pub(super) fn fail_with(&self, errors: Vec<ProposeError>) {
+        *self.failures.lock().unwrap() = errors;
+    }
+}
+
+impl Propose for Facts {
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Reply, ProposeError>> {
+        Box::pin(async move {
+            let failure = self.failures.lock().unwrap().pop();
+            failure.map_or_else(|| Ok(self.apply(&command)), Err)
+        })
+    }
+}
+
+impl Stage {
+    /// With a key, as a client sends it.
+    pub(super) async fn with_key(&self, method: &str, path: &str, key: &str, body: Option<&Value>) -> Answer {
+        let asked = request(method, path).header("authorization", format!("Bearer {key}"));
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        self.send(asked.body(body).unwrap()).await
+    }
+
+    /// As whoever can read the coordinator's folder.
+    pub(super) async fn administer(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.with_key(method, &format!("/api/v1/admin{path}"), &self.local_key, body).await
+    }
+
+    /// A new key: its id and its text.
+    pub(super) async fn new_key(&self, body: &Value) -> (String, String) {
+        let made = self.administer("POST", "/keys", Some(body)).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        let made = made.json();
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        (text(&made["key"]["id"]), text(&made["secret"]))
+    }
+}
