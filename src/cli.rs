@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli_members;
+pub(crate) use crate::cli_members::{Nodes, NodesAction, Token, TokenAction, TokenRole};
+
 /// One endpoint for a room full of Macs: an OpenAI-compatible service over local MLX runtimes.
 #[derive(Debug, Parser)]
 #[command(name = "mlx-serving", version, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -58,8 +61,12 @@ pub(crate) enum Command {
     Coordinator(Coordinator),
     /// Start the agent of this Mac and join it to a coordinator.
     Agent(Agent),
-    /// Invite another Mac: prints a join token of the coordinator on this machine.
+    /// Invite other Macs, and take invitations back.
+    #[command(after_help = cli_members::TOKEN_EXAMPLES)]
     Token(Token),
+    /// Show who belongs to the cluster, and end a membership.
+    #[command(after_help = cli_members::NODES_EXAMPLES)]
+    Nodes(Nodes),
     /// Ask a model, once or in a conversation.
     Chat(Chat),
     /// Show nodes, models and the queue.
@@ -155,30 +162,6 @@ pub(crate) struct Agent {
     pub(crate) runtime_program: Option<String>,
     #[command(flatten)]
     pub(crate) home: Home,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Token {
-    #[command(subcommand)]
-    pub(crate) action: TokenAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokenAction {
-    /// Print a token that lets machines join for at least another twelve hours
-    Create {
-        /// As what they may join
-        #[arg(long, value_enum, default_value_t = TokenRole::Agent)]
-        role: TokenRole,
-        #[command(flatten)]
-        home: Home,
-    },
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum TokenRole {
-    Agent,
-    Coordinator,
 }
 
 #[derive(Debug, Args)]
@@ -309,7 +292,7 @@ mod tests {
 
     #[test]
     fn each_page_of_help_teaches_with_an_example() {
-        for name in ["queue", "explain"] {
+        for name in ["queue", "explain", "token", "nodes"] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).expect("a command");
             let help = command.render_help().to_string();

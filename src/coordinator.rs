@@ -69,10 +69,10 @@ fn greet(ready: &server::Ready) {
     eprintln!("cluster {} serves on {}", ready.cluster, ready.cluster_address);
     // Where stderr is no terminal it ends up in a log, and a token in a log is an invitation to whoever reads it.
     if std::io::stderr().is_terminal() {
-        eprintln!("add a Mac: run there (the token is good for a day)");
+        eprintln!("add a Mac: run there (the token is good for a day, and for any number of Macs)");
         eprintln!("  {line} --model MODEL --token {}", ready.join_token);
     } else {
-        eprintln!("add a Mac: `mlx-serving token create` here prints a token; run there");
+        eprintln!("add a Mac: `mlx-serving token create` here prints a token for one; run there");
         eprintln!("  {line} --model MODEL --token TOKEN");
     }
     println!("http://{}/v1", ready.api);

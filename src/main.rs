@@ -4,6 +4,7 @@
 //! calls the coordinator, the agent, or the API.
 
 mod cli;
+mod cli_members;
 mod exit;
 mod home;
 mod credentials;
@@ -12,6 +13,7 @@ mod up;
 mod coordinator;
 mod agent;
 mod token;
+mod nodes;
 mod model_argument;
 mod api;
 mod chat;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Coordinator(options) => coordinator::run(&options),
         Command::Agent(options) => agent::run(&options),
         Command::Token(options) => token::run(&options),
+        Command::Nodes(options) => nodes::run(&options),
         Command::Chat(options) => chat::run(&options),
         Command::Status(options) => status::run(&options),
         Command::Queue(options) => queue::run(&options),

@@ -18,6 +18,7 @@ mod leading;
 mod front;
 mod desk;
 mod members;
+mod membership;
 mod entrance;
 mod peers;
 mod enlisting;
@@ -206,6 +207,7 @@ pub const ADMIN_KEY_FILE: &str = "admin-key";
 /// The running inside of a coordinator.
 struct Parts {
     sources: Sources,
+    room: Arc<membership::Running>,
     hash_key: [u8; 32],
     cluster: Cluster,
     cluster_address: SocketAddr,
@@ -274,7 +276,9 @@ impl Parts {
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());
         let cluster = Cluster { front, streams };
-        Ok(Self { sources, hash_key: founded.hash_key, cluster, cluster_address })
+        let authority = founded.authority.clone();
+        let room = Arc::new(membership::Running { consensus: consensus.clone(), authority });
+        Ok(Self { sources, room, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
     fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
@@ -292,6 +296,7 @@ impl Parts {
             registry: self.sources.consensus.changes(),
             local_key: Arc::new(local_key),
             facts: Arc::new(self.sources.consensus.clone()),
+            room: self.room.clone(),
             hash_key: self.hash_key,
             api,
         }

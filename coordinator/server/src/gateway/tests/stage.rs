@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::cards;
-use super::facts::Facts;
+use super::facts::{Facts, OneRoom};
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
 use crate::gateway::{GatewayState, LocalKey, Ready, router};
@@ -135,6 +135,7 @@ impl Stage {
             registry: facts.registry(),
             local_key: Arc::new(local_key),
             facts: facts.clone(),
+            room: Arc::new(OneRoom),
             hash_key: [7; 32],
             api: api.parse().unwrap(),
         };
