@@ -156,6 +156,22 @@ def test_the_leader_that_is_revoked_is_replaced(group: Group) -> None:
     assert refused.returncode == 8 and "majority" in refused.stderr, refused
 
 
+def test_who_was_away_when_it_was_revoked_hears_it_when_it_comes_back(group: Group) -> None:
+    group.found()
+    agent = group.worker("one", "demo", fake=SLOW)
+    group.all_ready(DEMO, 1)
+    gone, by = group.followers()
+    for process in (gone.process, agent):
+        process.kill()
+    for which in (f"coordinator-{gone.name[-1]}", "one"):
+        administer(by.url, home_of(group, by), "nodes", "revoke", which)
+    for process in (gone.process, agent):
+        process.start()
+    for process in (gone.process, agent):
+        assert process.wait() != 0
+        assert "removed from the cluster" in process.said(), process.said()
+
+
 def test_a_token_admits_one_machine_and_a_revoked_one_nobody(room: Room) -> None:
     room.coordinator()
     home = room.folder / "coordinator-home"
