@@ -194,7 +194,7 @@ fn report(node: u64) -> NodeReport {
         rates: Rates { prefill_tokens_per_s: 150.0 * speed, step_ms: 100.0 / speed, batch_slope: 0.3 },
         measured: Measured::default(),
     };
-    NodeReport { budget_bytes: 0, models: vec![model] }
+    NodeReport { models: vec![model], ..NodeReport::default() }
 }
 
 /// Prompts of different lengths, a third of which go on with something said before.

@@ -21,7 +21,7 @@ from cluster.reference import UNHEARD
 # other the model call raises.
 FAULTY, POISON = UNHEARD[-2:]
 KNOBS = f"t1_s=0.02,beta=0.02,prefill_tps=4000,crash_token={POISON},fail_token={FAULTY}"
-_DISK = "32m"
+_DISK = "256m"
 _DISK_OF = "mlxs-chaos-"
 GUEST = "guest"
 
@@ -94,7 +94,7 @@ class ChaosRoom(Room):
     def restart_what_is_beyond_help(self, after: str) -> None:
         """A coordinator that says it has stopped for good is ended; the operating system starts it again."""
         trouble = self.status().get("coordinator", {}).get("trouble")
-        if trouble:
+        if trouble and not trouble.startswith("storage_full"):
             self.ended_by_itself.append(f"coordinator, ended because it said `{trouble}`, after {after}")
             gone(self.keeper)
 

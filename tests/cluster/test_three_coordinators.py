@@ -77,6 +77,34 @@ def test_the_death_of_the_leader_breaks_no_stream_and_loses_nobody_who_waits(
     figure(f"the leader killed under six streams: all whole; {successor.name} led after it")
 
 
+def test_every_coordinator_shows_the_leader_s_queue_and_explains_what_waits(group: Group) -> None:
+    group.found()
+    group.worker("one", "demo", fake=SLOW)
+    group.all_ready(DEMO, 1)
+    follower = group.followers()[0]
+    shown: list[tuple[list[int], str]] = []
+
+    def page(url: str) -> tuple[list[int], str]:
+        """Who waits, and why the last of them does."""
+        waiting = [entry["request"] for entry in httpx.get(f"{url}/api/v1/queue", timeout=10).json()["waiting"]]
+        words = httpx.get(f"{url}/api/v1/explain/request/{waiting[-1]}", timeout=10).json()["words"]
+        return waiting, words
+
+    def look(_: Answer) -> None:
+        if not shown:
+            shown.extend([page(group.leader().url), page(follower.url)])
+
+    async def all_of_them() -> list[Answer]:
+        bodies = [chat(DEMO, f"question {number}", max_tokens=30, seed=number) for number in range(16)]
+        return list(await asyncio.gather(*(stream(follower.url, body, look) for body in bodies)))
+
+    answers = asyncio.run(all_of_them())
+    assert all(answer.clean for answer in answers)
+    (at_leader, _), (at_follower, words) = shown
+    assert at_follower and set(at_follower) <= set(at_leader), shown
+    assert f"request {at_follower[-1]} for {DEMO} waits" in words, words
+
+
 def test_who_waits_at_a_follower_is_served_under_the_next_leader(group: Group, figure: Callable[[str], None]) -> None:
     group.found()
     group.worker("one", "demo", fake=SLOW)

@@ -6,6 +6,7 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use proto::papers::Papers;
@@ -154,7 +155,14 @@ fn hello(config: &Config, hardware: &Hardware) -> AgentHello {
         name: config.name.clone(),
         hardware: Some(wire::hardware(hardware)),
         offers: config.offers.iter().map(wire::offered).collect(),
+        life: life(),
     }
+}
+
+/// The moment at which this process began, in nanoseconds: no other one of this agent has the same.
+fn life() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
 /// Each once; what is beyond the bound is refused with a warning, for the first ones tell of all others.

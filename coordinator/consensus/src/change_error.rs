@@ -108,9 +108,9 @@ impl From<ProposeError> for ChangeError {
     fn from(error: ProposeError) -> ChangeError {
         match error {
             ProposeError::NotLeader { leader } => ChangeError::NotLeader { leader },
-            error @ (ProposeError::Busy { .. } | ProposeError::TooLarge { .. }) => {
-                ChangeError::OutcomeUnknown(error.to_string())
-            }
+            error @ (ProposeError::Busy { .. }
+            | ProposeError::TooLarge { .. }
+            | ProposeError::StorageFull { .. }) => ChangeError::OutcomeUnknown(error.to_string()),
             ProposeError::OutcomeUnknown(why) => ChangeError::OutcomeUnknown(why),
             ProposeError::Stopped(why) => ChangeError::Stopped(why),
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::limits;
 use crate::options::ReplicaId;
 
 /// A file that does not hold what was acknowledged.
@@ -99,6 +100,16 @@ pub enum ProposeError {
         /// The bound that was reached.
         in_flight_max: usize,
     },
+    /// The leader's disk is almost full.
+    #[error(
+        "storage_full: {} MiB are free on the disk of the coordinator that leads, and {} are needed before anything new is written \
+         down; make room there, it goes on by itself",
+        .free >> 20, limits::ROOM_MIN >> 20
+    )]
+    StorageFull {
+        /// Bytes that are free.
+        free: u64,
+    },
     /// This replica does not lead; `leader` is where to go, if known.
     #[error("this replica is not the leader{}", .leader.map(|id| format!(", replica {id} is")).unwrap_or_default())]
     NotLeader {
@@ -126,7 +137,9 @@ impl ProposeError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            ProposeError::Busy { .. } | ProposeError::NotLeader { .. } => Retry::Safe,
+            ProposeError::Busy { .. } | ProposeError::NotLeader { .. } | ProposeError::StorageFull { .. } => {
+                Retry::Safe
+            }
             ProposeError::OutcomeUnknown(_) | ProposeError::Stopped(_) => Retry::OutcomeUnknown,
             ProposeError::TooLarge { .. } => Retry::Never,
         }
@@ -213,6 +226,7 @@ mod tests {
         for (error, retry, fatal) in [
             (ProposeError::Busy { in_flight_max: 1 }, Retry::Safe, false),
             (ProposeError::NotLeader { leader: None }, Retry::Safe, false),
+            (ProposeError::StorageFull { free: 1 << 20 }, Retry::Safe, false),
             (ProposeError::OutcomeUnknown(text()), Retry::OutcomeUnknown, false),
             (ProposeError::TooLarge { bytes: 2, bytes_max: 1 }, Retry::Never, false),
             (ProposeError::Stopped(text()), Retry::OutcomeUnknown, true),

@@ -29,7 +29,7 @@ pub(crate) async fn propose(
     loop {
         let leadership = search.leadership();
         let refused = if leadership.is_self {
-            replica.propose(command.clone()).await
+            replica.admit(command.clone()).await
         } else if let Some(link) = search.way_to(&leadership) {
             let asking = ask_to_propose(replica, &link, json.clone());
             tokio::select! {
@@ -150,6 +150,7 @@ async fn ask_to_propose(replica: &Replica, link: &Link, command: Vec<u8>) -> Res
         Some(propose_reply::Outcome::TooLarge(size)) => {
             Err(ProposeError::TooLarge { bytes: whole(size.bytes), bytes_max: whole(size.bytes_max) })
         }
+        Some(propose_reply::Outcome::StorageFull(free)) => Err(ProposeError::StorageFull { free }),
         Some(propose_reply::Outcome::Unknown(why)) => Err(ProposeError::OutcomeUnknown(why)),
         // The leader stopped, not this replica; what it had begun may go on elsewhere.
         Some(propose_reply::Outcome::Stopped(why)) => Err(unknown(&why)),

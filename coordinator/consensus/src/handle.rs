@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use openraft::RaftMetrics;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::WaitError;
 use registry::{Command, Registry, Reply};
 use tokio::sync::watch;
@@ -132,6 +133,13 @@ impl Consensus {
     #[must_use]
     pub fn health(&self) -> Health {
         health::of(&self.replica)
+    }
+
+    /// Returns why, when the replica has stopped for good.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.replica.raft.metrics();
+        while self.replica.fatal().is_none() && metrics.changed().await.is_ok() {}
+        self.replica.stop_reason()
     }
 
     /// Writes a snapshot of everything applied when it is called, and waits for it.

@@ -21,6 +21,8 @@ pub struct Health {
     pub last_log_index: Option<u64>,
     /// Index of the last entry its snapshot covers.
     pub snapshot_index: Option<u64>,
+    /// Its disk is almost full: as the leader it takes no new facts until there is room.
+    pub storage_full: bool,
     /// Why the replica has stopped for good; it serves nothing until the process is restarted.
     pub fatal: Option<String>,
 }
@@ -37,6 +39,7 @@ pub(crate) fn of(replica: &Replica) -> Health {
         applied_index,
         last_log_index: metrics.last_log_index,
         snapshot_index: metrics.snapshot.map(|id| id.index),
+        storage_full: replica.room.borrow().full,
         fatal: metrics.running_state.as_ref().err().map(ToString::to_string),
     }
 }

@@ -11,7 +11,7 @@
 //! `raft/state_machine.rs`, which applies and publishes. `wal/mod.rs` states what survives which failure.
 //!
 //! Groups of 1, 3 or 5: `changing.rs` checks and begins a change, `steward.rs` carries it out and completes what an
-//! earlier leader began. `leadership.rs` says who leads; `epoch.rs` begins a new life from a copy of the facts.
+//! earlier leader began. `leadership.rs` says who leads, `room.rs` whether the disk has room; `epoch.rs` begins a new life from a copy of the facts.
 
 mod handle;
 mod options;
@@ -23,6 +23,7 @@ mod leadership;
 mod members;
 mod changing;
 mod steward;
+mod room;
 mod epoch;
 mod change_error;
 mod error;

@@ -106,6 +106,16 @@ pub(crate) const LEADER_WAIT: Duration = Duration::from_secs(3);
 /// How long a follower waits before it asks again where the last asked did not lead, if nothing changes meanwhile.
 pub(crate) const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
+/// Free bytes below which no new fact is admitted: what a registry with every collection full takes for its next snapshot beside
+/// the present one.
+pub(crate) const ROOM_MIN: u64 = 64 * 1024 * 1024;
+
+/// How often the room on the disk is looked at. A disk that fills faster meets the ballast.
+pub(crate) const ROOM_LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes kept back for a full disk: every proposal that can be in flight, and days of Raft's own entries.
+pub(crate) const BALLAST_BYTES: u64 = 8 * 1024 * 1024;
+
 /// Voters a group may have. Five survive two failures; more only make every command slower.
 pub(crate) const VOTERS_MAX: usize = 5;
 

@@ -22,6 +22,8 @@ use crate::raft::log_store;
 use crate::raft::network::{self, Network};
 use crate::raft::types::{Member, Types};
 use crate::replica::Replica;
+use crate::room::{self, Room};
+use crate::wal::ballast::Ballasted;
 use crate::wal::folder::Folder;
 use crate::{leadership, limits};
 
@@ -34,8 +36,12 @@ pub(crate) async fn open(
 ) -> Result<Arc<Replica>, OpenError> {
     let mut on_release = released.clone();
     let opened = match run(folder, released, options).await {
-        Ok(replica) => match ready(&replica, start).await {
-            Ok(()) => return Ok(Arc::new(replica)),
+        Ok((replica, disk, room)) => match ready(&replica, start).await {
+            Ok(()) => {
+                let replica = Arc::new(replica);
+                room::follow(&replica, disk, room);
+                return Ok(replica);
+            }
             Err(error) => {
                 replica.raft.shutdown().await.ok();
                 Err(error)
@@ -51,7 +57,8 @@ async fn run(
     folder: Folder,
     released: watch::Receiver<bool>,
     options: Options,
-) -> Result<Replica, OpenError> {
+) -> Result<(Replica, Ballasted, watch::Sender<Room>), OpenError> {
+    let (folder, disk) = folder.ballasted(limits::BALLAST_BYTES);
     let stores = log_store::open(folder, options.replica).await?;
     let links = Arc::new(Links::new(Arc::clone(&options.dial)));
     let door = Arc::new(Door {
@@ -66,7 +73,8 @@ async fn run(
         .map_err(|fatal| stopped(&fatal))?;
     let gone_after = options.leader_silence.saturating_mul(limits::LEADER_GONE_HALVES) / 2;
     network::follow_addresses(&raft, Arc::clone(&links));
-    Ok(Replica {
+    let (to_room, room) = watch::channel(Room::UNKNOWN);
+    let replica = Replica {
         leadership: leadership::follow(&raft, Arc::clone(&door.heard), gone_after),
         raft,
         id: options.replica,
@@ -79,7 +87,9 @@ async fn run(
         in_flight: Semaphore::new(options.proposals_in_flight_max),
         in_flight_max: options.proposals_in_flight_max,
         changing: Mutex::default(),
-    })
+        room,
+    };
+    Ok((replica, disk, to_room))
 }
 
 /// Founds what is to be founded, and waits for as much as can be waited for.

@@ -16,6 +16,7 @@ use crate::options::ReplicaId;
 use crate::raft::door::Door;
 use crate::raft::link::Links;
 use crate::raft::types::{Answer, Proposal, Running, Types};
+use crate::room::Room;
 
 pub(crate) struct Replica {
     pub(crate) raft: Running,
@@ -32,6 +33,8 @@ pub(crate) struct Replica {
     pub(crate) in_flight_max: usize,
     /// Held by whoever carries out a change of voters.
     pub(crate) changing: Mutex<()>,
+    /// On its disk.
+    pub(crate) room: watch::Receiver<Room>,
 }
 
 /// A command that took effect.
@@ -46,6 +49,15 @@ impl Replica {
     pub(crate) fn slot(&self) -> Result<SemaphorePermit<'_>, ProposeError> {
         let busy = |_| ProposeError::Busy { in_flight_max: self.in_flight_max };
         self.in_flight.try_acquire().map_err(busy)
+    }
+
+    /// As [`Replica::propose`], for new facts, which a full disk does not take. A change of the group is none: it may be the way out.
+    pub(crate) async fn admit(&self, command: Command) -> Result<Committed, ProposeError> {
+        let room = *self.room.borrow();
+        match room.free {
+            Some(free) if room.full => Err(ProposeError::StorageFull { free }),
+            Some(_) | None => self.propose(command).await,
+        }
     }
 
     /// Commits and applies as the leader; whoever does not lead refuses.

@@ -11,6 +11,9 @@
 //!    bystander still, so a client may submit it again; then it runs alone to its very end, so that a third death convicts.
 //! 4. At the third death it is quarantined, alone or not.
 //! 5. An answer that is complete clears it. So a bystander is charged no longer than until its retry has been answered.
+//! 6. A node that was lost and comes back with the life it had did not die: what was charged for its loss is taken back.
+
+mod losses;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -20,6 +23,9 @@ use alloc::vec::Vec;
 use crate::ids::Fingerprint;
 use crate::limits::BlameLimits;
 use crate::time::At;
+
+pub(crate) use losses::Lost;
+use losses::{Loss, Losses};
 
 /// A charge as it stands after a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +91,8 @@ pub(crate) struct Death<'a> {
     pub(crate) present: &'a [Fingerprint],
     /// Whether nothing else ran on it.
     pub(crate) alone: bool,
-    /// Whether it was a whole node.
-    pub(crate) by_node: bool,
+    /// The node, if it was a whole one.
+    pub(crate) lost: Option<Lost>,
 }
 
 /// How a request must be kept from others.
@@ -113,6 +119,7 @@ pub(crate) enum Hold {
 pub(crate) struct Blame {
     charges: BTreeMap<Fingerprint, Charge>,
     by_age: BTreeSet<(At, Fingerprint)>,
+    losses: Losses,
 }
 
 impl Blame {
@@ -121,8 +128,15 @@ impl Blame {
         self.drop_old(at, limits);
         let present: BTreeSet<Fingerprint> = death.present.iter().copied().collect();
         let alone = death.alone && present.len() == 1;
-        let charge = |fingerprint| self.next_charge(at, fingerprint, alone, death.by_node, limits);
-        let charges: Vec<Charge> = present.into_iter().map(charge).collect();
+        let by_node = death.lost.is_some();
+        let mut charges = Vec::new();
+        for fingerprint in present {
+            let convicted = self.is_quarantined(at, fingerprint, limits);
+            charges.push(self.next_charge(at, fingerprint, alone, by_node, limits));
+            if let Some(lost) = death.lost {
+                self.losses.note(fingerprint, Loss { lost, convicted }, limits.deaths_max);
+            }
+        }
         charges.iter().for_each(|charge| self.keep(*charge, limits));
         charges
     }
@@ -141,6 +155,7 @@ impl Blame {
     pub(crate) fn pardon(&mut self, fingerprint: Fingerprint) -> Option<BlameFact> {
         let charge = self.charges.remove(&fingerprint)?;
         self.by_age.remove(&(charge.at, fingerprint));
+        self.losses.forget(fingerprint);
         Some(BlameFact::Cleared(fingerprint))
     }
 
@@ -184,13 +199,7 @@ impl Blame {
         let before = self.charge(at, fingerprint, limits);
         let deaths = before.map_or(0, |charge| charge.deaths).saturating_add(1);
         let convicted = before.is_some_and(|charge| charge.sentence == Sentence::Quarantine);
-        let sentence = if convicted || deaths >= limits.deaths_max || (deaths > 1 && alone) {
-            Sentence::Quarantine
-        } else if deaths > 1 {
-            Sentence::GiveUp
-        } else {
-            Sentence::Suspect
-        };
+        let sentence = if convicted { Sentence::Quarantine } else { sentence_after(deaths, alone, limits) };
         let by_node = by_node || before.is_some_and(|charge| charge.by_node);
         Charge { fingerprint, deaths, by_node, at, sentence }
     }
@@ -214,7 +223,19 @@ impl Blame {
     fn drop_oldest(&mut self) {
         if let Some((_, fingerprint)) = self.by_age.pop_first() {
             self.charges.remove(&fingerprint);
+            self.losses.forget(fingerprint);
         }
+    }
+}
+
+/// For so many deaths, if it was alone at the latest or not.
+fn sentence_after(deaths: u32, alone: bool, limits: &BlameLimits) -> Sentence {
+    if deaths >= limits.deaths_max || (deaths > 1 && alone) {
+        Sentence::Quarantine
+    } else if deaths > 1 {
+        Sentence::GiveUp
+    } else {
+        Sentence::Suspect
     }
 }
 
@@ -223,6 +244,7 @@ mod law_tests;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::NodeId;
     use crate::time::Span;
 
     const ONE: Fingerprint = Fingerprint(1);
@@ -238,7 +260,8 @@ mod tests {
 
     impl Court {
         fn death(&mut self, present: &[Fingerprint], alone: bool, by_node: bool) -> Vec<Sentence> {
-            let charges = self.blame.died(self.at, &Death { present, alone, by_node }, &self.limits);
+            let lost = by_node.then_some(Lost { node: NodeId(9), life: 0 });
+            let charges = self.blame.died(self.at, &Death { present, alone, lost }, &self.limits);
             self.facts.extend(charges.iter().copied().map(BlameFact::Charged));
             charges.into_iter().map(|charge| charge.sentence).collect()
         }

@@ -5,7 +5,7 @@
 //!
 //! The gates are tried in this order, and the first that is shut is told:
 //!
-//! 1. drained, 2. leaving, 3. breaker, 4. failed this request, 5. paused, 6. full, 7. no room for its KV cache,
+//! 0. a new leader settles, 1. drained, 2. leaving, 3. breaker, 4. failed this request, 5. paused, 6. full, 7. no room for its KV cache,
 //! 8. somebody runs there alone, or this one must, 9. prompts before it.
 
 use alloc::vec::Vec;
@@ -159,6 +159,10 @@ impl Scheduler {
 
     /// What shuts the node out for everybody: all gates but 4 and 7, and of 8 the part that is not the request's own.
     fn shut_for_all(&self, lane: Lane, load: &Load, admission: Admission) -> Option<Gate> {
+        // 0
+        if let Some(until) = self.settling() {
+            return Some(Gate::Settling { until });
+        }
         // 1
         if self.fleet.is_draining(lane.0) {
             return Some(Gate::Draining);
@@ -276,8 +280,17 @@ impl Scheduler {
 
 /// What shuts the site out for this request.
 fn gate(site: &Site, record: &Record, failed: bool, isolation: Isolation) -> Option<Gate> {
-    // 1 to 3
-    let by_order = |gate: &Gate| matches!(gate, Gate::Draining | Gate::Leaving | Gate::BreakerOpen { .. });
+    // 0 to 3
+    let by_order = |gate: &Gate| match gate {
+        Gate::Settling { .. } | Gate::Draining | Gate::Leaving | Gate::BreakerOpen { .. } => true,
+        Gate::FailedThisRequest
+        | Gate::TooLate
+        | Gate::Paused { .. }
+        | Gate::Full { .. }
+        | Gate::KvFull { .. }
+        | Gate::Alone
+        | Gate::Prefilling { .. } => false,
+    };
     if let Some(gate) = site.gate.filter(by_order) {
         return Some(gate);
     }
@@ -312,7 +325,8 @@ fn wait(site: &Site, gate: Option<Gate>) -> Span {
     match gate {
         Some(Gate::Full { .. } | Gate::KvFull { .. }) => site.slot.max(site.load.backlog),
         Some(
-            Gate::Paused { .. }
+            Gate::Settling { .. }
+            | Gate::Paused { .. }
             | Gate::Draining
             | Gate::Leaving
             | Gate::BreakerOpen { .. }

@@ -98,6 +98,13 @@ pub enum Command {
     },
     /// A replicated fact, told to a scheduler that begins: what an earlier leader had recorded.
     Recall(Fact),
+    /// This scheduler leads from now on, in the place of another one: until `settles_at`, and for [`crate::Limits::settling`] at
+    /// most, nothing is sent to a node, since what runs there may not have been told yet. The latest word counts; a time that has
+    /// passed ends the pause.
+    Lead {
+        /// When everybody will have told.
+        settles_at: At,
+    },
     /// The time of [`crate::Scheduler::next_deadline`] has come.
     Wake,
 }
@@ -158,8 +165,11 @@ pub enum Outcome {
     ClientGone,
     /// The request's own fault: every node would say the same, so it is never retried.
     Rejected,
-    /// The runtime's waiting room was full, or it does not hold the model any more: not a failure.
+    /// The runtime's waiting room was full: not a failure.
     Busy,
+    /// The gateway has no way to the node, or has it no more, or the node does not hold the model any more. Not a failure either,
+    /// since others may reach it and it may hold the model again; but this request tries every other node first.
+    NotThere,
     /// It broke.
     Failed(Failure),
 }

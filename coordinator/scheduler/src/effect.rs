@@ -168,4 +168,6 @@ pub enum Why {
     },
     /// It is time to look again at which model is where.
     Plan,
+    /// A new leader will have been told what runs.
+    Settled,
 }

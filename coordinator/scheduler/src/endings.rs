@@ -3,7 +3,8 @@
 //! Owns what is learned from an ending and what happens to the request. When an attempt comes to nothing, the request goes back
 //! into the line, before all that have not had their turn:
 //!
-//! 1. "Busy" costs the request nothing; the runtime's limit shrinks and the runtime gets a pause.
+//! 1. "Busy" costs the request nothing; the runtime's limit shrinks and the runtime gets a pause. "Not there" costs it nothing
+//!    either, but that 3 holds for its node; once it had its first token, it has moved, and that is counted.
 //! 2. A failure is counted. After the third before a first token the request is refused, since by then it is the suspect; and
 //!    when retries have used up their budget, because then the cluster is.
 //! 3. The node that failed it is shut for this request while another node could serve the model, however long that one is
@@ -17,7 +18,7 @@
 
 use crate::command::{Outcome, Usage};
 use crate::effect::{AbortReason, Effect, Refusal};
-use crate::ids::{Attempt, Lane, RequestId};
+use crate::ids::{Attempt, Lane, NodeId, RequestId};
 use crate::machine::Scheduler;
 use crate::requests::{NodeFailure, Record, Run};
 use crate::time::{At, Span};
@@ -63,7 +64,7 @@ impl Scheduler {
                 self.learn(request, &run, usage);
                 self.completed(lane, request, &run, usage, turn);
             }
-            Outcome::ClientGone | Outcome::Rejected => {
+            Outcome::ClientGone | Outcome::Rejected | Outcome::NotThere => {
                 self.batcher.resume(lane);
                 self.ended_neutrally(lane, &run, turn);
             }
@@ -78,7 +79,12 @@ impl Scheduler {
                 self.stop(request, turn);
                 self.enter(request, turn);
             }
-            Outcome::Failed(_) => self.retry(request, usage, turn),
+            Outcome::NotThere if run.began.is_none() => {
+                self.stop(request, turn);
+                self.avoid(request, run.node);
+                self.enter(request, turn);
+            }
+            Outcome::NotThere | Outcome::Failed(_) => self.retry(request, usage, turn),
             Outcome::Completed | Outcome::ClientGone | Outcome::Rejected | Outcome::Busy => {
                 if let Some(record) = self.leave(request, turn) {
                     self.settle_account(&record, &run, usage, turn);
@@ -113,10 +119,9 @@ impl Scheduler {
             let record = Record { run: Some(run), ..record.clone() };
             self.settle_account(&record, &run, usage, turn);
         }
-        let report = self.fleet.reports();
+        self.avoid(request, run.node);
         let generated = generated(&run, usage, turn.at);
         let Some(record) = self.requests.get_mut(request) else { return };
-        record.failures.push(NodeFailure { node: run.node, report });
         record.count_failure(run.began.map(|_| generated));
         let too_often =
             record.failed > self.limits.redispatches_max || record.migrations > self.limits.migrations_max;
@@ -127,6 +132,15 @@ impl Scheduler {
             self.refuse(request, Refusal::NodeLost, turn);
         } else {
             self.enter(request, turn);
+        }
+    }
+
+    /// The node is the last this request tries, until it reports again.
+    fn avoid(&mut self, request: RequestId, node: NodeId) {
+        let report = self.fleet.reports();
+        if let Some(record) = self.requests.get_mut(request) {
+            record.failures.retain(|failure| failure.node != node);
+            record.failures.push(NodeFailure { node, report });
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Fleet {
 struct Node {
     /// The number of its latest report, counted over the whole fleet.
     report: u64,
+    /// As it last said; zero where nobody knows.
+    life: u64,
     /// Each with the tokens its KV cache may hold; zero where nobody knows.
     models: BTreeMap<ModelId, u32>,
     /// When each was last sent something.
@@ -54,6 +56,17 @@ impl Fleet {
         }
         gone.iter().for_each(|model| self.unhold(*model, id));
         Some(gone)
+    }
+
+    /// In which life a node is, if it is there.
+    pub(crate) fn life(&self, id: NodeId) -> Option<u64> {
+        self.nodes.get(&id).map(|node| node.life)
+    }
+
+    pub(crate) fn lives(&mut self, id: NodeId, life: u64) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.life = life;
+        }
     }
 
     /// Forgets a node. Returns what it held.
@@ -179,6 +192,19 @@ mod tests {
         assert!(fleet.is_draining(NodeId(1)));
         fleet.drain(NodeId(1), false, 8);
         assert!(!fleet.is_draining(NodeId(1)));
+    }
+
+    #[test]
+    fn the_life_of_a_node_is_known_while_it_is_there() {
+        let mut fleet = Fleet::default();
+        fleet.lives(NodeId(1), 7);
+        assert_eq!(fleet.life(NodeId(1)), None);
+        fleet.report(NodeId(1), &[], 8);
+        fleet.lives(NodeId(1), 7);
+        fleet.report(NodeId(1), &[], 8);
+        assert_eq!(fleet.life(NodeId(1)), Some(7));
+        fleet.lose(NodeId(1));
+        assert_eq!(fleet.life(NodeId(1)), None);
     }
 
     #[test]

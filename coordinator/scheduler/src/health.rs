@@ -6,12 +6,12 @@
 
 use alloc::vec::Vec;
 
-use crate::blame::{BlameFact, Charge, Death, Isolation, Sentence};
+use crate::blame::{BlameFact, Charge, Death, Isolation, Lost, Sentence};
 use crate::breaker::{Breaker, Ending, HardKind, Health, Move, ProbeNumber, ProbeResult, SoftKind};
 use crate::command::{Failure, Submission, Usage};
 use crate::effect::{Effect, Refusal};
 use crate::fact::Fact;
-use crate::ids::{Attempt, Fingerprint, Lane, ModelId, NodeId, RequestId};
+use crate::ids::{Attempt, Fingerprint, Lane, ModelId, RequestId};
 use crate::machine::Scheduler;
 use crate::nodes::is_death;
 use crate::requests::{Record, Run};
@@ -70,20 +70,15 @@ impl Scheduler {
         };
         if is_death(failure) && !run.charged_with_death {
             let present = self.ledger.requests_on_lane(lane);
-            self.charge(&present, false, turn);
+            self.charge(&present, None, turn);
         }
         self.observe(lane, request, run, Health::Hard(kind), turn);
     }
 
     /// A node is gone, with all that ran there.
-    pub(crate) fn node_died(
-        &mut self,
-        node: NodeId,
-        held: &[ModelId],
-        ran: &[RequestId],
-        turn: &mut Turn<'_>,
-    ) {
-        self.charge(ran, true, turn);
+    pub(crate) fn node_died(&mut self, lost: Lost, held: &[ModelId], ran: &[RequestId], turn: &mut Turn<'_>) {
+        let node = lost.node;
+        self.charge(ran, Some(lost), turn);
         for request in ran {
             let run =
                 self.requests.get(*request).and_then(|record| Some((record.submission.model, record.run?)));
@@ -99,8 +94,18 @@ impl Scheduler {
         self.record(moves, turn);
     }
 
+    /// A node is there that was not. If it is in the life it was lost in, nobody there had died.
+    pub(crate) fn node_returned(&mut self, back: Lost, turn: &mut Turn<'_>) {
+        let facts = self.blame.returned(back, &self.limits.blame);
+        if !facts.is_empty() {
+            // Who had to run alone may have company now.
+            turn.due.extend(self.queue.lengths().map(|(model, _)| model));
+        }
+        turn.effects.extend(facts.into_iter().map(|fact| Effect::Record(Fact::Blame(fact))));
+    }
+
     /// Charges a death to all that were present.
-    fn charge(&mut self, present: &[RequestId], by_node: bool, turn: &mut Turn<'_>) {
+    fn charge(&mut self, present: &[RequestId], lost: Option<Lost>, turn: &mut Turn<'_>) {
         let mut fingerprints: Vec<Fingerprint> = Vec::new();
         for request in present {
             let Some(record) = self.requests.get_mut(*request) else { continue };
@@ -111,7 +116,7 @@ impl Scheduler {
         if fingerprints.is_empty() {
             return;
         }
-        let death = Death { present: &fingerprints, alone: present.len() == 1, by_node };
+        let death = Death { present: &fingerprints, alone: present.len() == 1, lost };
         let charges = self.blame.died(turn.at, &death, &self.limits.blame);
         turn.effects.extend(
             charges.into_iter().map(|charge| Effect::Record(Fact::Blame(BlameFact::Charged(charge)))),

@@ -111,7 +111,7 @@ impl Scheduler {
 
     /// Looks again at which model is where, when it is time.
     pub(crate) fn plan_homes(&mut self, turn: &mut Turn<'_>) {
-        if self.residency.next_deadline().is_none_or(|at| at > turn.at) {
+        if self.settling().is_some() || self.residency.next_deadline().is_none_or(|at| at > turn.at) {
             return;
         }
         let mut actions = Vec::new();
@@ -152,7 +152,7 @@ impl Scheduler {
 
     /// Why no node will come to hold the model, whatever is waited for.
     pub(crate) fn homeless(&self, model: ModelId) -> Option<WhyNot> {
-        if self.fleet.holders(model).next().is_some() {
+        if self.fleet.holders(model).next().is_some() || self.settling().is_some() {
             return None;
         }
         self.residency.refusal(self.now, model).filter(WhyNot::is_final)

@@ -45,7 +45,8 @@ impl Scheduler {
         }
         // 3; one that has no time left expires like any other
         let left = submission.deadline.since(turn.at);
-        let late = match self.is_early(submission, left) || left == Span::ZERO {
+        let early = self.is_early(submission, left) || self.settling().is_some();
+        let late = match early || left == Span::ZERO {
             true => None,
             false => self.first_token_at_best(submission).filter(|needed| *needed > left),
         };
@@ -165,7 +166,7 @@ impl Scheduler {
         }
         // 3; a wait is a guess, so only one that is clearly too long refuses anybody
         let left = record.submission.deadline.since(self.now);
-        let wait = self.position_of(record).eta?;
+        let wait = self.position_of(record).eta.filter(|_| self.settling().is_none())?;
         if wait < left && self.is_early(&record.submission, left) {
             return None;
         }
@@ -175,6 +176,9 @@ impl Scheduler {
 
     /// The line of `model` changed: how far is service taken back?
     pub(crate) fn measure_line(&mut self, model: ModelId, turn: &mut Turn<'_>) {
+        if self.settling().is_some() {
+            return;
+        }
         let delay = self.reference.shared(model, self.queue.work_for(model));
         let Some(rung) = self.overload.measured(model, delay, &self.limits.overload) else { return };
         turn.due.insert(model);

@@ -30,7 +30,7 @@ fn room() -> Scheduler {
         rates: Rates { prefill_tokens_per_s: 100.0, step_ms: 20.0, batch_slope: 0.3 },
         measured: Measured::default(),
     };
-    let report = NodeReport { budget_bytes: 0, models: vec![model] };
+    let report = NodeReport { models: vec![model], ..NodeReport::default() };
     let mut effects = Vec::new();
     scheduler.apply(At(0), Command::NodeReported { node: NODE, report }, &mut effects);
     scheduler.apply(At(1), Command::Submit(submission(1)), &mut effects);

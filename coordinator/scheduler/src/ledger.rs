@@ -167,10 +167,11 @@ impl Ledger {
         self.nodes.get(&node).map_or(Span::ZERO, |backlog| backlog.remaining(at))
     }
 
-    /// The first moment after `at` when some node's prefills will be down to `left`, if nothing else happens.
+    /// The first moment after `at` when some node's prefills will be down to `left`, if nothing else happens. Time alone only ends
+    /// the one under way; the others wait for its first token.
     pub(crate) fn next_backlog_at(&self, left: Span, at: At) -> Option<At> {
-        let long =
-            self.nodes.values().map(|backlog| backlog.remaining(at)).filter(|remaining| *remaining > left);
+        let ending = self.nodes.values().filter(|backlog| backlog.behind() <= left);
+        let long = ending.map(|backlog| backlog.remaining(at)).filter(|remaining| *remaining > left);
         long.map(|remaining| at + remaining.less(left)).min()
     }
 
@@ -215,11 +216,15 @@ impl Backlog {
         self.prefills.retain(|(other, _)| *other != request);
     }
 
+    /// Of those behind the one under way.
+    fn behind(&self) -> Span {
+        self.prefills.iter().skip(1).fold(Span::ZERO, |sum, (_, prefill)| sum + *prefill)
+    }
+
     /// An overdue prefill may end any moment; those behind it have not started all the same.
     fn remaining(&self, at: At) -> Span {
-        let mut prefills = self.prefills.iter().map(|(_, prefill)| *prefill);
-        let under_way = prefills.next().unwrap_or_default().less(at.since(self.since));
-        prefills.fold(under_way, |sum, prefill| sum + prefill)
+        let under_way = self.prefills.front().map_or(Span::ZERO, |(_, prefill)| *prefill);
+        under_way.less(at.since(self.since)) + self.behind()
     }
 }
 
@@ -359,8 +364,9 @@ mod tests {
 
     #[test]
     fn the_next_node_to_be_nearly_done_with_its_prompts_is_known() {
-        assert_eq!(three().next_backlog_at(s(3), at(1)), Some(at(1 + 8 - 3)));
-        assert_eq!(three().next_backlog_at(s(8), at(1)), None);
+        assert_eq!(three().next_backlog_at(s(6), at(1)), Some(at(1 + 8 - 6)));
+        assert_eq!(three().next_backlog_at(s(8), at(1)), None, "it is already");
+        assert_eq!(three().next_backlog_at(s(4), at(1)), None, "two are behind, and longer together");
     }
 
     proptest! {

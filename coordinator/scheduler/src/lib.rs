@@ -5,9 +5,10 @@
 //! runs under the coordinator, under a simulator and behind a what-if question, and answers the same to the same commands.
 //!
 //! The parts of `machine`, one for each kind of fact, in the order in which a request meets them: `intake` (the door), `adoption`
-//! (the door for what an earlier leader had taken in), `dispatch` (from the line to a node) over `candidates` (how each node looks to it), `endings` (what becomes of an attempt), `health` (what
-//! that says of the node and of the request), `nodes` (reports and losses), `homes` (which model is where). They route between the
-//! rooms, none of which calls another:
+//! (the door for what an earlier leader had taken in), `settling` (nothing starts before that is told), `dispatch` (from the line to
+//! a node) over `candidates` (how each node looks to it), `endings` (what becomes of an attempt), `health` (what that says of the node
+//! and of the request), `nodes` (reports and losses), `homes` (which model is where). They route between the rooms, none of which
+//! calls another:
 //!
 //! 1. At the door: `blame` (has it killed), `prefix` (what is cached where), `answers` (how long they get), `reference` (how
 //!    large it is), `requests` (the life of each).
@@ -37,6 +38,7 @@ mod machine;
 mod turn;
 mod intake;
 mod adoption;
+mod settling;
 mod requests;
 mod ranked;
 mod queue;

@@ -65,6 +65,9 @@ pub struct Limits {
     /// Requests that may be alive when one more is taken over from an earlier leader: twice the line, since that one had a line
     /// of newcomers, and beside it what ran and what came back.
     pub adopted_max: usize,
+    /// How long a new leader waits at most to be told what runs: gateways and agents find it within some heartbeats. Nothing starts
+    /// meanwhile.
+    pub settling: Span,
     /// Further dispatches after attempts that failed before their first token. Two, because a third failure says that the
     /// request, not the nodes, is at fault.
     pub redispatches_max: u32,
@@ -226,6 +229,7 @@ impl Default for Limits {
         Self {
             waiting_max: 10_000,
             adopted_max: 20_000,
+            settling: Span::from_s(1),
             redispatches_max: 2,
             migrations_max: 3,
             nodes_max: 1_024,

@@ -58,6 +58,8 @@ pub struct Scheduler {
     pub(crate) residency: Residency,
     pub(crate) drain: Drain,
     pub(crate) decisions: Decisions,
+    /// When a new leader will have been told what runs.
+    pub(crate) settles_at: Option<At>,
     /// Batch work that waits, by the time when it will count as interactive.
     pub(crate) ageing: BTreeSet<(At, RequestId)>,
     /// When some node's prompts will be few enough for one more, while somebody waits.
@@ -96,6 +98,7 @@ impl Scheduler {
             residency: Residency::new(&limits),
             drain: Drain::default(),
             decisions: Decisions::default(),
+            settles_at: None,
             ageing: BTreeSet::new(),
             holding: BTreeSet::new(),
             prompts_done_at: None,
@@ -154,6 +157,7 @@ impl Scheduler {
                 self.queue.reorder(tenant, self.fairness.turns(tenant));
             }
             Command::Recall(fact) => self.recall(fact),
+            Command::Lead { settles_at } => self.lead(settles_at, turn),
             Command::Wake => {}
         }
     }
@@ -166,6 +170,7 @@ impl Scheduler {
                 None => self.refuse(request, Refusal::Expired, turn),
             }
         }
+        self.settled(turn);
         while let Some((_, lane)) = self.batcher.first_pause().filter(|(until, _)| *until <= turn.at) {
             self.batcher.resume(lane);
             turn.due.insert(lane.1);

@@ -3,6 +3,7 @@
 //! Owns the routing of a report: residency and room to `fleet`, slots to `batcher`, speeds to `rates`, what could be loaded to
 //! `residency`. A report never changes what runs; it takes back only what had not begun on a model that is gone.
 
+use crate::blame::Lost;
 use crate::command::{Failure, Usage};
 use crate::ids::{Lane, ModelId, NodeId};
 use crate::machine::Scheduler;
@@ -14,11 +15,16 @@ use crate::turn::Turn;
 impl Scheduler {
     pub(crate) fn node_reported(&mut self, node: NodeId, report: NodeReport, turn: &mut Turn<'_>) {
         let limits = &self.limits;
-        let budget_bytes = report.budget_bytes;
+        let (budget_bytes, back) = (report.budget_bytes, Lost { node, life: report.life });
+        let was_away = self.fleet.life(node).is_none();
         let models = report.believed(limits.models_per_node_max, limits.slots_max, limits.samples_max);
         let ready: alloc::vec::Vec<&ModelReport> =
             models.iter().filter(|model| model.state == ModelState::Ready).collect();
         let Some(gone) = self.fleet.report(node, &ready, limits.nodes_max) else { return };
+        self.fleet.lives(node, back.life);
+        if was_away {
+            self.node_returned(back, turn);
+        }
         for model in &models {
             self.learn_speed((node, model.model), model);
         }
@@ -95,9 +101,10 @@ impl Scheduler {
     }
 
     pub(crate) fn node_lost(&mut self, node: NodeId, turn: &mut Turn<'_>) {
+        let lost = Lost { node, life: self.fleet.life(node).unwrap_or_default() };
         let held = self.fleet.lose(node);
         let ran = self.ledger.requests_on_node(node);
-        self.node_died(node, &held, &ran, turn);
+        self.node_died(lost, &held, &ran, turn);
         for model in held {
             self.batcher.forget((node, model));
             self.prefixes.forget((node, model));

@@ -53,6 +53,11 @@ pub struct Terms {
 /// Why a node that holds the model cannot be chosen now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
+    /// A new leader has not been told yet what runs.
+    Settling {
+        /// When it will have been.
+        until: At,
+    },
     /// An operator drains it.
     Draining,
     /// The model is about to be evicted there.
@@ -99,7 +104,8 @@ impl Gate {
     fn opens_soon(self) -> bool {
         match self {
             Gate::Paused { .. } | Gate::Full { .. } | Gate::KvFull { .. } | Gate::Prefilling { .. } => true,
-            Gate::Draining
+            Gate::Settling { .. }
+            | Gate::Draining
             | Gate::Leaving
             | Gate::BreakerOpen { .. }
             | Gate::FailedThisRequest

@@ -13,6 +13,9 @@ use crate::time::Span;
 /// All the models a node offers or holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeReport {
+    /// A number that is another one whenever the process that reports is; zero where nobody knows. A node that was lost and comes
+    /// back with the same number has not died.
+    pub life: u64,
     /// Bytes that models may take there; zero where nothing is known, and then nothing is loaded or evicted by the scheduler.
     pub budget_bytes: u64,
     /// One entry per model; of two entries for one model the first counts.
@@ -134,7 +137,7 @@ mod tests {
     #[test]
     fn a_report_is_believed_within_bounds_only() {
         let models = vec![model(1, 9), model(1, 2), model(2, 3), model(3, 1)];
-        let believed = NodeReport { budget_bytes: 0, models }.believed(2, 8, 1);
+        let believed = NodeReport { models, ..NodeReport::default() }.believed(2, 8, 1);
         let told: Vec<_> =
             believed.iter().map(|model| (model.model.0, model.slots, model.measured.steps.len())).collect();
         assert_eq!(told, [(1, 8, 1), (2, 3, 1)]);
@@ -144,7 +147,7 @@ mod tests {
     fn no_model_is_believed_to_be_larger_than_a_room_of_macs() {
         let absurd = ModelReport { bytes: u64::MAX, ..model(1, 1) };
         let honest = ModelReport { bytes: 5 << 30, ..model(2, 1) };
-        let report = NodeReport { budget_bytes: 0, models: vec![absurd, honest] };
+        let report = NodeReport { models: vec![absurd, honest], ..NodeReport::default() };
         let bytes: Vec<u64> = report.believed(8, 8, 8).iter().map(|model| model.bytes).collect();
         assert_eq!(bytes, [BYTES_MAX, 5 << 30]);
     }

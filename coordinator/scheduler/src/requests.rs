@@ -44,7 +44,7 @@ pub(crate) struct Record {
     pub(crate) run: Option<Run>,
 }
 
-/// A node that failed this request, and the number of the latest report the fleet had by then.
+/// A node that failed this request or was not there for it, and the number of the latest report the fleet had by then.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NodeFailure {
     pub(crate) node: NodeId,

@@ -152,6 +152,9 @@ fn candidate_words(candidate: &Candidate) -> String {
 #[must_use]
 pub fn gate_words(gate: Gate) -> String {
     match gate {
+        Gate::Settling { until } => {
+            format!("waits until {} for the other gateways to tell what runs", seconds(Span(until.0)))
+        }
         Gate::Draining => "draining".to_string(),
         Gate::Leaving => "about to unload the model".to_string(),
         Gate::BreakerOpen { until: Some(until) } => {
@@ -271,6 +274,7 @@ mod tests {
         assert_eq!(judged(None), score);
         let until = At(5_000_000);
         let gates = [
+            (Gate::Settling { until }, "waits until 5.000 s for the other gateways to tell what runs"),
             (Gate::Draining, "draining"),
             (Gate::Leaving, "about to unload the model"),
             (Gate::BreakerOpen { until: Some(until) }, "its breaker is open until 5.000 s"),

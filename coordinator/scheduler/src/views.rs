@@ -83,8 +83,10 @@ impl Scheduler {
             let (node, model) = lane_of(breaker);
             (at, Why::Breaker { node, model })
         });
-        let plan = self.residency.next_deadline().map(|at| (at, Why::Plan));
-        [deadline, pause, aged, hold, prompts, breaker, plan].into_iter().flatten().min()
+        let settled = self.settling().map(|at| (at, Why::Settled));
+        // Until then nothing is planned.
+        let plan = self.residency.next_deadline().map(|at| (at, Why::Plan)).filter(|_| settled.is_none());
+        [deadline, pause, aged, hold, prompts, breaker, plan, settled].into_iter().flatten().min()
     }
 
     /// Repeats what is outstanding for a shell that lost its side: each running attempt, each waiting request in its order, then
@@ -192,7 +194,8 @@ impl Scheduler {
         let serves = |node| !self.fleet.is_draining(node) && self.batcher.slots((node, model)) > 0;
         let gap = self.gap(model);
         let first = if self.stays(model).any(serves) { gap } else { self.residency.eta(self.now, model)? };
-        Some(first + gap.times(ahead as u64))
+        let settling = self.settling().map_or(Span::ZERO, |until| until.since(self.now));
+        Some(settling + first + gap.times(ahead as u64))
     }
 
     /// The nodes that hold the model and are not about to unload it.

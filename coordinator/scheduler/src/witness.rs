@@ -98,6 +98,7 @@ impl Witness {
             | Command::Policy { .. }
             | Command::Weight { .. }
             | Command::Recall(_)
+            | Command::Lead { .. }
             | Command::Wake => {}
         }
         None
@@ -121,7 +122,7 @@ impl Witness {
         *life = match outcome {
             Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => Life::Over,
             Outcome::Busy if began => Life::Over,
-            Outcome::Busy | Outcome::Failed(_) => Life::Waiting { attempt },
+            Outcome::Busy | Outcome::NotThere | Outcome::Failed(_) => Life::Waiting { attempt },
         };
     }
 

@@ -58,6 +58,8 @@ struct Running {
     stream: AttemptStream,
     /// Tokens that the client had before it.
     before: usize,
+    /// The way to its node is lost: so long the leader has to say what that means.
+    lost_until: Option<Instant>,
 }
 
 /// Whether the life goes on after an order or a frame.
@@ -117,10 +119,14 @@ impl Life {
         // Frames of the old attempt end here, with its stream.
         self.running = None;
         let before = self.journal.len();
+        // The node before died with the word that this was all.
+        if before > 0 && self.left() == 0 {
+            return self.complete(attempt, FinishReason::Length, AttemptUsage::default()).await;
+        }
         let opened = self.cluster.streams.open(node, &self.start(attempt, prefill_chunk)).await;
         match opened {
             Ok(stream) => {
-                self.running = Some(Running { attempt, node, stream, before });
+                self.running = Some(Running { attempt, node, stream, before, lost_until: None });
                 self.emit(Event::Dispatched { node, attempt, affinity: Some(affinity) }).await
             }
             Err(error) => self.report(attempt, node, 0, outcome_of(&error), &error.to_string()).await,
@@ -189,6 +195,7 @@ impl Life {
             | Outcome::ClientGone
             | Outcome::Rejected
             | Outcome::Busy
+            | Outcome::NotThere
             | Outcome::Failed(_) => outcome,
         };
         tracing::warn!(request = self.request.0, attempt, node, ?outcome, why, "an attempt ended early");
@@ -264,18 +271,27 @@ fn narrow(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// Cancel-safe. A lost way is told late: if the whole node is lost, the leader charges that to all that ran there, each still in its
+/// place.
 async fn next_frame(running: &mut Option<Running>) -> Result<AttemptFrame, StreamError> {
-    match running {
-        Some(running) => running.stream.next().await,
-        None => std::future::pending().await,
+    let Some(running) = running else { return std::future::pending().await };
+    if running.lost_until.is_none() {
+        match running.stream.next().await {
+            Err(StreamError::Lost) => running.lost_until = Some(Instant::now() + limits::NODE_LOST_FIRST),
+            told @ (Ok(_) | Err(_)) => return told,
+        }
     }
+    if let Some(until) = running.lost_until {
+        tokio::time::sleep_until(until).await;
+    }
+    Err(StreamError::Lost)
 }
 
 /// What the end of an attempt says of the node, by the runtime's or the agent's code.
 fn outcome_of_code(code: &str) -> Outcome {
     match code {
-        // Nothing failed: the node is full or does not hold the model any more.
-        "busy" | "not_loaded" => Outcome::Busy,
+        "busy" => Outcome::Busy,
+        "not_loaded" => Outcome::NotThere,
         "runtime_lost" => Outcome::Failed(scheduler::Failure::RuntimeExit),
         "runtime_hung" => Outcome::Failed(scheduler::Failure::Hang),
         "runtime_garbled" => Outcome::Failed(scheduler::Failure::Corrupt),
@@ -284,12 +300,11 @@ fn outcome_of_code(code: &str) -> Outcome {
 }
 
 fn outcome_of(error: &StreamError) -> Outcome {
-    Outcome::Failed(match error {
-        StreamError::NotConnected | StreamError::Timeout | StreamError::Broken(_) => {
-            scheduler::Failure::Reset
-        }
-        StreamError::Garbled(_) => scheduler::Failure::Corrupt,
-    })
+    match error {
+        StreamError::NotConnected | StreamError::Lost => Outcome::NotThere,
+        StreamError::Timeout | StreamError::Broken(_) => Outcome::Failed(scheduler::Failure::Reset),
+        StreamError::Garbled(_) => Outcome::Failed(scheduler::Failure::Corrupt),
+    }
 }
 
 fn taken(usage: &AttemptUsage) -> Usage {

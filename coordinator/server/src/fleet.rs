@@ -170,8 +170,8 @@ impl Fleet {
             leader.reported(node, news::of(entry, &self.catalogue)).await;
         } else if entry.orders.is_none() && self.streams.connected(node) {
             // Nothing new is sent to a node that says nothing more; what runs there may end.
-            let name = entry.hello.name.clone();
-            leader.reported(node, NodeNews { name, ..NodeNews::default() }).await;
+            let (name, life) = (entry.hello.name.clone(), entry.hello.life);
+            leader.reported(node, NodeNews { name, life, ..NodeNews::default() }).await;
         }
     }
 

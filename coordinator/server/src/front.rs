@@ -180,7 +180,7 @@ impl Counter {
             Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => {
                 self.live.remove(&request);
             }
-            Outcome::Busy | Outcome::Failed(_) => {
+            Outcome::Busy | Outcome::NotThere | Outcome::Failed(_) => {
                 let Some(entry) = self.live.get_mut(&request).filter(|entry| entry.past.attempts == attempt)
                 else {
                     return;

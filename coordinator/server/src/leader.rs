@@ -61,6 +61,8 @@ pub(crate) struct Past {
 pub(crate) struct NodeNews {
     /// What people call it.
     pub(crate) name: String,
+    /// Another number for each process of its agent; zero: not known.
+    pub(crate) life: u64,
     /// Zero: it is not known, and nothing is loaded or evicted there.
     pub(crate) budget_bytes: u64,
     pub(crate) models: Vec<ModelNews>,
@@ -84,6 +86,7 @@ pub(crate) struct ModelNews {
 enum Message {
     Submit(NewRequest, mpsc::Sender<Order>),
     Adopt(NewRequest, Past, mpsc::Sender<Order>),
+    Lead { settles_at: Instant },
     Cancel(RequestId),
     Began(RequestId, Attempt),
     Finished { request: RequestId, attempt: Attempt, outcome: Outcome, usage: Usage },
@@ -133,6 +136,11 @@ impl Leader {
         let (line, orders) = mpsc::channel(limits::ORDERS_PER_REQUEST);
         self.send(Message::Adopt(request, past, line)).await;
         orders
+    }
+
+    /// It takes over from another: until then others may say what runs.
+    pub(crate) async fn lead(&self, settles_at: Instant) {
+        self.send(Message::Lead { settles_at }).await;
     }
 
     pub(crate) async fn cancel(&self, request: RequestId) {

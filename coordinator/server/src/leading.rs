@@ -5,6 +5,7 @@
 
 use consensus::Consensus;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::Catalogue;
@@ -90,6 +91,9 @@ impl Office {
             ended.clone(),
         ));
         tokio::spawn(canaries.run(errands.probes, ended.clone()));
+        if self.consensus.members().len() > 1 {
+            leader.lead(Instant::now() + limits::SETTLING).await;
+        }
         self.fleet.lead(Some(leader.clone()), &registry).await;
         tracing::info!(term, "this coordinator leads");
         leading.send_replace(Some(Leading { term, leader, ended }));

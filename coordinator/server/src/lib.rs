@@ -21,6 +21,7 @@ mod members;
 mod membership;
 mod entrance;
 mod peers;
+mod looking;
 mod enlisting;
 mod departure;
 mod expelling;
@@ -65,6 +66,7 @@ use crate::founding::Founded;
 use crate::front::{Front, Ways};
 use crate::joining::Joining;
 use crate::leading::Office;
+use crate::looking::Looking;
 use crate::members::FOUNDER;
 use crate::peers::Peers;
 use crate::sessions::Sessions;
@@ -116,7 +118,9 @@ pub async fn run(
         );
     }
     let router = gateway::router(parts.gateway_state(api_address, local_key));
-    let serving = tokio::spawn(listener::serve(api, router, stop.clone()));
+    let failed = CancellationToken::new();
+    let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
+    tokio::spawn(end_with_registry(consensus.clone(), stop.clone(), failed.clone()));
     let issued = async move {
         match early {
             Some(issued) => issued,
@@ -135,9 +139,25 @@ pub async fn run(
 
     serving.await.context("the API listener failed")?;
     inner.cancel();
+    let fatal = consensus.health().fatal.filter(|_| failed.is_cancelled());
     consensus.shutdown().await.context("closing the registry")?;
     anyhow::ensure!(!departure.is_revoked(), departure::WORDS);
-    Ok(())
+    match fatal {
+        Some(why) => Err(anyhow::anyhow!("the registry cannot go on: {why}")),
+        None => Ok(()),
+    }
+}
+
+/// Without its registry a coordinator is half dead: it takes nothing new, lets running answers end, and ends itself.
+async fn end_with_registry(consensus: Consensus, stop: CancellationToken, failed: CancellationToken) {
+    if let Some(why) = stop.run_until_cancelled(consensus.stopped()).await {
+        tracing::error!(
+            why,
+            "the registry has stopped for good: this coordinator ends when its running answers have"
+        );
+        failed.cancel();
+        stop.cancel();
+    }
 }
 
 async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> {
@@ -240,9 +260,12 @@ impl Parts {
         fleet.registry_changed(&consensus.local()).await;
         tokio::spawn(follow_registry(consensus.clone(), fleet.clone()));
 
+        let looking =
+            Looking { consensus: consensus.clone(), leading: leading.clone(), peers: peers.clone() };
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
+            streams: streams.clone(),
             cards,
             joining: Joining {
                 consensus: consensus.clone(),
@@ -255,6 +278,7 @@ impl Parts {
             peers: peers.clone(),
             leading: leading.clone(),
             desks: Desks::default(),
+            looking: looking.clone(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;
@@ -271,7 +295,7 @@ impl Parts {
             consensus: consensus.clone(),
             catalogue,
             fleet,
-            leading: leading.clone(),
+            looking,
         };
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());

@@ -15,6 +15,10 @@ pub(crate) const FRONT_INBOX: usize = 4_096;
 /// Messages to a leader on another machine that may be on their way to the wire.
 pub(crate) const DESK_OUTBOX: usize = 1_024;
 
+/// For so long a new leader of a group sends nothing: the other gateways find its desk within two heartbeats and three attempts, and
+/// say what they have running.
+pub(crate) const SETTLING: Duration = Duration::from_millis(300);
+
 /// Requests that one gateway may have at the leader: what its API's connections could hold, with several choices each.
 pub(crate) const REQUESTS_PER_DESK: usize = 32_768;
 
@@ -50,6 +54,12 @@ pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(5);
 
 /// How often a QUIC connection proves that it lives; also bounds how late a changed network path is noticed.
 pub(crate) const STREAM_KEEP_ALIVE: Duration = Duration::from_millis(500);
+
+/// When a gateway's way to a node is lost, the leader has so long to find the node itself lost, and to move what ran there.
+pub(crate) const NODE_LOST_FIRST: Duration = Duration::from_millis(500);
+
+/// Silence after the end of a node's session that is taken for its death: three keep-alives.
+pub(crate) const DOUBT: Duration = Duration::from_millis(1_500);
 
 /// Unread bytes of one answer that an agent may have on the way: 64 KiB is some 10,000 tokens, far more than a client that
 /// reads ever leaves waiting, and little enough that a thousand stalled clients cost 64 MiB.
@@ -92,6 +102,10 @@ pub(crate) const API_HEADER_READ: Duration = Duration::from_secs(15);
 
 /// After the stop signal, running answers may take this long to end.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+
+/// A coordinator whose registry has failed takes nothing new and ends, so that whoever watches over it starts another; running
+/// answers need no registry, and may take this long to end.
+pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(600);
 
 /// Life of the join token that a coordinator prints at its start.
 pub(crate) const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);

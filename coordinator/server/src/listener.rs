@@ -21,8 +21,13 @@ use crate::limits;
 /// After a failed accept (out of descriptors) the loop takes a breath instead of spinning.
 const ACCEPT_BREATH: Duration = Duration::from_millis(50);
 
-/// Serves `router` until `stop`, then drains.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+/// Serves `router` until `stop`, then drains; for long, if the registry `failed`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    failed: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(limits::API_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     while let Some((stream, place)) = stop.run_until_cancelled(accept(&listener, &places)).await {
@@ -39,7 +44,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
         });
     }
     drop(listener);
-    if tokio::time::timeout(limits::DRAIN, graceful.shutdown()).await.is_err() {
+    let drain = if failed.is_cancelled() { limits::LAST_ANSWERS } else { limits::DRAIN };
+    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("answers still running after the drain time were cut");
     }
 }

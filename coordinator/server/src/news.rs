@@ -15,6 +15,7 @@ use crate::leader::{ModelNews, NodeNews};
 pub(crate) fn of(node: &mut Node, catalogue: &Catalogue) -> NodeNews {
     let mut news = NodeNews {
         name: node.hello.name.clone(),
+        life: node.hello.life,
         budget_bytes: node.hello.hardware.as_ref().map_or(0, |hardware| hardware.gpu_budget_bytes),
         ..NodeNews::default()
     };

@@ -13,8 +13,9 @@ use proto::identity::Role;
 use proto::standing;
 use proto::v1::{
     AgentHello, AgentMessage, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply,
-    EnlistRequest, JoinReply, JoinRequest, ModelCardChunk, ModelCardStored, RegistryVersion, RenewReply,
-    RenewRequest, WantedModel, WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
+    EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest, ModelCardChunk, ModelCardStored,
+    RegistryVersion, RenewReply, RenewRequest, WantedModel, WantedModels, Welcome, agent_message,
+    cluster_server, coordinator_message,
 };
 use registry::{Command, ModelName, NodeId, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,8 +30,10 @@ use crate::fleet::Fleet;
 use crate::joining::Joining;
 use crate::leading::Leading;
 use crate::limits;
+use crate::looking::Looking;
 use crate::members::{self, FOUNDER};
 use crate::peers::{self, Peers};
+use crate::streams::Streams;
 use crate::wire;
 use crate::{desk, enlisting, renewing};
 
@@ -39,6 +42,7 @@ use crate::{desk, enlisting, renewing};
 pub(crate) struct Sessions {
     pub(crate) consensus: Consensus,
     pub(crate) fleet: Fleet,
+    pub(crate) streams: Streams,
     pub(crate) cards: Cards,
     pub(crate) joining: Joining,
     pub(crate) cluster: String,
@@ -47,6 +51,7 @@ pub(crate) struct Sessions {
     pub(crate) peers: Peers,
     pub(crate) leading: watch::Receiver<Option<Leading>>,
     pub(crate) desks: Desks,
+    pub(crate) looking: Looking,
     pub(crate) stop: CancellationToken,
 }
 
@@ -94,6 +99,11 @@ impl cluster_server::Cluster for Sessions {
         self.desks.serve(gateway, request.into_inner(), &self.leading).await.map(Response::new)
     }
 
+    async fn look(&self, request: Request<LookRequest>) -> Result<Response<LookReply>, Status> {
+        self.coordinator(&request)?;
+        self.looking.answer(request.into_inner()).await.map(Response::new)
+    }
+
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {
         let node = self.agent(&request)?;
         let mut messages = request.into_inner();
@@ -116,6 +126,7 @@ impl cluster_server::Cluster for Sessions {
             }
             running.fleet.closed(node, session).await;
             tracing::info!(node, session, ?why, "agent session closed");
+            running.streams.doubt(node).await;
         });
         let last_word = futures_util::stream::once(last_word).filter_map(async |word| word.ok().map(Err));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok).chain(last_word))))
@@ -190,7 +201,10 @@ impl Sessions {
             commands = wire::adoption(&self.consensus.local(), NodeId(node), &offers);
         }
         let budget_bytes = hello.hardware.as_ref().map_or(0, |hardware| hardware.gpu_budget_bytes);
-        commands.push(Command::SetBudget { node: NodeId(node), bytes: budget_bytes });
+        // What is known already needs no room on a disk.
+        if self.consensus.local().budget(NodeId(node)) != Some(budget_bytes) {
+            commands.push(Command::SetBudget { node: NodeId(node), bytes: budget_bytes });
+        }
         for command in commands {
             self.consensus.propose(command).await.map_err(|error| Status::unavailable(error.to_string()))?;
         }

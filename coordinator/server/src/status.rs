@@ -6,12 +6,11 @@ use consensus::Consensus;
 use proto::v1::{ModelState, ModelStatus};
 use registry::NodeId;
 use serde::Serialize;
-use tokio::sync::watch;
 
 use crate::catalogue::Catalogue;
 use crate::fleet::{Fleet, Node};
-use crate::leader::{QueueView, Subject};
-use crate::leading::Leading;
+use crate::leader::QueueView;
+use crate::looking::Looking;
 
 #[derive(Serialize)]
 pub(crate) struct Status {
@@ -80,6 +79,9 @@ struct RuntimeView {
     batch_slope: f32,
 }
 
+const STORAGE_FULL: &str = "storage_full: the disk is almost full, so no new node, key or model is taken in until there is room; \
+                            what is running goes on";
+
 /// Everything the document is made of.
 #[derive(Clone)]
 pub(crate) struct Sources {
@@ -87,39 +89,12 @@ pub(crate) struct Sources {
     pub(crate) consensus: Consensus,
     pub(crate) catalogue: Catalogue,
     pub(crate) fleet: Fleet,
-    /// The scheduler's loop, while this coordinator leads.
-    pub(crate) leading: watch::Receiver<Option<Leading>>,
+    pub(crate) looking: Looking,
 }
 
 impl Sources {
-    /// Empty where another coordinator leads: the queue is there.
-    pub(crate) async fn queue(&self) -> QueueView {
-        let leading = self.leading.borrow().clone();
-        match leading {
-            Some(leading) => leading.leader.view().await,
-            None => QueueView::default(),
-        }
-    }
-
-    /// In the scheduler's words.
-    pub(crate) async fn explain(&self, subject: Subject) -> Option<String> {
-        let leading = self.leading.borrow().clone();
-        match leading {
-            Some(leading) => leading.leader.explain(subject).await,
-            None => Some(self.elsewhere()),
-        }
-    }
-
-    fn elsewhere(&self) -> String {
-        let leadership = self.consensus.leadership().borrow().clone();
-        match leadership.address.filter(|address| !address.is_empty()) {
-            Some(address) => format!("Another coordinator leads, at {address}: ask there."),
-            None => "No coordinator leads at present: ask again in a moment.".to_owned(),
-        }
-    }
-
     pub(crate) async fn status(&self) -> Status {
-        let queue = self.queue().await;
+        let queue = self.looking.queue().await;
         let health = self.consensus.health();
         Status {
             schema: "mlx-serving.status/1",
@@ -129,7 +104,7 @@ impl Sources {
                 leader: health.leader,
                 term: health.term,
                 applied_index: health.applied_index,
-                trouble: health.fatal,
+                trouble: health.fatal.or_else(|| health.storage_full.then(|| STORAGE_FULL.to_owned())),
             },
             models: self.models(&queue),
             nodes: self.nodes(&queue).await,

@@ -15,7 +15,9 @@ use proto::identity::{Identity, Role};
 use proto::papers::Papers;
 use proto::v1::{AttemptFrame, AttemptStart};
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, IdleTimeout, Incoming, RecvStream, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    Connection, Endpoint, IdleTimeout, Incoming, ReadError, RecvStream, ServerConfig, TransportConfig, VarInt,
+};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,8 @@ pub(crate) enum StreamError {
     NotConnected,
     #[error("the node did not take the request in time")]
     Timeout,
+    #[error("the connection to the node is lost")]
+    Lost,
     #[error("the stream broke off: {0}")]
     Broken(String),
     #[error("what arrived makes no sense: {0}")]
@@ -77,6 +81,18 @@ impl Streams {
         }
     }
 
+    /// The session of a node broke off, which is how the death of its process shows first. Unless something comes from it within a
+    /// few keep-alives, its answers go on elsewhere.
+    pub(crate) async fn doubt(&self, node: u64) {
+        let Some(connection) = self.nodes().get(&node).cloned() else { return };
+        let heard = connection.stats().udp_rx.datagrams;
+        tokio::time::sleep(limits::DOUBT).await;
+        if connection.stats().udp_rx.datagrams == heard {
+            tracing::info!(node, "silent since its session broke off: taken for dead");
+            connection.close(VarInt::from_u32(4), b"silent since its session broke");
+        }
+    }
+
     /// The scheduler may know a node before this gateway does: when it has just started, agents are on their way to it.
     async fn connection(&self, node: u64) -> Option<Connection> {
         let find = async {
@@ -95,7 +111,7 @@ impl Streams {
 
     async fn write_start(connection: Connection, start: &AttemptStart) -> Result<AttemptStream, StreamError> {
         let broken = |error: &dyn std::fmt::Display| StreamError::Broken(error.to_string());
-        let (mut send, recv) = connection.open_bi().await.map_err(|error| broken(&error))?;
+        let (mut send, recv) = connection.open_bi().await.map_err(|_| StreamError::NotConnected)?;
         let mut bytes = BytesMut::new();
         framing::encode(start, &mut bytes);
         send.write_chunk(bytes.freeze()).await.map_err(|error| broken(&error))?;
@@ -143,7 +159,7 @@ impl AttemptStream {
                 return self.in_order(frame);
             }
             let chunk = self.recv.read_chunk(READ_BYTES, true).await;
-            match chunk.map_err(|error| StreamError::Broken(error.to_string()))? {
+            match chunk.map_err(read_error)? {
                 Some(chunk) => self.decoder.push(&chunk.bytes),
                 None => return Err(StreamError::Broken("it ended without a finish".to_owned())),
             }
@@ -159,6 +175,16 @@ impl AttemptStream {
         }
         self.sequence += 1;
         Ok(frame)
+    }
+}
+
+fn read_error(error: ReadError) -> StreamError {
+    match error {
+        ReadError::ConnectionLost(_) => StreamError::Lost,
+        ReadError::Reset(_)
+        | ReadError::ClosedStream
+        | ReadError::IllegalOrderedRead
+        | ReadError::ZeroRttRejected => StreamError::Broken(error.to_string()),
     }
 }
 

@@ -22,12 +22,12 @@ pub(crate) struct Inside {
 
 impl Views for Inside {
     fn queue(&self) -> BoxFuture<'_, Document> {
-        Box::pin(async { queue(&self.sources.queue().await) })
+        Box::pin(async { queue(&self.sources.looking.queue().await) })
     }
 
     fn explain_request(&self, request: u64) -> BoxFuture<'_, Option<Document>> {
         Box::pin(async move {
-            let words = self.sources.explain(Subject::Request(request)).await?;
+            let words = self.sources.looking.explain(Subject::Request(request)).await?;
             Some(keys(json!({"words": words, "request": request})))
         })
     }
@@ -35,16 +35,16 @@ impl Views for Inside {
     fn explain_model<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Option<Document>> {
         Box::pin(async {
             let model = self.sources.catalogue.get(model)?;
-            let words = self.sources.explain(Subject::Model(model.name.clone())).await?;
-            Some(explain_model(&model, &self.sources.queue().await, &words))
+            let words = self.sources.looking.explain(Subject::Model(model.name.clone())).await?;
+            Some(explain_model(&model, &self.sources.looking.queue().await, &words))
         })
     }
 
     fn explain_node(&self, node: u64) -> BoxFuture<'_, Option<Document>> {
         Box::pin(async move {
             let (known, connected) = self.sources.fleet.nodes().await.remove(&node)?;
-            let running = self.sources.queue().await.running_on.get(&node).copied().unwrap_or(0);
-            let words = self.sources.explain(Subject::Node(node)).await?;
+            let running = self.sources.looking.queue().await.running_on.get(&node).copied().unwrap_or(0);
+            let words = self.sources.looking.explain(Subject::Node(node)).await?;
             Some(explain_node(node, &known, connected, running, &words))
         })
     }

@@ -13,7 +13,7 @@ use proto::v1::cluster_client::ClusterClient;
 use proto::v1::model_source::Source;
 use proto::v1::{
     AgentHello, AgentMessage, CoordinatorMessage, DeskMessage, EnlistRequest, JoinReply, JoinRequest,
-    ModelCardChunk, ModelSource, RenewRequest, WantedModel, agent_message, coordinator_message,
+    LookRequest, ModelCardChunk, ModelSource, RenewRequest, WantedModel, agent_message, coordinator_message,
 };
 use rcgen::{CertificateParams, KeyPair};
 use server::{Config, Ready};
@@ -312,7 +312,10 @@ async fn each_call_is_refused_to_a_caller_of_another_role_and_to_one_without_a_c
         let mut client = room.client(&ca, caller).await;
         let enlist = client.enlist(EnlistRequest::default()).await.expect_err("refused");
         let desk = client.desk(tokio_stream::iter([DeskMessage::default()])).await.expect_err("refused");
-        assert_eq!((enlist.code(), desk.code()), (Code::PermissionDenied, Code::PermissionDenied));
+        let look = client.look(LookRequest::default()).await.expect_err("refused");
+        for refused in [enlist, desk, look] {
+            assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        }
     }
     for (caller, code) in [(None, Code::Unauthenticated), (Some(&coordinator), Code::PermissionDenied)] {
         let mut client = room.client(&ca, caller).await;

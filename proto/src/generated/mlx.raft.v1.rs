@@ -237,7 +237,7 @@ pub struct ProposeRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProposeReply {
-    #[prost(oneof = "propose_reply::Outcome", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "propose_reply::Outcome", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub outcome: ::core::option::Option<propose_reply::Outcome>,
 }
 /// Nested message and enum types in `ProposeReply`.
@@ -257,6 +257,9 @@ pub mod propose_reply {
         TooLarge(super::TooLarge),
         #[prost(string, tag = "6")]
         Stopped(::prost::alloc::string::String),
+        /// Free bytes on the leader's disk, which are too few.
+        #[prost(uint64, tag = "7")]
+        StorageFull(u64),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

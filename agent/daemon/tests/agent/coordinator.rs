@@ -11,8 +11,9 @@ use proto::v1::cluster_server::{Cluster, ClusterServer};
 use proto::v1::{
     AgentHello, AgentMessage, AgentReport, AttemptFrame, AttemptStart, CardWanted, CoordinatorAddress,
     CoordinatorMessage, Coordinators, DeskMessage, DeskOrder, EnlistReply, EnlistRequest, JoinReply,
-    JoinRequest, ModelCardChunk, ModelCardStored, ModelState, ModelStatus, RegistryVersion, RenewReply,
-    RenewRequest, StepSample, WantedModel, WantedModels, Welcome, agent_message, coordinator_message,
+    JoinRequest, LookReply, LookRequest, ModelCardChunk, ModelCardStored, ModelState, ModelStatus,
+    RegistryVersion, RenewReply, RenewRequest, StepSample, WantedModel, WantedModels, Welcome, agent_message,
+    coordinator_message,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, ServerConfig, VarInt};
@@ -268,6 +269,10 @@ impl Cluster for Service {
 
     async fn desk(&self, _: Request<Streaming<DeskMessage>>) -> Result<Response<Self::DeskStream>, Status> {
         Err(Status::permission_denied("only gateways have a desk"))
+    }
+
+    async fn look(&self, _: Request<LookRequest>) -> Result<Response<LookReply>, Status> {
+        Err(Status::permission_denied("only coordinators look"))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {

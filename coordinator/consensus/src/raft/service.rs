@@ -51,7 +51,7 @@ impl Service {
         }
         let command = convert::command(json)?;
         Ok(match self.replica.slot() {
-            Ok(_slot) => self.replica.propose(command).await,
+            Ok(_slot) => self.replica.admit(command).await,
             Err(busy) => Err(busy),
         })
     }
@@ -105,6 +105,10 @@ impl Rpc for Service {
         self.door.admit_author(caller, head.header, &leader)?;
         let busy = |_| Status::resource_exhausted("this replica is receiving other snapshots");
         let _slot = self.snapshots.try_acquire().map_err(busy)?;
+        // It stays as it is, and is sent the snapshot again; a disk that fills up while it is written would stop it for good.
+        if self.replica.room.borrow().full {
+            return Err(Status::resource_exhausted("storage_full: no room for a snapshot on this disk"));
+        }
         let state = snapshot_pieces::state(&mut chunks, &head).await?;
         // openraft stops for good on a snapshot that the state machine cannot take.
         let decoded = serde_json::from_slice::<Registry>(&state);
@@ -177,6 +181,7 @@ impl Rpc for Service {
                 let (bytes, bytes_max) = (bytes as u64, bytes_max as u64);
                 propose_reply::Outcome::TooLarge(wire::TooLarge { bytes, bytes_max })
             }
+            Err(ProposeError::StorageFull { free }) => propose_reply::Outcome::StorageFull(free),
             Err(ProposeError::Stopped(why)) => propose_reply::Outcome::Stopped(why),
         };
         Ok(Response::new(wire::ProposeReply { outcome: Some(outcome) }))

@@ -90,6 +90,7 @@ async fn a_failed_flush_stops_the_replica_for_good_and_loses_nothing_that_was_an
     assert!(replica.read(|_| ()).await.is_err());
     let why = replica.health().fatal.unwrap();
     assert!(why.contains("flushing log-000000000001") && why.contains("os error 5"), "{why}");
+    assert_eq!(replica.stopped().await, why);
     assert_eq!(get(&replica.local(), 0), Some(1));
     replica.shutdown().await.unwrap();
 

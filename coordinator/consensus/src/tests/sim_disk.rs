@@ -43,6 +43,8 @@ struct State {
     operations: u64,
     flushes: u64,
     fault: Option<Fault>,
+    /// Bytes that all files together may have.
+    room: Option<u64>,
 }
 
 /// What goes wrong, and at which operation (counted from 1).
@@ -107,6 +109,11 @@ impl SimDisk {
         self.gate.released.notify_all();
     }
 
+    /// All files together; beyond, writes find the disk full.
+    pub(crate) fn hold_at_most(&self, room: u64) {
+        self.state().room = Some(room);
+    }
+
     pub(crate) fn fail(&self, fault: Fault) {
         self.state().fault = Some(fault);
     }
@@ -161,6 +168,16 @@ impl State {
             }
             _ => Ok(()),
         }
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|file| self.files[*file].seen.len() as u64).sum()
+    }
+
+    fn fits(&self, file: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let grown = (offset + bytes.len() as u64).saturating_sub(self.files[file].seen.len() as u64);
+        let fits = self.room.is_none_or(|room| self.used() + grown <= room);
+        if fits { Ok(()) } else { Err(io::Error::from_raw_os_error(28)) }
     }
 
     fn rename(&mut self, change: NameChange) {
@@ -223,7 +240,7 @@ struct SimFile {
 impl DiskFile for SimFile {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
-        let full = state.operation(Operation::Write);
+        let full = state.operation(Operation::Write).and_then(|()| state.fits(self.file, offset, bytes));
         let fits = if full.is_ok() { bytes.len() } else { bytes.len() / 2 };
         let dead = matches!(state.fault, Some(Fault::DeadFrom(_))) && full.is_err();
         if !dead {
@@ -299,5 +316,12 @@ impl Disk for SimDisk {
         state.durable_names = state.names.clone();
         state.pending_names.clear();
         Ok(())
+    }
+
+    /// An unbounded disk does not say.
+    fn free_bytes(&self) -> io::Result<u64> {
+        let state = self.state();
+        let room = state.room.ok_or(io::ErrorKind::Unsupported)?;
+        Ok(room.saturating_sub(state.used()))
     }
 }

@@ -25,6 +25,8 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Flushes creations, renames and removals.
     fn sync_names(&self) -> io::Result<()>;
+    /// Bytes that this user may still write.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// A file open for writing.
@@ -86,6 +88,11 @@ impl Disk for RealDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         File::open(&self.folder)?.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let status = rustix::fs::statvfs(&self.folder)?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
     }
 }
 

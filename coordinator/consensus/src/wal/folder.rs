@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 
 use crate::error::OpenError;
+use crate::wal::ballast::Ballasted;
 use crate::wal::disk::{Disk, RealDisk};
 
 const LOCK: &str = "lock";
@@ -62,6 +63,12 @@ impl Folder {
     fn holding(disk: Arc<dyn Disk>, file: Option<File>) -> (Folder, watch::Receiver<bool>) {
         let (released, on_release) = watch::channel(false);
         (Folder { disk, _lock: Arc::new(Lock { _file: file, released }) }, on_release)
+    }
+
+    /// The folder with a ballast of so many bytes, and the disk to look after it. The lock is not held by that.
+    pub(crate) fn ballasted(self, bytes: u64) -> (Folder, Ballasted) {
+        let disk = Ballasted::new(self.disk, bytes);
+        (Folder { disk: Arc::new(disk.clone()), _lock: self._lock }, disk)
     }
 
     pub(crate) fn disk(&self) -> &dyn Disk {

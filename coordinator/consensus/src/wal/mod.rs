@@ -11,6 +11,7 @@
 //! mark            what is known to be flushed, and what is committed   mark.rs
 //! vote            the last vote                                        replace.rs
 //! snapshot        the registry at some index                           snapshot_file.rs
+//! ballast         bytes to go on with when the disk is full            ballast.rs
 //! *.new           an unfinished replacement; removed at start
 //! ```
 //!
@@ -19,8 +20,9 @@
 //! rewrite. Order on disk is order of calls: one thread writes (`writer.rs`).
 //!
 //! What is promised:
-//! 1. What was acknowledged was flushed before. The first write or flush that fails stops the writer for good;
-//!    after a failed flush nobody knows what the kernel still holds, so nothing is retried.
+//! 1. What was acknowledged was flushed before. The first write or flush that fails stops the writer for good, but for a
+//!    write that finds the disk full while there is a ballast: it is done again in the ballast's place. After a failed flush
+//!    nobody knows what the kernel still holds, so nothing is retried.
 //! 2. After any crash, of the process or of the machine, opening yields every acknowledged operation. Of what was
 //!    not acknowledged it yields a prefix, or nothing.
 //! 3. Any change to acknowledged bytes of a segment, the vote or the snapshot is noticed, and opening refuses,
@@ -30,6 +32,7 @@
 //!    an unfinished write and is cut.
 
 pub(crate) mod disk;
+pub(crate) mod ballast;
 pub(crate) mod folder;
 pub(crate) mod sealed;
 pub(crate) mod replace;

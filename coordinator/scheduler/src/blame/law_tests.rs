@@ -98,7 +98,7 @@ impl Room {
             return;
         }
         let fingerprints: Vec<Fingerprint> = present.iter().map(|one| Fingerprint(*one)).collect();
-        let death = Death { present: &fingerprints, alone: present.len() == 1, by_node: false };
+        let death = Death { present: &fingerprints, alone: present.len() == 1, lost: None };
         for charge in self.blame.died(self.at, &death, &self.limits) {
             self.facts.push(BlameFact::Charged(charge));
             self.sentenced(charge);

@@ -48,7 +48,7 @@ impl Room {
         budget_bytes: u64,
         models: Vec<ModelReport>,
     ) -> Vec<String> {
-        let report = NodeReport { budget_bytes, models };
+        let report = NodeReport { life: 0, budget_bytes, models };
         self.apply(Command::NodeReported { node: NodeId(node), report })
     }
 

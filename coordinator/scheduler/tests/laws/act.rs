@@ -50,6 +50,7 @@ pub(crate) enum Act {
     Report {
         node: u64,
         held: [Held; 3],
+        life: u64,
     },
     /// The next answers to what the scheduler asked of the registry and of the canary.
     Answer {
@@ -62,6 +63,10 @@ pub(crate) enum Act {
     Drain {
         node: u64,
         draining: bool,
+    },
+    /// It is the leader from now on, and settles for so long.
+    Lead {
+        settling: Span,
     },
 }
 
@@ -103,10 +108,13 @@ fn act() -> impl Strategy<Value = Act> {
         1 => pick.prop_map(|pick| Act::Cancel { pick }),
         3 => pick.prop_map(|pick| Act::Begin { pick }),
         6 => (pick, outcome()).prop_map(|(pick, outcome)| Act::End { pick, outcome }),
-        4 => (0..NODES, any::<[u8; 3]>()).prop_map(|(node, held)| Act::Report { node, held: held.map(held_as) }),
+        4 => (0..NODES, any::<[u8; 3]>(), 0..3_u64).prop_map(|(node, held, life)| {
+            Act::Report { node, held: held.map(held_as), life }
+        }),
         2 => (proptest::bool::weighted(0.8), probe_result()).prop_map(|(granted, result)| Act::Answer { granted, result }),
         1 => (0..NODES).prop_map(|node| Act::Lose { node }),
         1 => (0..NODES, any::<bool>()).prop_map(|(node, draining)| Act::Drain { node, draining }),
+        1 => spans(3_000).prop_map(|settling| Act::Lead { settling }),
     ]
 }
 
@@ -125,6 +133,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         1 => Just(Outcome::ClientGone),
         1 => Just(Outcome::Rejected),
         1 => Just(Outcome::Busy),
+        1 => Just(Outcome::NotThere),
         2 => failure().prop_map(Outcome::Failed),
     ]
 }
@@ -147,8 +156,8 @@ fn wild() -> impl Strategy<Value = Command> {
     let request = (0..6_u64).prop_map(RequestId);
     let attempt = (0..4_u32).prop_map(Attempt);
     let node = prop_oneof![(0..NODES), any::<u64>()].prop_map(NodeId);
-    let report = (prop_oneof![Just(0), Just(24_u64 << 30), any::<u64>()], vec(wild_model(), 0..6))
-        .prop_map(|(budget_bytes, models)| NodeReport { budget_bytes, models });
+    let report = (0..3_u64, prop_oneof![Just(0), Just(24_u64 << 30), any::<u64>()], vec(wild_model(), 0..6))
+        .prop_map(|(life, budget_bytes, models)| NodeReport { life, budget_bytes, models });
     let model = (0..MODELS).prop_map(ModelId);
     let usage = (any::<u32>(), any::<u32>(), any::<u64>()).prop_map(|(generated, cached_tokens, prefill)| {
         Usage { generated, cached_tokens, prefill: Span(prefill) }
@@ -182,6 +191,7 @@ fn wild() -> impl Strategy<Value = Command> {
         1 => (0..4_u64, probe_result()).prop_map(|(number, result)| Command::Probed { probe: ProbeNumber(number), result }),
         1 => (model, policy).prop_map(|(model, policy)| Command::Policy { model, policy }),
         1 => (0..4_u32, any::<u32>()).prop_map(|(tenant, permille)| Command::Weight { tenant: TenantId(tenant), permille }),
+        1 => prop_oneof![0..100_000_000_u64, any::<u64>()].prop_map(|at| Command::Lead { settles_at: At(at) }),
         1 => Just(Command::Wake),
     ]
 }

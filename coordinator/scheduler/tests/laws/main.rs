@@ -85,6 +85,7 @@ mod laws {
                     let submission = world.mirror.submission(request).expect("submitted");
                     prop_assert!(world.mirror.holds(node, submission.model), "{:?} does not hold the model", node);
                     prop_assert!(!world.mirror.drains(node), "{:?} drains", node);
+                    prop_assert!(!world.mirror.settles(world.now), "not all is told yet");
                     prop_assert!(submission.deadline > world.now, "its deadline has passed");
                 }
             }
@@ -115,9 +116,9 @@ mod laws {
                             prop_assert!(before <= 2 && after <= 3);
                         }
                         Effect::Refuse { request, refusal: Refusal::NodeLost } => {
-                            // After two, when its runtimes died of it or beside it.
+                            // After fewer, when runtimes died of it or beside it; after one, when the first of them told it "busy".
                             let (before, after) = world.mirror.failures(request);
-                            prop_assert!((2..=6).contains(&(before + after)) && before <= 3 && after <= 4);
+                            prop_assert!((1..=6).contains(&(before + after)) && before <= 3 && after <= 4);
                         }
                         Effect::Queued { .. }
                         | Effect::Refuse { .. }
@@ -199,12 +200,12 @@ mod laws {
 
         /// What waits may have been refused by the new leader only if it must not run at all.
         #[test]
-        fn a_new_leader_is_whole_again_from_what_it_is_told(acts in acts(), keys in vec(any::<u8>(), 40), future in acts()) {
+        fn a_new_leader_is_whole_again_from_what_it_is_told(acts in acts(), keys in vec(any::<u8>(), 40), settles: bool, future in acts()) {
             let mut old = World::default();
             for act in acts {
                 old.play(act)?;
             }
-            let mut new = old.successor(&keys)?;
+            let mut new = old.successor(&keys, settles)?;
             prop_assert_eq!(new.mirror.outstanding(), old.mirror.outstanding());
             prop_assert_eq!(counts(&new), counts(&old));
             new.hear_nodes_of(&old)?;
@@ -275,11 +276,13 @@ mod laws {
                 world.play(act)?;
             }
             // What has failed a request may be tried again after a report; the rest must stay as it is.
-            let untouched = world.mirror.outstanding().iter().all(|(request, _)| world.mirror.failures(*request) == (0, 0));
-            prop_assume!(untouched);
+            let touched = world.mirror.outstanding().iter().any(|(request, _)| world.mirror.has_been_let_down(*request));
+            prop_assume!(!touched);
             for act in world.mirror.reports().map(|(node, report)| Command::NodeReported { node, report }).collect::<Vec<_>>() {
                 let now = world.now;
                 let effects = world.apply(now, act)?;
+                // Time alone may have made somebody late, and nobody had looked.
+                prop_assume!(!effects.iter().any(|effect| matches!(effect, Effect::Refuse { refusal: Refusal::DeadlineUnreachable { .. }, .. })));
                 // The planner may look again at which model is where.
                 let of_requests = effects.iter().filter(|effect| !matches!(effect, Effect::Reserve { .. } | Effect::Evict { .. }));
                 prop_assert_eq!(of_requests.collect::<Vec<_>>(), Vec::<&Effect>::new());
@@ -314,7 +317,7 @@ mod laws {
             late_by: Span::ZERO,
         };
         let story = [
-            Act::Report { node: 0, held: [Held::Slots(1), Held::No, Held::No] },
+            Act::Report { node: 0, held: [Held::Slots(1), Held::No, Held::No], life: 0 },
             submit.clone(),
             submit.clone(),
             late,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::{
-    Adopted, At, Attempt, Command, Effect, ModelId, ModelState, NodeId, NodeReport, Outcome, Refusal,
+    Adopted, At, Attempt, Command, Effect, Limits, ModelId, ModelState, NodeId, NodeReport, Outcome, Refusal,
     RequestId, Submission,
 };
 
@@ -16,8 +16,11 @@ pub(crate) struct Mirror {
     alive: BTreeMap<RequestId, Life>,
     /// Failed attempts, of those that are over too, and whether each had begun.
     failures: BTreeMap<RequestId, Vec<(NodeId, bool)>>,
+    /// Where nobody was there for a request.
+    absent: BTreeSet<(RequestId, NodeId)>,
     nodes: BTreeMap<NodeId, NodeReport>,
     draining: BTreeSet<NodeId>,
+    settles_at: At,
 }
 
 #[derive(Default)]
@@ -62,6 +65,9 @@ impl Mirror {
             Command::NodeDraining { node, draining: false } => {
                 self.draining.remove(node);
             }
+            Command::Lead { settles_at } => {
+                self.settles_at = (*settles_at).min(now + Limits::default().settling);
+            }
             Command::Reserved { .. }
             | Command::Probed { .. }
             | Command::Policy { .. }
@@ -90,8 +96,20 @@ impl Mirror {
         self.draining.contains(&node)
     }
 
+    /// Whether a new leader may not have been told yet what runs.
+    pub(crate) fn settles(&self, now: At) -> bool {
+        now < self.settles_at
+    }
+
     pub(crate) fn failed(&self, request: RequestId, node: NodeId) -> bool {
-        self.failures.get(&request).is_some_and(|failed| failed.iter().any(|(on, _)| *on == node))
+        let failed =
+            self.failures.get(&request).is_some_and(|failed| failed.iter().any(|(on, _)| *on == node));
+        failed || self.absent.contains(&(request, node))
+    }
+
+    /// Whether any node failed it or was not there.
+    pub(crate) fn has_been_let_down(&self, request: RequestId) -> bool {
+        self.failures(request) != (0, 0) || self.absent.iter().any(|(absent, _)| *absent == request)
     }
 
     /// Attempts that failed before their first token, and those that failed after it.
@@ -167,6 +185,7 @@ impl Mirror {
             let submission = Submission { arrived: submission.arrived.min(now), ..submission.clone() };
             self.seen.insert(request, submission);
             self.failures.remove(&request);
+            self.absent.retain(|(absent, _)| *absent != request);
             self.alive.insert(request, life);
         }
     }
@@ -174,7 +193,10 @@ impl Mirror {
     fn finished(&mut self, request: RequestId, attempt: Attempt, outcome: Outcome) {
         let Some(life) = self.alive.get_mut(&request).filter(|life| life.runs(attempt)) else { return };
         match outcome {
-            Outcome::Failed(_) => {
+            Outcome::NotThere if !life.began => {
+                self.absent.extend(life.run.take().map(|(_, node)| (request, node)));
+            }
+            Outcome::NotThere | Outcome::Failed(_) => {
                 let run = life.run.take().map(|(_, node)| (node, life.began));
                 self.failures.entry(request).or_default().extend(run);
             }

@@ -57,7 +57,7 @@ fn room(nodes: &[Rates], slots: u32) -> Scheduler {
             rates: *rates,
             measured: Measured::default(),
         };
-        let report = NodeReport { budget_bytes: 0, models: vec![model] };
+        let report = NodeReport { models: vec![model], ..NodeReport::default() };
         scheduler.apply(At(0), Command::NodeReported { node: NodeId(node), report }, &mut Vec::new());
     }
     scheduler

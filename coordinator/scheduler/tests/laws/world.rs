@@ -67,10 +67,10 @@ impl World {
                 let usage = Usage { generated: any_length(request), ..Usage::default() };
                 Command::Finished { request, attempt, outcome, usage }
             }),
-            Act::Report { node, held } => {
+            Act::Report { node, held, life } => {
                 let models =
                     (0..).zip(held).filter_map(|(model, held)| resident(node, model, held)).collect();
-                let report = NodeReport { budget_bytes: BUDGET_BYTES, models };
+                let report = NodeReport { life, budget_bytes: BUDGET_BYTES, models };
                 Some(Command::NodeReported { node: NodeId(node), report })
             }
             Act::Answer { granted, result } => self.asked.pop_front().and_then(|asked| match asked {
@@ -84,14 +84,19 @@ impl World {
                 | Effect::Record(_) => None,
             }),
             Act::Lose { node } => Some(Command::NodeLost { node: NodeId(node) }),
+            Act::Lead { settling } => Some(Command::Lead { settles_at: self.now + settling }),
             Act::Drain { node, draining } => Some(Command::NodeDraining { node: NodeId(node), draining }),
         };
         command.map_or(Ok(Vec::new()), |command| self.apply(self.now, command))
     }
 
-    /// Another leader in its place. It is told what was recorded and, in the order of `keys`, every request that is alive.
-    pub(crate) fn successor(&self, keys: &[u8]) -> Result<Self, TestCaseError> {
+    /// Another leader in its place. It is told what was recorded, and in the order of `keys` every request that is alive and, while
+    /// it settles, what the nodes hold.
+    pub(crate) fn successor(&self, keys: &[u8], settles: bool) -> Result<Self, TestCaseError> {
         let mut world = Self { now: self.now, requests: self.requests, ..Self::default() };
+        if settles {
+            world.apply(self.now, Command::Lead { settles_at: self.now + Span::from_s(1) })?;
+        }
         for (.., effects) in &self.history {
             for effect in effects {
                 if let Effect::Record(fact) = effect {
@@ -99,10 +104,13 @@ impl World {
                 }
             }
         }
-        let mut adoptions: Vec<_> = keys.iter().chain(repeat(&0)).zip(self.mirror.adoptions()).collect();
-        adoptions.sort_by_key(|(key, _)| **key);
-        for (_, adoption) in adoptions {
-            world.apply(self.now, adoption)?;
+        let reports = self.mirror.reports().filter(|_| settles);
+        let mut told = self.mirror.adoptions();
+        told.extend(reports.map(|(node, report)| Command::NodeReported { node, report }));
+        let mut told: Vec<_> = keys.iter().chain(repeat(&0)).zip(told).collect();
+        told.sort_by_key(|(key, _)| **key);
+        for (_, command) in told {
+            world.apply(self.now, command)?;
         }
         Ok(world)
     }

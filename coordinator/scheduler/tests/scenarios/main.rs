@@ -49,7 +49,7 @@ mod scenarios {
 
     #[test]
     fn there_is_a_scenario_for_each_rule() {
-        assert!(files().len() >= 126, "scenarios were lost: {} are left", files().len());
+        assert!(files().len() >= 142, "scenarios were lost: {} are left", files().len());
     }
 
     #[test]

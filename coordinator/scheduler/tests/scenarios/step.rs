@@ -32,6 +32,10 @@ pub(crate) fn read(text: &str, at: At, cast: &mut Cast) -> Result<Step, String> 
         ["queue?"] => Ok(Step::Queue),
         ["resume"] => Ok(Step::Resume),
         ["a", "new", "leader", "begins"] => Ok(Step::NewLeader),
+        ["it", "settles", "until", number, unit] => {
+            let settles_at = At(0) + span(&format!("{number} {unit}"))?;
+            Ok(Step::Apply(Command::Lead { settles_at }))
+        }
         ["explain", "request", number] => cast::request(number).map(Step::Explain),
         ["explain", "model", name] => Ok(Step::ExplainModel(cast.model(name))),
         ["explain", "node", name] => cast::node(name).map(Step::ExplainNode),
@@ -160,6 +164,7 @@ fn attempt_event(request: RequestId, attempt: &str, event: &str) -> Result<Comma
         "loses its runtime" => failed(Failure::RuntimeExit),
         "hangs" => failed(Failure::Hang),
         "sends garbage" => failed(Failure::Corrupt),
+        "finds nobody there" => Ok(finished(Outcome::NotThere, Usage::default())),
         "is told busy" => Ok(finished(Outcome::Busy, Usage::default())),
         "is rejected" => Ok(finished(Outcome::Rejected, Usage::default())),
         "loses its client" => Ok(finished(Outcome::ClientGone, Usage::default())),
@@ -217,13 +222,14 @@ fn one_of<T: Copy>(word: &str, known: &[(&str, T)]) -> Result<T, String> {
     found.ok_or_else(|| format!("`{word}` is not understood here"))
 }
 
-/// `nothing`, or `qwen with 2 slots, prefill 500, step 40, slope 0.5; llama offered, 6 GiB; 16 GiB in all`
+/// `nothing`, or `qwen with 2 slots, prefill 500, step 40, slope 0.5; llama offered, 6 GiB; 16 GiB in all; life 7`
 fn holds(node: &str, rest: &str, cast: &mut Cast) -> Result<Command, String> {
     let mut report = NodeReport::default();
     for text in rest.split("; ").filter(|text| *text != "nothing") {
-        match text.strip_suffix(" in all") {
-            Some(budget) => report.budget_bytes = bytes(budget)?,
-            None => report.models.push(model(text, cast)?),
+        match (text.strip_suffix(" in all"), text.strip_prefix("life ")) {
+            (Some(budget), _) => report.budget_bytes = bytes(budget)?,
+            (None, Some(life)) => report.life = whole(life)?,
+            (None, None) => report.models.push(model(text, cast)?),
         }
     }
     Ok(Command::NodeReported { node: cast::node(node)?, report })

@@ -71,6 +71,7 @@ pub(crate) fn next_wake(next: Option<(At, Why)>, names: &dyn Names) -> String {
         Some((at, Why::Aged { request })) => {
             format!("at {}, request {} has aged", time(Span(at.0)), request.0)
         }
+        Some((at, Why::Settled)) => format!("at {}, all has been told", time(Span(at.0))),
         Some((at, Why::Plan)) => format!("at {}, plan", time(Span(at.0))),
         Some((at, Why::Deadline { request })) => {
             format!("at {}, deadline of request {}", time(Span(at.0)), request.0)

@@ -338,6 +338,43 @@ async fn a_lost_node_gives_back_what_had_not_begun() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_lost_behind_the_last_token_has_ended_the_answer() {
+    let mut stage = Stage::new();
+    let first = stage.node(1, 4).await;
+    let _second = stage.node(2, 1).await;
+    let mut generation = stage.wish(PATIENT);
+    let mut taken = take(&first).await;
+    answer(&mut taken.send, frame(1, 0, &[1, 2, 3, 4, 5, 6, 7, 8])).await;
+    assert_eq!(dispatched(&mut generation).await, 1);
+    assert!(matches!(generation.events.recv().await, Some(Event::Tokens { .. })));
+    // Before the gateway tells of it, so that the leader orders another attempt.
+    stage.leader.node_lost(1).await;
+    first.close(VarInt::from_u32(0), b"gone");
+    match generation.events.recv().await {
+        Some(Event::Finished { reason: FinishReason::Length, usage }) => {
+            assert_eq!(usage.generated_tokens, 8)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_way_that_only_this_gateway_lost_moves_the_answer() {
+    let mut stage = Stage::new();
+    let first = stage.node(1, 4).await;
+    let mut generation = stage.wish(PATIENT);
+    let mut taken = take(&first).await;
+    answer(&mut taken.send, frame(1, 0, &[1, 2])).await;
+    assert_eq!(dispatched(&mut generation).await, 1);
+    assert_eq!(generation.events.recv().await, Some(tokens(&[1, 2])));
+    let second = stage.node(2, 1).await;
+    first.close(VarInt::from_u32(0), b"gone");
+    let taken = take(&second).await;
+    assert_eq!((taken.start.attempt, taken.start.generated), (2, 2));
+    assert_eq!(dispatched(&mut generation).await, 2);
+}
+
+#[tokio::test]
 async fn a_coordinator_that_goes_down_says_so_to_whoever_waits() {
     let stage = Stage::new();
     let mut generation = stage.wish(PATIENT);
@@ -351,7 +388,7 @@ fn each_end_of_an_attempt_says_of_the_runtime_what_its_code_means() {
     use scheduler::Failure::{Corrupt, Hang, Internal, Reset, RuntimeExit};
     for (code, outcome) in [
         ("busy", Outcome::Busy),
-        ("not_loaded", Outcome::Busy),
+        ("not_loaded", Outcome::NotThere),
         ("runtime_lost", Outcome::Failed(RuntimeExit)),
         ("runtime_hung", Outcome::Failed(Hang)),
         ("runtime_garbled", Outcome::Failed(Corrupt)),
@@ -361,13 +398,13 @@ fn each_end_of_an_attempt_says_of_the_runtime_what_its_code_means() {
         assert_eq!(outcome_of_code(code), outcome, "{code}");
     }
     for (error, failure) in [
-        (StreamError::NotConnected, Reset),
         (StreamError::Timeout, Reset),
         (StreamError::Broken("b".to_owned()), Reset),
         (StreamError::Garbled("g".to_owned()), Corrupt),
     ] {
         assert_eq!(outcome_of(&error), Outcome::Failed(failure));
     }
+    assert_eq!(outcome_of(&StreamError::NotConnected), Outcome::NotThere);
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Attended {
                 | scheduler::Outcome::Rejected => {
                     self.live.remove(request);
                 }
-                scheduler::Outcome::Busy | scheduler::Outcome::Failed(_) => {}
+                scheduler::Outcome::Busy | scheduler::Outcome::NotThere | scheduler::Outcome::Failed(_) => {}
             },
             Saying::Began { .. } => {}
         }

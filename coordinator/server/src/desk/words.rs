@@ -155,6 +155,7 @@ fn outcome_on_wire(outcome: Outcome) -> DeskOutcome {
         Outcome::ClientGone => DeskOutcome::ClientGone,
         Outcome::Rejected => DeskOutcome::Rejected,
         Outcome::Busy => DeskOutcome::Busy,
+        Outcome::NotThere => DeskOutcome::NotThere,
         Outcome::Failed(Failure::Reset) => DeskOutcome::Reset,
         Outcome::Failed(Failure::RuntimeExit) => DeskOutcome::RuntimeExit,
         Outcome::Failed(Failure::Hang) => DeskOutcome::Hang,
@@ -170,6 +171,7 @@ fn outcome(outcome: DeskOutcome) -> Option<Outcome> {
         DeskOutcome::ClientGone => Outcome::ClientGone,
         DeskOutcome::Rejected => Outcome::Rejected,
         DeskOutcome::Busy => Outcome::Busy,
+        DeskOutcome::NotThere => Outcome::NotThere,
         DeskOutcome::Reset => Outcome::Failed(Failure::Reset),
         DeskOutcome::RuntimeExit => Outcome::Failed(Failure::RuntimeExit),
         DeskOutcome::Hang => Outcome::Failed(Failure::Hang),
@@ -264,7 +266,8 @@ mod tests {
         let usage = Usage { generated: 1, cached_tokens: 2, prefill: Span(3) };
         let failures =
             [Failure::Reset, Failure::RuntimeExit, Failure::Hang, Failure::Corrupt, Failure::Internal];
-        let plain = [Outcome::Completed, Outcome::ClientGone, Outcome::Rejected, Outcome::Busy];
+        let plain =
+            [Outcome::Completed, Outcome::ClientGone, Outcome::Rejected, Outcome::Busy, Outcome::NotThere];
         let outcomes = plain.into_iter().chain(failures.map(Outcome::Failed));
         let ends =
             outcomes.map(|outcome| Saying::Finished { request: RequestId(9), attempt: 2, outcome, usage });

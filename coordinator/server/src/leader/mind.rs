@@ -109,6 +109,9 @@ impl Mind {
                 let running = past.running.map(|(node, began)| Adopted { node: NodeId(node), began });
                 self.apply(Command::Adopt { submission, attempt: Attempt(past.attempts), running });
             }
+            Message::Lead { settles_at } => {
+                self.apply(Command::Lead { settles_at: self.clock.at(settles_at) });
+            }
             Message::Cancel(request) => {
                 self.lines.close(request);
                 self.apply(Command::Cancel { request });
@@ -219,10 +222,10 @@ impl Mind {
     }
 
     fn reported(&mut self, node: NodeId, news: NodeNews) {
-        let NodeNews { name, budget_bytes, models, preload } = news;
+        let NodeNews { name, life, budget_bytes, models, preload } = news;
         self.names.node_is(node, &name);
         let models = models.into_iter().map(|model| self.model_report(node, model)).collect();
-        self.apply(Command::NodeReported { node, report: NodeReport { budget_bytes, models } });
+        self.apply(Command::NodeReported { node, report: NodeReport { life, budget_bytes, models } });
         if budget_bytes > 0 && self.homes_told.insert(node) {
             for home in facts::homes(&self.registry, node, &mut self.names) {
                 self.apply(Command::Recall(home));

@@ -177,7 +177,7 @@ async fn whoever_waits_is_on_the_page_and_is_explained() {
     let view = room.leader.view().await;
     let [waiter] = &view.line[..] else { panic!("{:?}", view.line) };
     assert_eq!((waiter.request, waiter.model.as_str(), waiter.position), (request.0, "m", 1));
-    assert_eq!((waiter.class, waiter.loading, waiter.tenant), ("interactive", true, 7));
+    assert_eq!((waiter.class.as_str(), waiter.loading, waiter.tenant), ("interactive", true, 7));
     let words = room.leader.explain(Subject::Request(request.0)).await.expect("known");
     assert!(words.contains("for m waits: 0 before it"), "{words}");
     assert_eq!(room.leader.explain(Subject::Request(99)).await, None);

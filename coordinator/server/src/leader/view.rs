@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 
 use scheduler::{At, Class, NodeId, RequestId, Scheduler, Span};
+use serde::{Deserialize, Serialize};
 
 use super::names::Names;
 use crate::limits;
 
 /// The queue as the pages show it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct QueueView {
     pub(crate) waiting: BTreeMap<String, usize>,
     pub(crate) running: BTreeMap<String, usize>,
@@ -22,12 +24,13 @@ pub(crate) struct QueueView {
 }
 
 /// A request that waits.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Waiter {
     pub(crate) request: u64,
     pub(crate) model: String,
     pub(crate) tenant: u32,
-    pub(crate) class: &'static str,
+    pub(crate) class: String,
     pub(crate) waited_s: f64,
     /// 1 is the next.
     pub(crate) position: u32,
@@ -58,8 +61,8 @@ pub(super) fn queue(scheduler: &Scheduler, names: &Names, now: At) -> QueueView 
         model: names.name(waiting.model).to_owned(),
         tenant: waiting.tenant.0,
         class: match waiting.class {
-            Class::Interactive => "interactive",
-            Class::Batch => "batch",
+            Class::Interactive => "interactive".to_owned(),
+            Class::Batch => "batch".to_owned(),
         },
         waited_s: seconds(now.since(waiting.arrived)),
         position: waiting.position.ahead.saturating_add(1),

@@ -206,7 +206,7 @@ async fn a_revoked_node_is_cut_off_at_once() {
     let agent = lab.agent(7).await;
     let (mut opened, _taken) = attempt(&lab, &agent, 1).await;
     lab.streams.disconnect(7);
-    assert!(matches!(opened.next().await, Err(StreamError::Broken(_))));
+    assert!(matches!(opened.next().await, Err(StreamError::Lost)));
     assert_eq!(lab.links.recv().await, Some(Link::Down { node: 7 }));
     assert!(!lab.streams.connected(7));
 }

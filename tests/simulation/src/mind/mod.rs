@@ -191,7 +191,8 @@ impl Policy for Mind<'_> {
 
 fn failed(request: RequestId, attempt: Attempt, kind: FailureKind, generated: u32) -> Command {
     let outcome = match kind {
-        FailureKind::Busy | FailureKind::NotResident => Outcome::Busy,
+        FailureKind::Busy => Outcome::Busy,
+        FailureKind::NotResident => Outcome::NotThere,
         FailureKind::Crashed => Outcome::Failed(Failure::RuntimeExit),
         FailureKind::Hung => Outcome::Failed(Failure::Hang),
         FailureKind::NodeLost => Outcome::Failed(Failure::Reset),

@@ -36,7 +36,7 @@ impl<'a> Telling<'a> {
         let room = self.kv_room(spec, report);
         let models = (0..self.fleet.models.len()).map(|index| ModelId(index as u32));
         let offered = models.filter_map(|model| self.model(spec, model, report, room));
-        NodeReport { budget_bytes: budget(self.fleet, node), models: offered.collect() }
+        NodeReport { life: 0, budget_bytes: budget(self.fleet, node), models: offered.collect() }
     }
 
     /// Bytes that weights and prefix caches leave for each of the models that are there.
