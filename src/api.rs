@@ -92,10 +92,11 @@ impl Api {
 
     /// The model to talk to when none was named: the first that is ready.
     pub(crate) fn default_model(&self) -> anyhow::Result<String> {
-        let status = self.get("/api/v1/status")?;
-        let models = status["models"].as_array().cloned().unwrap_or_default();
-        let ready = models.iter().find(|model| model["nodes_ready"].as_u64().unwrap_or(0) > 0);
-        let chosen = ready.or(models.first()).and_then(|model| model["model"].as_str());
+        // What may be asked, not what there is: a key need not be able to see the cluster.
+        let list = self.get("/v1/models")?;
+        let models = list["data"].as_array().cloned().unwrap_or_default();
+        let ready = models.iter().find(|model| model["ready"] == true);
+        let chosen = ready.or(models.first()).and_then(|model| model["id"].as_str());
         chosen.map(str::to_owned).ok_or_else(|| {
             failure(Exit::NotFound, "no model is served here yet: start an agent with --model PATH-or-hub-id")
         })

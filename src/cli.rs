@@ -2,13 +2,19 @@
 //!
 //! Owns every flag's name, environment variable, default and explanation. Refuses unknown flags (clap suggests the nearest).
 
+mod administration;
+mod members;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::cli_members;
-pub(crate) use crate::cli_members::{Nodes, NodesAction, Token, TokenAction, TokenRole};
+pub(crate) use administration::{Audit, Call, Keys, KeysAction, Scope};
+pub(crate) use members::{Nodes, NodesAction, Token, TokenAction, TokenRole};
+
+use administration::{AUDIT_EXAMPLES, KEYS_EXAMPLES};
+use members::{NODES_EXAMPLES, TOKEN_EXAMPLES};
 
 /// One endpoint for a room full of Macs: an OpenAI-compatible service over local MLX runtimes.
 #[derive(Debug, Parser)]
@@ -26,6 +32,7 @@ Examples:
   mlx-serving chat \"How do I add a second Mac?\"           ask from the terminal
   mlx-serving coordinator                                 serve a room of Macs; prints the line for each of them
   mlx-serving agent --coordinator HOST:7443 --token T     join this Mac to the room
+  mlx-serving keys create --name ada                      a key for somebody; from then on every caller needs one
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 not found, 5 not allowed, 6 coordinator unreachable, 8 refused, 130 interrupted.";
 
@@ -62,10 +69,10 @@ pub(crate) enum Command {
     /// Start the agent of this Mac and join it to a coordinator.
     Agent(Agent),
     /// Invite other Macs, and take invitations back.
-    #[command(after_help = cli_members::TOKEN_EXAMPLES)]
+    #[command(after_help = TOKEN_EXAMPLES)]
     Token(Token),
     /// Show who belongs to the cluster, and end a membership.
-    #[command(after_help = cli_members::NODES_EXAMPLES)]
+    #[command(after_help = NODES_EXAMPLES)]
     Nodes(Nodes),
     /// Ask a model, once or in a conversation.
     Chat(Chat),
@@ -77,6 +84,12 @@ pub(crate) enum Command {
     /// Tell why a request, a model or a node is where it is, with the numbers that decided it.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
+    /// Say who may use the API: make, list, change, rotate and revoke keys.
+    #[command(after_help = KEYS_EXAMPLES)]
+    Keys(Keys),
+    /// Show what administrators changed, and check that nobody has rewritten it.
+    #[command(after_help = AUDIT_EXAMPLES)]
+    Audit(Audit),
     /// Run the scheduler in a simulated room of Macs, beside other policies, on a virtual clock.
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(Simulate),
@@ -292,7 +305,7 @@ mod tests {
 
     #[test]
     fn each_page_of_help_teaches_with_an_example() {
-        for name in ["queue", "explain", "token", "nodes"] {
+        for name in ["queue", "explain", "token", "nodes", "keys", "audit"] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).expect("a command");
             let help = command.render_help().to_string();

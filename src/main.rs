@@ -4,7 +4,6 @@
 //! calls the coordinator, the agent, or the API.
 
 mod cli;
-mod cli_members;
 mod exit;
 mod home;
 mod credentials;
@@ -20,8 +19,11 @@ mod chat;
 mod status;
 mod queue;
 mod explain;
+mod keys;
+mod audit;
 mod simulate;
 mod table;
+mod moment;
 mod progress;
 mod stopping;
 
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         Command::Status(options) => status::run(&options),
         Command::Queue(options) => queue::run(&options),
         Command::Explain(options) => explain::run(&options),
+        Command::Keys(options) => keys::run(&options),
+        Command::Audit(options) => audit::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Guard(options) => return daemon::guard(&options.command),
     };

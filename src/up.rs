@@ -93,6 +93,11 @@ fn first_answer(machine: &str, model: &str, url: &str, api: &Api, quiet: bool) {
         }
         eprintln!("\n");
     }
+    if Api::new(url, None).get("/v1/models").is_err() {
+        eprintln!(
+            "  Every caller needs a key here (`mlx-serving keys create`): -H 'authorization: Bearer KEY', api_key=\"KEY\"\n"
+        );
+    }
     eprintln!("  Try it with curl:");
     eprintln!("    curl {url}/v1/chat/completions -H 'content-type: application/json' \\");
     eprintln!(

@@ -113,10 +113,10 @@ class Room:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.api_port}"
 
-    def coordinator(self) -> Process:
+    def coordinator(self, api_host: str = "127.0.0.1") -> Process:
         """Starts the coordinator and waits until it leads."""
         home = self.folder / "coordinator-home"
-        arguments = ["--api", f"127.0.0.1:{self.api_port}", "--listen", f"127.0.0.1:{self.cluster_port}"]
+        arguments = ["--api", f"{api_host}:{self.api_port}", "--listen", f"127.0.0.1:{self.cluster_port}"]
         process = self._start("coordinator", ["coordinator", *arguments, "--home", str(home)], {})
         until("the coordinator leads", lambda: self.answers("/readyz") or self._check(process))
         return process

@@ -54,6 +54,11 @@ use tonic::transport::Server;
 pub use config::{Config, Joined};
 pub use proto::token::JoinToken;
 
+/// The audit trail as the API tells it, for whoever checks it.
+pub mod trail {
+    pub use registry::{AuditEntry, BrokenTrail, verify};
+}
+
 use crate::attempts::Cluster;
 use crate::cards::Cards;
 use crate::catalogue::Catalogue;
@@ -108,7 +113,10 @@ pub async fn run(
     tokio::spawn(inner.clone().run_until_cancelled_owned(renewing));
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
     // Whoever finds the API finds the tokens too, but for a gateway without a leader: it serves, and says that it has none.
-    let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens).await.ok();
+    let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens);
+    // Nor is a stranger served on the word of facts from before the first key, unless nobody leads who could tell newer ones.
+    let (early, _) = tokio::join!(early, tokio::time::timeout(limits::TOKENS_FIRST, newest(&consensus)));
+    let early = early.ok();
     let api_address = api.local_addr().context("reading the bound API address")?;
     let (local_key, text) = gateway::LocalKey::make(replica.0)?;
     founding::write_secret(&config.data_folder.join(ADMIN_KEY_FILE), &text)?;
@@ -139,6 +147,8 @@ pub async fn run(
 
     serving.await.context("the API listener failed")?;
     inner.cancel();
+    // It opens nothing any more.
+    let _ = std::fs::remove_file(config.data_folder.join(ADMIN_KEY_FILE));
     let fatal = consensus.health().fatal.filter(|_| failed.is_cancelled());
     consensus.shutdown().await.context("closing the registry")?;
     anyhow::ensure!(!departure.is_revoked(), departure::WORDS);
@@ -157,6 +167,13 @@ async fn end_with_registry(consensus: Consensus, stop: CancellationToken, failed
         );
         failed.cancel();
         stop.cancel();
+    }
+}
+
+/// Until the registry here is as new as any.
+async fn newest(consensus: &Consensus) {
+    while consensus.read(|_| ()).await.is_err() {
+        tokio::time::sleep(limits::READ_AGAIN).await;
     }
 }
 

@@ -113,6 +113,9 @@ pub(crate) const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// How long the API waits for the join tokens at a start. Issuing one takes a round of the majority's disks.
 pub(crate) const TOKENS_FIRST: Duration = Duration::from_secs(2);
 
+/// Between two tries to see the newest facts at a start.
+pub(crate) const READ_AGAIN: Duration = Duration::from_millis(50);
+
 /// Life of a node's certificate: short enough that a stolen one is soon worth nothing, and long enough that a third of it, which is
 /// left when it is renewed, outlasts a weekend without a coordinator.
 pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(7 * 24 * 3_600);

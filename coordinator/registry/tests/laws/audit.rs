@@ -1,4 +1,4 @@
-//! Laws of the audit trail.
+//! Laws of the audit trail: everything that was asked for is in it, and nothing of it can be touched unseen.
 
 use proptest::prelude::*;
 use registry::{AuditEntry, BrokenTrail, Command, Outcome, Registry, Reply, verify};

@@ -1,4 +1,4 @@
-//! Laws of API keys.
+//! Laws of API keys: what ends never comes back, and a number is given once.
 
 use std::collections::BTreeSet;
 

@@ -4,7 +4,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::cli::{Api, Home, Output};
+use super::{Api, Home, Output};
 
 pub(crate) const TOKEN_EXAMPLES: &str = "\
 Examples:
