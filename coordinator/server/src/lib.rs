@@ -22,6 +22,7 @@ mod membership;
 mod entrance;
 mod peers;
 mod looking;
+mod grouping;
 mod enlisting;
 mod departure;
 mod expelling;
@@ -69,6 +70,7 @@ use crate::entrance::Guests;
 use crate::fleet::Fleet;
 use crate::founding::Founded;
 use crate::front::{Front, Ways};
+use crate::grouping::Grouping;
 use crate::joining::Joining;
 use crate::leading::Office;
 use crate::looking::Looking;
@@ -245,6 +247,7 @@ pub const ADMIN_KEY_FILE: &str = "admin-key";
 struct Parts {
     sources: Sources,
     room: Arc<membership::Running>,
+    grouping: Grouping,
     hash_key: [u8; 32],
     cluster: Cluster,
     cluster_address: SocketAddr,
@@ -279,6 +282,12 @@ impl Parts {
 
         let looking =
             Looking { consensus: consensus.clone(), leading: leading.clone(), peers: peers.clone() };
+        let grouping = Grouping {
+            consensus: consensus.clone(),
+            peers: peers.clone(),
+            data_folder: config.data_folder.clone(),
+            backups: Arc::default(),
+        };
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
@@ -296,6 +305,7 @@ impl Parts {
             leading: leading.clone(),
             desks: Desks::default(),
             looking: looking.clone(),
+            grouping: grouping.clone(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;
@@ -319,7 +329,7 @@ impl Parts {
         let cluster = Cluster { front, streams };
         let authority = founded.authority.clone();
         let room = Arc::new(membership::Running { consensus: consensus.clone(), authority });
-        Ok(Self { sources, room, hash_key: founded.hash_key, cluster, cluster_address })
+        Ok(Self { sources, room, grouping, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
     fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
@@ -338,6 +348,7 @@ impl Parts {
             local_key: Arc::new(local_key),
             facts: Arc::new(self.sources.consensus.clone()),
             room: self.room.clone(),
+            group: Arc::new(self.grouping.clone()),
             hash_key: self.hash_key,
             api,
         }

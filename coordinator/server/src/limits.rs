@@ -31,6 +31,9 @@ pub(crate) const ENLIST_AGAIN: Duration = Duration::from_millis(500);
 /// The answer to a newcomer: it comes when the newcomer has caught up, for which the registry gives it two minutes.
 pub(crate) const ENLIST: Duration = Duration::from_secs(150);
 
+/// A change of the group that is passed on: a new voter's catching up and the change itself.
+pub(crate) const CHANGE_GROUP: Duration = Duration::from_secs(60);
+
 /// Reaching another coordinator.
 pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(2);
 

@@ -12,10 +12,10 @@ use futures_util::{Stream, StreamExt as _};
 use proto::identity::Role;
 use proto::standing;
 use proto::v1::{
-    AgentHello, AgentMessage, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply,
-    EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest, ModelCardChunk, ModelCardStored,
-    RegistryVersion, RenewReply, RenewRequest, WantedModel, WantedModels, Welcome, agent_message,
-    cluster_server, coordinator_message,
+    AgentHello, AgentMessage, ChangeGroupReply, ChangeGroupRequest, CoordinatorAddress, CoordinatorMessage,
+    Coordinators, DeskMessage, EnlistReply, EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest,
+    ModelCardChunk, ModelCardStored, RegistryVersion, RenewReply, RenewRequest, WantedModel, WantedModels,
+    Welcome, agent_message, cluster_server, coordinator_message,
 };
 use registry::{Command, ModelName, NodeId, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,6 +27,7 @@ use crate::cards::{CardUpload, Cards};
 use crate::desk::Desks;
 use crate::entrance::{Caller, REVOKED};
 use crate::fleet::Fleet;
+use crate::grouping::Grouping;
 use crate::joining::Joining;
 use crate::leading::Leading;
 use crate::limits;
@@ -52,6 +53,7 @@ pub(crate) struct Sessions {
     pub(crate) leading: watch::Receiver<Option<Leading>>,
     pub(crate) desks: Desks,
     pub(crate) looking: Looking,
+    pub(crate) grouping: Grouping,
     pub(crate) stop: CancellationToken,
 }
 
@@ -102,6 +104,14 @@ impl cluster_server::Cluster for Sessions {
     async fn look(&self, request: Request<LookRequest>) -> Result<Response<LookReply>, Status> {
         self.coordinator(&request)?;
         self.looking.answer(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn change_group(
+        &self,
+        request: Request<ChangeGroupRequest>,
+    ) -> Result<Response<ChangeGroupReply>, Status> {
+        self.coordinator(&request)?;
+        self.grouping.answer(request.into_inner()).await.map(Response::new)
     }
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {

@@ -9,11 +9,11 @@ use proto::identity::{Identity, Role};
 use proto::tls::Credentials;
 use proto::v1::cluster_server::{Cluster, ClusterServer};
 use proto::v1::{
-    AgentHello, AgentMessage, AgentReport, AttemptFrame, AttemptStart, CardWanted, CoordinatorAddress,
-    CoordinatorMessage, Coordinators, DeskMessage, DeskOrder, EnlistReply, EnlistRequest, JoinReply,
-    JoinRequest, LookReply, LookRequest, ModelCardChunk, ModelCardStored, ModelState, ModelStatus,
-    RegistryVersion, RenewReply, RenewRequest, StepSample, WantedModel, WantedModels, Welcome, agent_message,
-    coordinator_message,
+    AgentHello, AgentMessage, AgentReport, AttemptFrame, AttemptStart, CardWanted, ChangeGroupReply,
+    ChangeGroupRequest, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, DeskOrder,
+    EnlistReply, EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest, ModelCardChunk,
+    ModelCardStored, ModelState, ModelStatus, RegistryVersion, RenewReply, RenewRequest, StepSample,
+    WantedModel, WantedModels, Welcome, agent_message, coordinator_message,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, ServerConfig, VarInt};
@@ -269,6 +269,13 @@ impl Cluster for Service {
 
     async fn desk(&self, _: Request<Streaming<DeskMessage>>) -> Result<Response<Self::DeskStream>, Status> {
         Err(Status::permission_denied("only gateways have a desk"))
+    }
+
+    async fn change_group(
+        &self,
+        _: Request<ChangeGroupRequest>,
+    ) -> Result<Response<ChangeGroupReply>, Status> {
+        Err(Status::permission_denied("only coordinators change the group"))
     }
 
     async fn look(&self, _: Request<LookRequest>) -> Result<Response<LookReply>, Status> {

@@ -51,6 +51,7 @@ use crate::gateway::request_numbers::RequestNumbers;
 use crate::generation::StartGeneration;
 
 pub(crate) use crate::gateway::access::local_key::LocalKey;
+pub(crate) use crate::gateway::admin::coordinators::{Group, GroupError};
 pub(crate) use crate::gateway::views::{Document, Views};
 
 /// What administrators ask of the cluster beside its facts.
@@ -89,6 +90,8 @@ pub(crate) struct GatewayState {
     pub(crate) facts: Arc<dyn Propose>,
     /// The coordinators, and their authority.
     pub(crate) room: Arc<dyn Room>,
+    /// Where the group of coordinators is changed.
+    pub(crate) group: Arc<dyn Group>,
     /// The cluster's secret behind every number that is made of a client's words.
     pub(crate) hash_key: [u8; 32],
     /// Where clients reach this API.

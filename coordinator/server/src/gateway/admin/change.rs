@@ -56,6 +56,7 @@ impl Administrator {
             match gateway.facts.propose(audited.clone()).await {
                 Ok(Reply::Refused(refusal)) => return Err(refused(&refusal)),
                 Ok(reply) => return Ok(reply),
+                Err(error @ ProposeError::StorageFull { .. }) => return Err(lost(&error)),
                 Err(error) if error.retry() != Retry::Never && Instant::now() < latest => {
                     tracing::info!(%error, "a change waits for a leader");
                     tokio::time::sleep(limits::CHANGE_AGAIN).await;
@@ -86,6 +87,10 @@ pub(crate) async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -
 }
 
 fn lost(error: &ProposeError) -> ApiError {
+    if let ProposeError::StorageFull { .. } = error {
+        let words = format!("Nothing was changed: {error}.");
+        return ApiError::refused(StatusCode::INSUFFICIENT_STORAGE, "storage_full", words);
+    }
     match error.retry() {
         Retry::Never => {
             ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", error.to_string())

@@ -5,6 +5,7 @@
 
 pub(crate) mod change;
 mod audit;
+pub(crate) mod coordinators;
 mod key_body;
 mod keys;
 mod nodes;
@@ -30,5 +31,11 @@ pub(crate) fn routes() -> Vec<Route> {
         admin("/api/v1/admin/nodes", get(nodes::list)),
         admin("/api/v1/admin/nodes/{which}", delete(nodes::revoke)),
         admin("/api/v1/admin/audit", get(audit::list)),
+        admin("/api/v1/admin/coordinators", get(coordinators::list)),
+        admin("/api/v1/admin/coordinators/{replica}", delete(coordinators::remove)),
+        admin("/api/v1/admin/coordinators/{replica}/promote", post(coordinators::promote)),
+        admin("/api/v1/admin/coordinators/{replica}/replace", post(coordinators::replace)),
+        admin("/api/v1/admin/coordinators/{replica}/lead", post(coordinators::lead)),
+        admin("/api/v1/admin/backup", get(coordinators::backup)),
     ]
 }

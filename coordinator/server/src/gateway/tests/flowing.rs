@@ -73,6 +73,7 @@ async fn a_client_that_does_not_read_stops_the_flow() {
         local_key: Arc::new(LocalKey::make(1).unwrap().0),
         facts: facts.clone(),
         room: Arc::new(OneRoom),
+        group: Arc::new(super::grouping::Alone),
         hash_key: [7; 32],
         api: "127.0.0.1:7440".parse().unwrap(),
     };

@@ -27,6 +27,7 @@ mod viewing;
 mod telling;
 mod measuring;
 mod membering;
+mod grouping;
 mod guarding;
 mod naming_hosts;
 mod holding_keys;

@@ -19,6 +19,7 @@ use tower::ServiceExt as _;
 
 use super::cards;
 use super::facts::{Facts, OneRoom};
+use super::grouping::Alone;
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
 use crate::gateway::{GatewayState, LocalKey, Ready, router};
@@ -136,6 +137,7 @@ impl Stage {
             local_key: Arc::new(local_key),
             facts: facts.clone(),
             room: Arc::new(OneRoom),
+            group: Arc::new(Alone),
             hash_key: [7; 32],
             api: api.parse().unwrap(),
         };

@@ -1,0 +1,136 @@
+//! `/api/v1/admin/coordinators…`: who belongs to the group, and changes of it; and the backup of its facts.
+//!
+//! Owns these handlers and the shape of a member. Refuses to know how a change is made: whoever implements [`Group`] does.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use futures_util::future::BoxFuture;
+use proto::v1::change_group_request::Change;
+use proto::v1::{ChangeGroupRequest, GroupMember, GroupReplacement};
+use serde::{Deserialize, Serialize};
+
+use super::change;
+use crate::gateway::error::ApiError;
+use crate::gateway::{Gateway, limits};
+
+/// Why the group is as it was, or nobody knows how it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum GroupError {
+    /// With the reason.
+    Refused(String),
+    Unavailable(String),
+}
+
+/// What the cluster side can do to the group.
+pub(crate) trait Group: Send + Sync {
+    /// Returns the members afterwards.
+    fn change(&self, wish: ChangeGroupRequest) -> BoxFuture<'_, Result<Vec<GroupMember>, GroupError>>;
+    /// All facts in one file, secrets too.
+    fn backup(&self) -> BoxFuture<'_, Result<Vec<u8>, String>>;
+}
+
+#[derive(Serialize)]
+pub(crate) struct Members {
+    schema: &'static str,
+    coordinators: Vec<Member>,
+}
+
+#[derive(Serialize)]
+struct Member {
+    replica: u64,
+    address: String,
+    /// `voter`, or `learner`, which only follows.
+    role: &'static str,
+    leader: bool,
+    /// Entries of the log that it lacks.
+    lag: Option<u64>,
+    silent_ms: Option<u64>,
+}
+
+/// Whether an even number of voters is meant.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Allowing {
+    even: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct With {
+    with: u64,
+}
+
+pub(crate) async fn list(State(gateway): State<Gateway>) -> Result<Json<Members>, ApiError> {
+    changed(&gateway, None, false).await
+}
+
+pub(crate) async fn promote(
+    State(gateway): State<Gateway>,
+    Path(replica): Path<u64>,
+    Query(allowing): Query<Allowing>,
+) -> Result<Json<Members>, ApiError> {
+    changed(&gateway, Some(Change::Promote(replica)), allowing.even).await
+}
+
+pub(crate) async fn remove(
+    State(gateway): State<Gateway>,
+    Path(replica): Path<u64>,
+    Query(allowing): Query<Allowing>,
+) -> Result<Json<Members>, ApiError> {
+    changed(&gateway, Some(Change::Remove(replica)), allowing.even).await
+}
+
+pub(crate) async fn replace(
+    State(gateway): State<Gateway>,
+    Path(replica): Path<u64>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Members>, ApiError> {
+    let With { with } = change::read(&headers, body).await?;
+    let both = GroupReplacement { old: replica, new: with };
+    changed(&gateway, Some(Change::Replace(both)), false).await
+}
+
+pub(crate) async fn lead(
+    State(gateway): State<Gateway>,
+    Path(replica): Path<u64>,
+) -> Result<Json<Members>, ApiError> {
+    changed(&gateway, Some(Change::Lead(replica)), false).await
+}
+
+pub(crate) async fn backup(
+    State(gateway): State<Gateway>,
+) -> Result<([(HeaderName, &'static str); 1], Vec<u8>), ApiError> {
+    let written = gateway.group.backup().await;
+    let bytes = written.map_err(|why| {
+        let words = format!("No backup was made: {why}.");
+        ApiError::unavailable("backup_failed", words, limits::RETRY_AFTER_LOSS)
+    })?;
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes))
+}
+
+async fn changed(gateway: &Gateway, change: Option<Change>, even: bool) -> Result<Json<Members>, ApiError> {
+    let members =
+        gateway.group.change(ChangeGroupRequest { change, even }).await.map_err(|error| match error {
+            GroupError::Refused(why) => {
+                ApiError::refused(StatusCode::CONFLICT, "conflict", format!("Nothing was changed: {why}."))
+            }
+            GroupError::Unavailable(why) => {
+                let words = format!(
+                    "The group cannot be changed or shown now: {why}. Look before you send it again."
+                );
+                ApiError::unavailable("no_leader", words, limits::RETRY_AFTER_LOSS)
+            }
+        })?;
+    let coordinators = members.into_iter().map(member).collect();
+    Ok(Json(Members { schema: "mlx-serving.coordinators.v1", coordinators }))
+}
+
+fn member(member: GroupMember) -> Member {
+    let GroupMember { replica, address, voter, leader, lag, silent_ms } = member;
+    let role = if voter { "voter" } else { "learner" };
+    Member { replica, address, role, leader, lag, silent_ms }
+}
