@@ -4,6 +4,7 @@
 
 mod administration;
 mod group;
+mod members;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,9 +13,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use administration::{Audit, Call, Keys, KeysAction, Scope};
 pub(crate) use group::{Backup, Coordinators, GroupAction, Restore};
+pub(crate) use members::{Nodes, NodesAction, Token, TokenAction, TokenRole};
 
 use administration::{AUDIT_EXAMPLES, KEYS_EXAMPLES};
 use group::{BACKUP_EXAMPLES, COORDINATORS_EXAMPLES};
+use members::{NODES_EXAMPLES, TOKEN_EXAMPLES};
 
 /// One endpoint for a room full of Macs: an OpenAI-compatible service over local MLX runtimes.
 #[derive(Debug, Parser)]
@@ -68,8 +71,12 @@ pub(crate) enum Command {
     Coordinator(Coordinator),
     /// Start the agent of this Mac and join it to a coordinator.
     Agent(Agent),
-    /// Invite another Mac: prints a join token of the coordinator on this machine.
+    /// Invite other Macs, and take invitations back.
+    #[command(after_help = TOKEN_EXAMPLES)]
     Token(Token),
+    /// Show who belongs to the cluster, and end a membership.
+    #[command(after_help = NODES_EXAMPLES)]
+    Nodes(Nodes),
     /// Ask a model, once or in a conversation.
     Chat(Chat),
     /// Show nodes, models and the queue.
@@ -140,6 +147,9 @@ pub(crate) struct Coordinator {
     /// The token that `mlx-serving token create --role coordinator` prints there; needed once
     #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true, requires = "join")]
     pub(crate) token: Option<String>,
+    /// Seconds that a node's certificate lasts; for tests, which have no week
+    #[arg(long, hide = true, env = "MLX_SERVING_LEAF_LIFE_S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) leaf_life_s: Option<u64>,
     #[command(flatten)]
     pub(crate) home: Home,
 }
@@ -177,30 +187,6 @@ pub(crate) struct Agent {
     pub(crate) runtime_program: Option<String>,
     #[command(flatten)]
     pub(crate) home: Home,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Token {
-    #[command(subcommand)]
-    pub(crate) action: TokenAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokenAction {
-    /// Print a token that lets machines join for at least another twelve hours
-    Create {
-        /// As what they may join
-        #[arg(long, value_enum, default_value_t = TokenRole::Agent)]
-        role: TokenRole,
-        #[command(flatten)]
-        home: Home,
-    },
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum TokenRole {
-    Agent,
-    Coordinator,
 }
 
 #[derive(Debug, Args)]
@@ -331,7 +317,7 @@ mod tests {
 
     #[test]
     fn each_page_of_help_teaches_with_an_example() {
-        for name in ["queue", "explain", "keys", "audit"] {
+        for name in ["queue", "explain", "token", "nodes", "keys", "audit"] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).expect("a command");
             let help = command.render_help().to_string();

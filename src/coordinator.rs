@@ -4,6 +4,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
@@ -27,6 +28,7 @@ pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
             cluster: options.listen,
             advertise: advertised(options),
             joined: joined?,
+            leaf_life: options.leaf_life_s.map(Duration::from_secs),
         };
         let (ready, started) = oneshot::channel();
         let serving = tokio::spawn(server::run(config, ready, stop));
@@ -67,10 +69,10 @@ fn greet(ready: &server::Ready) {
     eprintln!("cluster {} serves on {}", ready.cluster, ready.cluster_address);
     // Where stderr is no terminal it ends up in a log, and a token in a log is an invitation to whoever reads it.
     if std::io::stderr().is_terminal() {
-        eprintln!("add a Mac: run there (the token is good for a day)");
+        eprintln!("add a Mac: run there (the token is good for a day, and for any number of Macs)");
         eprintln!("  {line} --model MODEL --token {}", ready.join_token);
     } else {
-        eprintln!("add a Mac: `mlx-serving token create` here prints a token; run there");
+        eprintln!("add a Mac: `mlx-serving token create` here prints a token for one; run there");
         eprintln!("  {line} --model MODEL --token TOKEN");
     }
     println!("http://{}/v1", ready.api);

@@ -13,6 +13,7 @@ mod coordinator;
 mod coordinators;
 mod agent;
 mod token;
+mod nodes;
 mod model_argument;
 mod api;
 mod chat;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Coordinator(options) => coordinator::run(&options),
         Command::Agent(options) => agent::run(&options),
         Command::Token(options) => token::run(&options),
+        Command::Nodes(options) => nodes::run(&options),
         Command::Chat(options) => chat::run(&options),
         Command::Status(options) => status::run(&options),
         Command::Queue(options) => queue::run(&options),

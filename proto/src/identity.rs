@@ -6,6 +6,7 @@
 
 use core::fmt;
 use core::str::FromStr;
+use core::time::Duration;
 
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
@@ -41,6 +42,27 @@ pub enum IdentityError {
     Malformed,
     #[error("the peer's certificate names no single node of this cluster")]
     Unnamed,
+}
+
+/// A certificate counts from so long before it was signed, because the clocks of two Macs differ.
+pub const BACKDATED: Duration = Duration::from_secs(3_600);
+
+/// From when to when a certificate counts, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    pub from_unix_ms: u64,
+    pub until_unix_ms: u64,
+}
+
+impl Validity {
+    /// Reads it out of a leaf in DER form.
+    pub fn of_leaf(der: &[u8]) -> Result<Self, IdentityError> {
+        let (_, leaf) = parse_x509_certificate(der).map_err(|_| IdentityError::Malformed)?;
+        let ms = |seconds: i64| u64::try_from(seconds).unwrap_or_default().saturating_mul(1_000);
+        let validity = leaf.validity();
+        let (from, until) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        Ok(Self { from_unix_ms: ms(from), until_unix_ms: ms(until) })
+    }
 }
 
 impl Identity {
@@ -145,8 +167,21 @@ mod tests {
     }
 
     #[test]
+    fn a_leaf_tells_from_when_to_when_it_counts() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(1970, 1, 2);
+        params.not_after = rcgen::date_time_ymd(1970, 1, 9);
+        let leaf = params.self_signed(&key).expect("a leaf");
+        let day = 24 * 3_600_000;
+        let week = Validity { from_unix_ms: day, until_unix_ms: 8 * day };
+        assert_eq!(Validity::of_leaf(leaf.der()), Ok(week));
+    }
+
+    #[test]
     fn garbage_is_malformed_not_a_panic() {
         assert_eq!(Identity::from_leaf(b"not a certificate"), Err(IdentityError::Malformed));
+        assert_eq!(Validity::of_leaf(b"not a certificate"), Err(IdentityError::Malformed));
     }
 
     #[test]

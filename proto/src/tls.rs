@@ -1,7 +1,7 @@
 //! TLS between coordinators and agents: one cryptographic provider, one place that builds configurations.
 //!
-//! Owns the mutual TLS of the token streams, and how a joining Mac, which holds a token and no certificate yet, recognises the
-//! true cluster. Refuses TLS 1.2 and peers without a certificate. gRPC takes the same PEM material through tonic's own settings.
+//! Owns credentials and what they are made of, and how a joining Mac, which holds a token and no certificate yet, recognises the
+//! true cluster; what a member shows and trusts while it runs are its papers (`papers.rs`). Refuses TLS 1.2.
 
 use std::sync::Arc;
 
@@ -10,13 +10,12 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
     SignatureScheme,
 };
 
-use crate::STREAM_ALPN;
+use crate::papers::Papers;
 use crate::token::JoinToken;
 
 /// A node's certificate, its key and the CA that signed it, all PEM. `Debug` hides the key.
@@ -44,26 +43,14 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 impl Credentials {
-    /// The coordinator's side of the token streams: asks for a certificate of this cluster and takes nothing less.
+    /// The coordinator's side of the token streams, under papers that nobody replaces.
     pub fn stream_server(&self) -> Result<ServerConfig, TlsError> {
-        let clients =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider()).build()?;
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(self.chain()?, self.key()?)?;
-        config.alpn_protocols = vec![STREAM_ALPN.to_vec()];
-        Ok(config)
+        Papers::new(self.clone())?.stream_server()
     }
 
-    /// The agent's side of the token streams.
+    /// The agent's side of the token streams, under papers that nobody replaces.
     pub fn stream_client(&self) -> Result<ClientConfig, TlsError> {
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(self.roots()?)
-            .with_client_auth_cert(self.chain()?, self.key()?)?;
-        config.alpn_protocols = vec![STREAM_ALPN.to_vec()];
-        Ok(config)
+        Papers::new(self.clone())?.stream_client()
     }
 
     /// Leaf and CA in one PEM text: the CA goes along so that a joining Mac can compare it with its token.
@@ -71,15 +58,15 @@ impl Credentials {
         format!("{}\n{}", self.certificate_pem.trim_end(), self.ca_certificate_pem)
     }
 
-    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         Ok(CertificateDer::pem_slice_iter(self.chain_pem().as_bytes()).collect::<Result<_, _>>()?)
     }
 
-    fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+    pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         Ok(PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?)
     }
 
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
+    pub(crate) fn roots(&self) -> Result<RootCertStore, TlsError> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca_certificate_pem.as_bytes())?)?;
         Ok(roots)
@@ -90,6 +77,18 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Credentials").finish_non_exhaustive()
     }
+}
+
+/// TLS of a Mac that has no certificate, or none that lasts: trusts this CA, shows nothing.
+pub fn anonymous_client(ca_certificate_pem: &str) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_certificate_pem.as_bytes())?)?;
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
 }
 
 /// TLS of a first contact: trusts exactly the cluster whose CA the token pins, and remembers nothing.

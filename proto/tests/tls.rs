@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use proto::identity::{COORDINATOR_DNS, Identity, Role};
+use proto::papers::Papers;
 use proto::tls::{Credentials, joining_client};
 use proto::token::JoinToken;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
@@ -28,8 +29,14 @@ impl Ca {
     }
 
     fn credentials(&self, identity: Identity) -> Credentials {
+        self.credentials_until(identity, 4096)
+    }
+
+    /// Good until the first day of this year.
+    fn credentials_until(&self, identity: Identity, year: i32) -> Credentials {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![identity.dns_name()]).expect("a DNS name");
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         params.subject_alt_names.push(SanType::URI(identity.to_string().try_into().expect("ia5")));
         let leaf = params.signed_by(&key, &self.issuer).expect("signed");
         Credentials {
@@ -149,4 +156,86 @@ fn a_stolen_ca_certificate_without_its_key_convinces_no_joiner() {
     impostor.ca_certificate_pem.clone_from(&ours.pem);
     let client = joining_client(&ours.token()).expect("a client");
     assert!(shake(client, open_server(&impostor), COORDINATOR_DNS).is_err());
+}
+
+fn papers(credentials: Credentials) -> Papers {
+    Papers::new(credentials).expect("papers")
+}
+
+/// A handshake of gRPC.
+fn control(client: &Papers, server: &Papers) -> Result<Option<Identity>, rustls::Error> {
+    let client = client.control_client().expect("a client");
+    shake(client, server.control_server().expect("a server"), COORDINATOR_DNS)
+}
+
+#[test]
+fn papers_that_are_replaced_are_shown_by_configurations_made_before() {
+    let ca = Ca::new();
+    let (agent, coordinator) = (papers(ca.credentials(AGENT)), papers(ca.credentials(COORDINATOR)));
+    let client = agent.stream_client().expect("a client");
+    let server = coordinator.stream_server().expect("a server");
+    let later = Identity { node: 8, ..AGENT };
+    agent.replace(ca.credentials(later)).expect("replaced");
+    coordinator.replace(ca.credentials(COORDINATOR)).expect("replaced");
+    assert_eq!(shake(client, server, COORDINATOR_DNS), Ok(Some(later)));
+}
+
+#[test]
+fn papers_that_do_not_fit_together_are_refused_and_the_former_stay() {
+    let ca = Ca::new();
+    let (agent, coordinator) = (papers(ca.credentials(AGENT)), papers(ca.credentials(COORDINATOR)));
+    let torn = Credentials { key_pem: ca.credentials(AGENT).key_pem, ..ca.credentials(AGENT) };
+    assert!(agent.replace(torn).is_err());
+    assert_eq!(control(&agent, &coordinator), Ok(Some(AGENT)));
+}
+
+#[test]
+fn a_certificate_that_has_expired_opens_nothing_on_either_side() {
+    let ca = Ca::new();
+    let (agent, coordinator) = (papers(ca.credentials(AGENT)), papers(ca.credentials(COORDINATOR)));
+    let late = papers(ca.credentials_until(AGENT, 2001));
+    assert!(control(&late, &coordinator).is_err());
+    let late = papers(ca.credentials_until(COORDINATOR, 2001));
+    assert!(control(&agent, &late).is_err());
+}
+
+#[test]
+fn a_coordinator_that_was_revoked_is_refused_by_its_number_whatever_its_certificate_is_worth() {
+    let ca = Ca::new();
+    let (agent, coordinator) = (papers(ca.credentials(AGENT)), papers(ca.credentials(COORDINATOR)));
+    agent.refuse([2].into());
+    assert_eq!(control(&agent, &coordinator), Ok(Some(AGENT)));
+    agent.refuse([1].into());
+    let refused = control(&agent, &coordinator).expect_err("refused").to_string();
+    assert!(refused.contains("coordinator 1 was removed"), "{refused}");
+    agent.replace(ca.credentials(AGENT)).expect("replaced");
+    assert!(control(&agent, &coordinator).is_err(), "new papers forget nobody");
+}
+
+#[test]
+fn an_agent_cannot_pose_as_a_coordinator_under_its_name() {
+    let ca = Ca::new();
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(vec![COORDINATOR_DNS.to_owned()]).expect("a DNS name");
+    params.subject_alt_names.push(SanType::URI(AGENT.to_string().try_into().expect("ia5")));
+    let impostor = Credentials {
+        certificate_pem: params.signed_by(&key, &ca.issuer).expect("signed").pem(),
+        key_pem: key.serialize_pem(),
+        ca_certificate_pem: ca.pem.clone(),
+    };
+    let refused =
+        control(&papers(ca.credentials(AGENT)), &papers(impostor)).expect_err("refused").to_string();
+    assert!(refused.contains("no coordinator's"), "{refused}");
+}
+
+#[test]
+fn who_has_no_certificate_may_come_in_to_ask_for_one_but_one_of_another_ca_may_not() {
+    let (ours, theirs) = (Ca::new(), Ca::new());
+    let coordinator = papers(ours.credentials(COORDINATOR));
+    let nobody = proto::tls::anonymous_client(&ours.pem).expect("a client");
+    let server = coordinator.control_server().expect("a server");
+    assert_eq!(shake(nobody, server, COORDINATOR_DNS), Ok(None));
+    let mut stranger = theirs.credentials(AGENT);
+    stranger.ca_certificate_pem.clone_from(&ours.pem);
+    assert!(control(&papers(stranger), &coordinator).is_err());
 }

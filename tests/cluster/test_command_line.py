@@ -127,9 +127,11 @@ def test_a_home_in_use_says_so(up: Room) -> None:
 
 
 def test_a_token_is_printed_alone(up: Room) -> None:
-    done = run("token", "create", "--home", str(up.folder / "up-home"))
-    assert done.returncode == 0 and done.stdout.startswith("mlxc1.") and done.stdout.count("\n") == 1
-    missing = run("token", "create", "--home", str(up.folder / "nowhere"))
+    home = ["--home", str(up.folder / "up-home")]
+    for words in (["show"], ["create", "--url", up.url]):
+        done = run("token", *words, *home)
+        assert done.returncode == 0 and done.stdout.startswith("mlxc1.") and done.stdout.count("\n") == 1, done.stderr
+    missing = run("token", "show", "--home", str(up.folder / "nowhere"))
     assert missing.returncode == 4 and "coordinator" in missing.stderr
 
 

@@ -173,7 +173,7 @@ def test_11_every_command_in_the_readme_is_understood() -> None:
     for command in commands:
         words = shlex.split(command.split("#")[0])
         # The verbs and each flag must exist; nothing is started.
-        verbs = words[:2] if words[0] == "token" else words[:1]
+        verbs = words[:2] if words[0] in ("token", "nodes", "keys") else words[:1]
         shown = subprocess.run([BINARY, *verbs, "--help"], capture_output=True, text=True, check=True).stdout
         for flag in (word for word in words if word.startswith("--")):
             assert flag in shown, f"{command}: {flag} is unknown"

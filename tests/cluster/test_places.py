@@ -182,7 +182,7 @@ class PlacedRoom(Room):
         return made
 
     def token(self) -> str:
-        line = [str(BINARY), "token", "create"]
+        line = [str(BINARY), "token", "show"]
         environment = os.environ | {"HOME": str(self.folder / "homes" / "coordinator")}
         return subprocess.run(line, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 

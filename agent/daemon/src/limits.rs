@@ -51,6 +51,9 @@ pub(crate) const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// sockets and reports than a list gone wrong may cost.
 pub const COORDINATORS_MAX: usize = 8;
 
+/// Coordinators that were revoked and are remembered: more than a group replaces in years, in a few hundred bytes.
+pub(crate) const REVOKED_MAX: usize = 64;
+
 /// Words of sessions that may wait for whoever keeps the coordinators; each session says one at a time.
 pub(crate) const WORDS: usize = 16;
 
@@ -77,6 +80,14 @@ pub(crate) const SESSION_OPEN: Duration = Duration::from_secs(10);
 /// Waiting between attempts to reach the coordinator doubles from the first to the second.
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const BACKOFF_MOST: Duration = Duration::from_secs(5);
+
+/// Certificates count as lasting no longer: those of earlier releases last a year.
+pub(crate) const LEAF_LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// A wait by the wall clock looks again at least this often: a Mac may have slept, and its clock may have been set.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Waiting between attempts to renew doubles from the first to the second; two days are left when it begins.
+pub(crate) const RENEW_FIRST: Duration = Duration::from_millis(500);
+pub(crate) const RENEW_MOST: Duration = Duration::from_secs(60);
 
 /// How often a QUIC connection proves that it lives. An agent that only listens is found on a new network path no sooner.
 pub(crate) const STREAM_KEEP_ALIVE: Duration = Duration::from_millis(500);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use proto::papers::Papers;
 use proto::tls::Credentials;
 use proto::v1::AgentHello;
 use tokio::sync::{mpsc, watch};
@@ -23,6 +24,7 @@ use crate::board::Board;
 use crate::config::Config;
 use crate::coordinators::{Coordinators, Ground, Kept};
 use crate::folder_lock::FolderLock;
+use crate::identity::Renewer;
 use crate::limits;
 use crate::notice::{Notice, Notices};
 use crate::preparing::Preparer;
@@ -47,12 +49,21 @@ pub async fn run(
     let hardware = spawn_blocking(probes::hardware).await.context("describing this machine")?;
     let (chip, os) = (hardware.chip.clone(), hardware.os.clone());
     notices.tell(Notice::Machine { chip, os, memory_bytes: hardware.memory_bytes });
-    let token = config.token.as_ref();
-    let obtaining = identity::obtain(&config.data_folder, &seeds, token, &config.name, &notices);
+    let (data_folder, token) = (config.data_folder.clone(), config.token.clone());
+    let obtaining = identity::obtain(&data_folder, &seeds, token.as_ref(), &config.name, &notices);
     let Some(credentials) = stop.run_until_cancelled(obtaining).await else { return Ok(()) };
     let running = Running::start(config, slots, seeds, credentials?, hardware, notices)?;
-    stop.cancelled().await;
-    running.leave().await
+    let revoked = running.revoked.clone();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = revoked.cancelled() => tracing::error!("{}", identity::REVOKED),
+    }
+    let left = running.leave().await;
+    if revoked.is_cancelled() {
+        identity::set_aside(&data_folder, token.as_ref())?;
+        anyhow::bail!(identity::REVOKED);
+    }
+    left
 }
 
 /// What runs beside one another.
@@ -67,6 +78,8 @@ struct Running {
     drain: CancellationToken,
     /// Connections close.
     close: CancellationToken,
+    /// A coordinator says that this Mac belongs to the cluster no more.
+    revoked: CancellationToken,
     notices: Notices,
 }
 
@@ -90,9 +103,10 @@ impl Running {
 
         let admission = Admission { board: board.clone(), draining: draining.clone() };
         let kept = Kept::of_cluster(&config.data_folder, &credentials.ca_certificate_pem);
-        let dialler = Arc::new(Dialler::new(&credentials).context("setting up the token streams")?);
+        let papers = Papers::new(credentials).context("this Mac's certificate")?;
+        let dialler = Arc::new(Dialler::new(&papers).context("setting up the token streams")?);
         let common = Common {
-            credentials,
+            papers: papers.clone(),
             hello: hello(&config, &hardware),
             board: board.clone(),
             draining: draining.clone(),
@@ -100,13 +114,21 @@ impl Running {
             memory: Gauge::new(probes::memory, limits::MEMORY_FRESH),
         };
         let ground = Ground { common: Arc::new(common), dialler, admission, attempts: attempts.clone() };
-        let coordinators = Coordinators::new(seeds, kept, ground, notices.clone());
+        let revoked = CancellationToken::new();
+        let coordinators = Coordinators::new(seeds, kept, ground, notices.clone(), revoked.clone());
+        let renewer = Renewer {
+            data_folder: config.data_folder.clone(),
+            papers,
+            addresses: coordinators.addresses(),
+            revoked: revoked.clone(),
+        };
         let run_folder = RunFolder::make(&config.data_folder)?;
         let preparer = Arc::new(Preparer::new(config, hardware, notices.clone()));
         let agent = Agent::new(budget_bytes, slots, run_folder, preparer, inputs, publisher, notices.clone());
         let agent = tokio::spawn(agent.run(heard, drain.clone()));
         let connections = tokio::spawn(coordinators.run(close.clone()));
-        Ok(Self { agent, connections, attempts, board, draining, drain, close, notices })
+        tokio::spawn(renewer.run(close.clone()));
+        Ok(Self { agent, connections, attempts, board, draining, drain, close, revoked, notices })
     }
 
     async fn leave(self) -> anyhow::Result<()> {

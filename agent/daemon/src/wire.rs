@@ -250,7 +250,10 @@ mod tests {
     #[test]
     fn a_list_of_coordinators_is_taken_without_what_is_no_address() {
         let listed = |replica, address: &str| CoordinatorAddress { replica, address: address.to_owned() };
-        let list = Coordinators { members: vec![listed(1, "a:1"), listed(2, "b"), listed(3, "[::1]:7443")] };
+        let list = Coordinators {
+            members: vec![listed(1, "a:1"), listed(2, "b"), listed(3, "[::1]:7443")],
+            revoked: Vec::new(),
+        };
         let member = |replica, address| Member { replica, address: Address::parse(address).expect("fine") };
         assert_eq!(members(list), [member(1, "a:1"), member(3, "[::1]:7443")]);
     }

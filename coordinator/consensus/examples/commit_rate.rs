@@ -61,6 +61,7 @@ async fn write(replica: Consensus, id: usize, stop: Arc<AtomicBool>) -> Result<u
             role: Role::Agent,
             expires_at_unix_ms: 1,
             uses: None,
+            name: None,
         };
         replica.propose(token).await?;
         commits += 1;

@@ -43,6 +43,14 @@ pub enum Command {
         /// How many machines may join with it; absent: any number.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uses: Option<u32>,
+        /// What it is for, in the operator's words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// Takes a join token back: nobody joins with it any more. Who did, stays. Idempotent.
+    RevokeJoinToken {
+        /// The token's public part.
+        id: TokenId,
     },
     /// A machine joins. The same public key is the same node, however often it asks and whichever token it shows.
     AdmitNode {
@@ -63,6 +71,11 @@ pub enum Command {
     RevokeNode {
         /// The node.
         node: NodeId,
+    },
+    /// Ends the membership of the coordinator that founded the cluster, for ever: it was never admitted, and is no node. Idempotent.
+    RevokeFounder {
+        /// When it was decided.
+        at_unix_ms: u64,
     },
     /// This node offers the model: it can hold it, from that source. Whether it shall is [`Command::PlaceModel`]; to
     /// release 0.1, which knew no other word, it was both. Another source replaces the former one and leaves a
@@ -255,7 +268,11 @@ impl Command {
     pub fn takes_rights_away(&self) -> bool {
         match self {
             Command::Audited { command, .. } => command.takes_rights_away(),
-            Command::RevokeNode { .. } | Command::DropKeySecret { .. } | Command::RevokeKey { .. } => true,
+            Command::RevokeNode { .. }
+            | Command::RevokeFounder { .. }
+            | Command::RevokeJoinToken { .. }
+            | Command::DropKeySecret { .. }
+            | Command::RevokeKey { .. } => true,
             Command::FoundCluster { .. }
             | Command::IssueJoinToken { .. }
             | Command::AdmitNode { .. }

@@ -19,13 +19,15 @@ impl fmt::Debug for Command {
             Command::FoundCluster { cluster, at_unix_ms, ca_certificate_pem: _, ca_key_pem: _ } => {
                 shown!(f, FoundCluster, cluster, at_unix_ms).finish_non_exhaustive()
             }
-            Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, secret_hash: _ } => {
-                shown!(f, IssueJoinToken, id, role, expires_at_unix_ms, uses).finish_non_exhaustive()
+            Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, name, secret_hash: _ } => {
+                shown!(f, IssueJoinToken, id, role, expires_at_unix_ms, uses, name).finish_non_exhaustive()
             }
+            Command::RevokeJoinToken { id } => shown!(f, RevokeJoinToken, id).finish(),
             Command::AdmitNode { token, name, public_key, at_unix_ms, secret_hash: _ } => {
                 shown!(f, AdmitNode, token, name, public_key, at_unix_ms).finish_non_exhaustive()
             }
             Command::RevokeNode { node } => shown!(f, RevokeNode, node).finish(),
+            Command::RevokeFounder { at_unix_ms } => shown!(f, RevokeFounder, at_unix_ms).finish(),
             Command::WantModel { node, model, source } => shown!(f, WantModel, node, model, source).finish(),
             Command::UnwantModel { node, model } => shown!(f, UnwantModel, node, model).finish(),
             Command::SetBudget { node, bytes } => shown!(f, SetBudget, node, bytes).finish(),

@@ -25,13 +25,16 @@ impl Command {
     fn words(&self) -> String {
         match self {
             Command::FoundCluster { cluster, .. } => format!("found cluster {cluster}"),
-            Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, secret_hash: _ } => {
+            Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, name, secret_hash: _ } => {
+                let name = name.as_ref().map_or_else(String::new, |name| format!(" '{name}'"));
                 let uses = uses.map_or_else(|| "any number of".to_owned(), |uses| uses.to_string());
                 format!(
-                    "issue join token {id} for {uses} machines of role {role}, until {expires_at_unix_ms}"
+                    "issue join token {id}{name} for {uses} machines of role {role}, until {expires_at_unix_ms}"
                 )
             }
             Command::AdmitNode { token, name, .. } => format!("admit machine {name} with join token {token}"),
+            Command::RevokeJoinToken { id } => format!("revoke join token {id}"),
+            Command::RevokeFounder { .. } => "revoke the founder".to_owned(),
             Command::RevokeNode { node } => format!("revoke node {node}"),
             Command::WantModel { node, model, .. } => format!("offer model {model} on node {node}"),
             Command::UnwantModel { node, model } => format!("offer model {model} on node {node} no more"),

@@ -23,6 +23,9 @@ pub struct Cluster {
     pub ca_key_pem: String,
     /// When it was founded, in milliseconds since 1970.
     pub founded_at_unix_ms: u64,
+    /// When the membership of the coordinator that founded it was ended, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub founder_revoked_at_unix_ms: Option<u64>,
 }
 
 impl fmt::Debug for Cluster {
@@ -43,6 +46,12 @@ pub struct Token {
     /// How many machines may join with it; absent: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<u32>,
+    /// What it is for, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// It was taken back.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub revoked: bool,
     /// How many machines became nodes with it.
     #[serde(default)]
     pub used: u32,
@@ -63,6 +72,8 @@ impl fmt::Debug for Token {
             .field("expires_at_unix_ms", &self.expires_at_unix_ms)
             .field("uses", &self.uses)
             .field("used", &self.used)
+            .field("name", &self.name)
+            .field("revoked", &self.revoked)
             .finish_non_exhaustive()
     }
 }

@@ -25,6 +25,8 @@ pub enum Field {
     TokenId,
     /// How often a token may be used.
     TokenUses,
+    /// What a token is for.
+    TokenName,
     /// The name of a machine.
     NodeName,
     /// The fingerprint of a public key.
@@ -87,6 +89,11 @@ impl fmt::Display for Field {
             }
             Field::CaKey => write!(f, "the authority's private key must be PEM of 1 to {pem_max} bytes"),
             Field::TokenUses => f.write_str("a join token must be good for at least one use"),
+            Field::TokenName => write!(
+                f,
+                "what a join token is for has 1 to {} bytes and no control characters",
+                limits::NODE_NAME_BYTES_MAX
+            ),
             Field::NodeName => write!(
                 f,
                 "a machine's name has 1 to {} bytes and no control characters",

@@ -30,6 +30,9 @@ impl Registry {
         if token.uses == Some(0) {
             return Err(Refusal::Malformed { what: Field::TokenUses });
         }
+        if let Some(name) = &token.name {
+            check_line(name, limits::NODE_NAME_BYTES_MAX, Field::TokenName)?;
+        }
         if let Some(known) = self.tokens.get(id) {
             let same = Token { used: 0, ..known.clone() } == token;
             return if same {
@@ -46,8 +49,16 @@ impl Registry {
         Ok(Reply::Done)
     }
 
+    pub(crate) fn revoke_token(&mut self, id: &TokenId) -> Result<Reply, Refusal> {
+        check_id(&id.0, Field::TokenId)?;
+        let unknown = || Refusal::UnknownToken { token: id.clone() };
+        let token = self.tokens.get_mut(id).ok_or_else(unknown)?;
+        let before = core::mem::replace(&mut token.revoked, true);
+        Ok(if before { Reply::AlreadySo } else { Reply::Done })
+    }
+
     /// Decides in this order:
-    /// 1. the token is known, its secret is right, and it has not expired;
+    /// 1. the token is known, its secret is right, and it was neither taken back nor has it expired;
     /// 2. a known key is the node it was before, without spending the token, so that a lost answer can be asked for
     ///    again; but a revoked key stays out, and a node never changes its role;
     /// 3. a new key spends the token and becomes the next node.
@@ -99,6 +110,15 @@ impl Registry {
         Ok(Reply::Done)
     }
 
+    pub(crate) fn revoke_founder(&mut self, at_unix_ms: u64) -> Result<Reply, Refusal> {
+        let cluster = self.cluster.as_mut().ok_or(Refusal::NotFounded)?;
+        if cluster.founder_revoked_at_unix_ms.is_some() {
+            return Ok(Reply::AlreadySo);
+        }
+        cluster.founder_revoked_at_unix_ms = Some(at_unix_ms);
+        Ok(Reply::Done)
+    }
+
     /// A member that runs models, the only kind of node that offers, holds, drains and breaks.
     pub(crate) fn live_agent(&mut self, id: NodeId) -> Result<&mut Node, Refusal> {
         let node = self.nodes.get_mut(&id).ok_or(Refusal::UnknownNode { node: id })?;
@@ -117,6 +137,9 @@ impl Registry {
         let token = known
             .filter(|token| secret_hash::same(&token.secret_hash, joiner.secret_hash))
             .ok_or_else(|| Refusal::UnknownToken { token: joiner.token.clone() })?;
+        if token.revoked {
+            return Err(Refusal::TokenRevoked { token: joiner.token.clone() });
+        }
         if joiner.at_unix_ms >= token.expires_at_unix_ms {
             return Err(Refusal::TokenExpired { token: joiner.token.clone() });
         }
@@ -153,9 +176,9 @@ fn admit_again(node: NodeId, known: &Node, token_gives: Role) -> Result<Reply, R
     Ok(Reply::NodeAdmitted { node, again: true })
 }
 
-/// Spent tokens go first, then the one that expires first.
+/// Tokens that admit nobody any more go first, then the one that expires first.
 fn least_useful(tokens: &BTreeMap<TokenId, Token>) -> Option<TokenId> {
-    let rank = |token: &Token| (!token.spent(), token.expires_at_unix_ms);
+    let rank = |token: &Token| (!token.spent() && !token.revoked, token.expires_at_unix_ms);
     tokens.iter().min_by_key(|(_, token)| rank(token)).map(|(id, _)| id.clone())
 }
 

@@ -25,7 +25,7 @@ use crate::{ClusterId, Command, KeyId, ModelName, ModelPolicy, NodeId, TokenId};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registry {
     #[serde(default)]
-    cluster: Option<Cluster>,
+    pub(crate) cluster: Option<Cluster>,
     #[serde(default)]
     pub(crate) tokens: BTreeMap<TokenId, Token>,
     #[serde(default)]
@@ -65,15 +65,21 @@ impl Registry {
         }
         match command {
             Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
-            Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses } => {
+            Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name } => {
                 let (role, expires_at_unix_ms, uses) = (*role, *expires_at_unix_ms, *uses);
-                let token = Token { secret_hash: *secret_hash, role, expires_at_unix_ms, uses, used: 0 };
-                self.issue_token(id, token)
+                let (secret_hash, name) = (*secret_hash, name.clone());
+                let (used, revoked) = (0, false);
+                self.issue_token(
+                    id,
+                    Token { secret_hash, role, expires_at_unix_ms, uses, name, revoked, used },
+                )
             }
+            Command::RevokeJoinToken { id } => self.revoke_token(id),
             Command::AdmitNode { token, secret_hash, name, public_key, at_unix_ms } => {
                 self.admit(&Joiner { token, secret_hash, name, public_key, at_unix_ms: *at_unix_ms })
             }
             Command::RevokeNode { node } => self.revoke(*node),
+            Command::RevokeFounder { at_unix_ms } => self.revoke_founder(*at_unix_ms),
             Command::WantModel { node, model, source } => self.want(*node, model, source),
             Command::UnwantModel { node, model } => self.unwant(*node, model),
             Command::SetBudget { node, bytes } => self.set_budget(*node, *bytes),
@@ -134,6 +140,7 @@ impl Registry {
             ca_certificate_pem: String::from(certificate),
             ca_key_pem: String::from(key),
             founded_at_unix_ms: at,
+            founder_revoked_at_unix_ms: None,
         });
         Ok(Reply::Done)
     }
@@ -142,6 +149,12 @@ impl Registry {
     #[must_use]
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
+    }
+
+    /// The membership of the coordinator that founded the cluster is over.
+    #[must_use]
+    pub fn is_founder_revoked(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.founder_revoked_at_unix_ms.is_some())
     }
 
     /// A join token that is remembered, good or not.
@@ -159,6 +172,12 @@ impl Registry {
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(&id)
+    }
+
+    /// The node's membership is over. One that was revoked so long ago that nothing else is known of it is so for ever.
+    #[must_use]
+    pub fn is_node_revoked(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).map_or(id.0 > 0 && id.0 <= self.last_node, |node| node.revoked)
     }
 
     /// All nodes, revoked or not, by number.

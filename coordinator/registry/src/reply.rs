@@ -47,6 +47,11 @@ pub enum Refusal {
         /// The token shown.
         token: TokenId,
     },
+    /// The token was taken back.
+    TokenRevoked {
+        /// The token shown.
+        token: TokenId,
+    },
     /// As many machines joined with the token as may.
     TokenSpent {
         /// The token shown.
@@ -191,12 +196,9 @@ impl fmt::Display for Refusal {
                 "join token {token} is unknown or its secret is wrong; copy the whole token, or create a new one \
                  with `mlx-serving token create`"
             ),
-            Refusal::TokenExpired { token } => {
-                write!(f, "join token {token} has expired; create a new one with `mlx-serving token create`")
-            }
-            Refusal::TokenSpent { token } => {
-                write!(f, "join token {token} is used up; create a new one with `mlx-serving token create`")
-            }
+            Refusal::TokenExpired { token } => words_for_token(f, token, "has expired"),
+            Refusal::TokenRevoked { token } => words_for_token(f, token, "was revoked"),
+            Refusal::TokenSpent { token } => words_for_token(f, token, "is used up"),
             Refusal::TokenRoleMismatch { node, is, token_gives } => write!(
                 f,
                 "this key belongs to node {node}, which is of role {is}, but the token is for role {token_gives}; \
@@ -256,6 +258,10 @@ impl core::error::Error for Refusal {}
 
 /// What is needed is rounded up and what is free down, so that the words never contradict the refusal.
 const MIB: u64 = 1 << 20;
+
+fn words_for_token(f: &mut fmt::Formatter<'_>, token: &TokenId, why: &str) -> fmt::Result {
+    write!(f, "join token {token} {why}; create a new one with `mlx-serving token create`")
+}
 
 fn words_for_stale(
     f: &mut fmt::Formatter<'_>,

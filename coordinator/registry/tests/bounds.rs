@@ -23,7 +23,9 @@ mod tests {
 
     fn issue(registry: &mut Registry, id: &str, expires_at_unix_ms: u64, uses: Option<u32>) -> Reply {
         let (id, role) = (TokenId(id.to_owned()), Role::Agent);
-        registry.apply(&Command::IssueJoinToken { id, secret_hash: SECRET, role, expires_at_unix_ms, uses })
+        let name = None;
+        let secret_hash = SECRET;
+        registry.apply(&Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name })
     }
 
     fn admit(registry: &mut Registry, token: &str, key: &str) -> Reply {
@@ -79,7 +81,9 @@ mod tests {
         assert_eq!(admit(&mut registry, "t", "ffff"), Reply::NodeAdmitted { node: last, again: false });
         assert_eq!(registry.apply(&Command::RevokeNode { node: last }), Reply::Done);
         assert_eq!(registry.node(NodeId(1)), None);
+        assert!(registry.is_node_revoked(NodeId(1)), "forgotten, and revoked all the same");
         assert!(registry.node(NodeId(2)).unwrap().revoked);
+        assert!(!registry.is_node_revoked(NodeId(over as u64 + 1)), "never given");
         assert_eq!(registry.nodes().count(), limits::REVOKED_NODES_MAX);
         let next = NodeId(over as u64 + 1);
         assert_eq!(admit(&mut registry, "t", "1"), Reply::NodeAdmitted { node: next, again: false });

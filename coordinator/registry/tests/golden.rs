@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 24] = [
+    const LINES: [(&str, &str); 27] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -49,6 +49,9 @@ mod tests {
         ("lock_voters", "lock-voters 1 seat=2@mini-02:7443,3@mini-03:7443 promote=4 remove=5 by=1 at=1703"),
         ("unlock_voters", "unlock-voters 1"),
         ("lock_voters_to_remove", "lock-voters 2 remove=3 by=1 at=1704"),
+        ("issue_join_token_named", "token t3 secret=c role=agent expires=2000 uses=1 name=lab"),
+        ("revoke_join_token", "revoke-token t3"),
+        ("revoke_founder", "revoke-founder at=1711"),
         (
             "create_key",
             "key 0a1b secret=a name=ci scopes=inference,read models=demo,org/small expires=9000 at=1705",
@@ -174,7 +177,7 @@ mod tests {
         let mut newer = serde_json::to_value(full()).unwrap();
         add_field(&mut newer, false);
         let newer = newer.to_string();
-        assert_eq!(newer.matches("added_later").count(), 28, "{newer}");
+        assert_eq!(newer.matches("added_later").count(), 29, "{newer}");
         assert_eq!(serde_json::from_str::<Registry>(&newer).unwrap(), full());
         for (name, line) in lines() {
             let text = serde_json::to_string(&command(line)).unwrap();

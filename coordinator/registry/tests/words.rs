@@ -12,12 +12,13 @@ mod tests {
 
     use super::script::command;
 
-    const FIELDS: [Field; 24] = [
+    const FIELDS: [Field; 25] = [
         Field::ClusterId,
         Field::CaCertificate,
         Field::CaKey,
         Field::TokenId,
         Field::TokenUses,
+        Field::TokenName,
         Field::NodeName,
         Field::PublicKey,
         Field::ModelPath,
@@ -75,6 +76,7 @@ mod tests {
             (Refusal::UnknownToken { token: token.clone() }, "token create"),
             (Refusal::TokenExpired { token: token.clone() }, "token create"),
             (Refusal::TokenSpent { token: token.clone() }, "token create"),
+            (Refusal::TokenRevoked { token: token.clone() }, "token create"),
             (
                 Refusal::TokenRoleMismatch { node, is: Role::Agent, token_gives: Role::Client },
                 "use a token for role agent",

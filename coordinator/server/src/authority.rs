@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use proto::identity::Identity;
+use proto::identity::{BACKDATED, Identity};
 use proto::tls::Credentials;
 use proto::token::{JoinToken, SECRET_BYTES};
 use rcgen::{
@@ -22,6 +22,7 @@ use crate::limits;
 pub(crate) struct Authority {
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    leaf_life: Duration,
 }
 
 /// A CA as it is stored.
@@ -43,14 +44,19 @@ impl Authority {
     }
 
     /// Takes up the CA that the registry holds.
-    pub(crate) fn open(certificate_pem: &str, key_pem: &str) -> anyhow::Result<Self> {
+    pub(crate) fn open(certificate_pem: &str, key_pem: &str, leaf_life: Duration) -> anyhow::Result<Self> {
         let key = KeyPair::from_pem(key_pem).context("reading the CA key")?;
         let issuer = Issuer::from_ca_cert_pem(certificate_pem, key).context("reading the CA certificate")?;
-        Ok(Self { certificate_pem: certificate_pem.to_owned(), issuer })
+        Ok(Self { certificate_pem: certificate_pem.to_owned(), issuer, leaf_life })
     }
 
     pub(crate) fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// How long the certificates last that it signs.
+    pub(crate) fn leaf_life(&self) -> Duration {
+        self.leaf_life
     }
 
     /// Credentials for a process on this machine, with a key made here and now.
@@ -90,7 +96,7 @@ impl Authority {
     }
 
     fn leaf(&self, identity: Identity, key: &impl PublicKeyData) -> anyhow::Result<String> {
-        let mut params = valid_for(limits::LEAF_LIFE);
+        let mut params = valid_for(self.leaf_life);
         params.distinguished_name.push(DnType::CommonName, identity.dns_name());
         let dns = identity.dns_name().try_into().context("a node's DNS name")?;
         let uri = identity.to_string().try_into().context("a node's URI")?;
@@ -127,7 +133,7 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
 fn valid_for(life: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     let now = SystemTime::now();
-    params.not_before = (now - limits::CLOCK_SKEW).into();
+    params.not_before = (now - BACKDATED).into();
     params.not_after = (now + life).into();
     params
 }
@@ -139,7 +145,7 @@ mod tests {
 
     fn authority() -> Authority {
         let ca = Authority::create("test").expect("a CA");
-        Authority::open(&ca.certificate_pem, &ca.key_pem).expect("opens again")
+        Authority::open(&ca.certificate_pem, &ca.key_pem, limits::LEAF_LIFE).expect("opens again")
     }
 
     fn der(pem: &str) -> CertificateDer<'static> {
@@ -173,6 +179,20 @@ mod tests {
             authority().credentials(Identity { role: Role::Coordinator, node: 1 }).expect("credentials");
         credentials.stream_server().expect("a server side");
         credentials.stream_client().expect("a client side");
+    }
+
+    #[test]
+    fn a_request_that_is_not_signed_with_its_own_key_is_none() {
+        use base64::Engine as _;
+        let key = KeyPair::generate().expect("a key");
+        let csr = CertificateParams::default().serialize_request(&key).expect("a request");
+        let mut der = csr.der().to_vec();
+        *der.last_mut().expect("a signature") ^= 1;
+        let body = base64::engine::general_purpose::STANDARD.encode(der);
+        let forged =
+            format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
+        assert!(Authority::read_request(&csr.pem().expect("PEM")).is_ok());
+        assert!(Authority::read_request(&forged).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use proto::tls::Credentials;
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub advertise: String,
     /// This coordinator belongs to a cluster that another one founded. `None`: it founded its own, or is about to.
     pub joined: Option<Joined>,
+    /// How long certificates last. `None`: a week. For tests, which have less time.
+    pub leaf_life: Option<Duration>,
 }
 
 /// What a coordinator that joined was given.

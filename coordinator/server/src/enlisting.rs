@@ -5,12 +5,13 @@
 //! follower, with two it is a group of three. Refuses to count a newcomer that has not caught up.
 
 use consensus::{ChangeError, Consensus, Even, ReplicaId, Role};
+use proto::standing;
 use proto::v1::EnlistRequest;
 use proto::v1::cluster_client::ClusterClient;
 use tonic::{Request, Status};
 
-use crate::limits;
 use crate::peers::Peers;
+use crate::{departure, limits};
 
 /// Asks until this coordinator is a member that others reach at `address`. `contacts` may know the leader.
 pub(crate) async fn ask(
@@ -19,7 +20,7 @@ pub(crate) async fn ask(
     own: ReplicaId,
     address: String,
     contacts: Vec<String>,
-) {
+) -> Result<(), Revoked> {
     while !is_member(&consensus, own, &address) {
         let members = consensus.members().into_iter().map(|member| member.address);
         let others = members.chain(contacts.iter().cloned());
@@ -31,7 +32,8 @@ pub(crate) async fn ask(
                     said = true;
                     break;
                 }
-                Err(error) => tracing::info!(contact = other, error, "not a member yet"),
+                Err(CallError::Revoked) => return Err(Revoked),
+                Err(CallError::Failed(error)) => tracing::info!(contact = other, error, "not a member yet"),
             }
         }
         // The news of one's own membership may still be on its way.
@@ -39,16 +41,44 @@ pub(crate) async fn ask(
         tokio::time::sleep(pause).await;
     }
     tracing::info!(replica = own.0, address, "a member of the group");
+    Ok(())
+}
+
+/// Whether another member says that this coordinator was revoked. To one that was not, asking changes nothing.
+pub(crate) async fn is_revoked(consensus: &Consensus, peers: &Peers, own: ReplicaId, address: &str) -> bool {
+    let others = consensus.members().into_iter();
+    for other in others.filter(|other| other.replica != own && !other.address.is_empty()) {
+        let request = EnlistRequest { address: address.to_owned(), replica: own.0 };
+        if let Err(CallError::Revoked) = call(peers, own, &other.address, request).await {
+            return true;
+        }
+    }
+    false
 }
 
 fn is_member(consensus: &Consensus, own: ReplicaId, address: &str) -> bool {
     consensus.members().iter().any(|member| member.replica == own && member.address == address)
 }
 
-async fn call(peers: &Peers, to: ReplicaId, address: &str, request: EnlistRequest) -> Result<(), String> {
-    let channel = peers.connect(to, address).await?;
-    let answer = ClusterClient::new(channel).enlist(Request::new(request)).await;
-    answer.map(|_| ()).map_err(|status| status.message().to_owned())
+/// This coordinator is none any more.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", departure::WORDS)]
+pub(crate) struct Revoked;
+
+enum CallError {
+    Revoked,
+    Failed(String),
+}
+
+async fn call(peers: &Peers, to: ReplicaId, address: &str, request: EnlistRequest) -> Result<(), CallError> {
+    let channel = peers.connect(to, address).await.map_err(CallError::Failed)?;
+    let mut client = ClusterClient::new(channel);
+    match tokio::time::timeout(limits::ENLIST, client.enlist(Request::new(request))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) if standing::is_revoked(&status) => Err(CallError::Revoked),
+        Ok(Err(status)) => Err(CallError::Failed(status.message().to_owned())),
+        Err(_) => Err(CallError::Failed("no answer".to_owned())),
+    }
 }
 
 /// The answer of any member: one that does not lead passes the request on.
@@ -70,7 +100,10 @@ pub(crate) async fn answer(
     match (leadership.leader, leadership.address) {
         // What was passed on once is not passed on again.
         (Some(leader), Some(address)) if replica == caller => {
-            call(peers, leader, &address, request).await.map_err(Status::unavailable)
+            call(peers, leader, &address, request).await.map_err(|error| match error {
+                CallError::Revoked => Status::unavailable("this coordinator is none any more: ask another"),
+                CallError::Failed(error) => Status::unavailable(error),
+            })
         }
         (Some(_), Some(_)) | (None, _) | (_, None) => {
             Err(Status::unavailable("no coordinator leads at present"))

@@ -6,11 +6,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use consensus::{Consensus, ReplicaId, Retry};
 use proto::identity::{Identity, Role};
-use proto::tls::Credentials;
+use proto::papers::Papers;
 use proto::token::JoinToken;
 use registry::{ClusterId, Command, Reply, TokenId};
 
@@ -25,28 +26,38 @@ const HASH_KEY_CONTEXT: &str = "mlx-serving 2026 numbers of tenants, sessions an
 pub(crate) struct Founded {
     pub(crate) cluster: String,
     pub(crate) authority: Arc<Authority>,
-    pub(crate) credentials: Credentials,
+    /// What this coordinator is in its certificate.
+    pub(crate) identity: Identity,
+    pub(crate) papers: Papers,
     /// Behind every number made of a client's words; the same for every coordinator of the cluster, after every restart.
     pub(crate) hash_key: [u8; 32],
 }
 
-/// `founds`: the cluster is founded if there is none yet; else its facts are waited for.
+/// `joined`: the papers of one that joined a cluster, whose facts are waited for; they are replaced. Without, the cluster is founded
+/// if there is none yet.
 pub(crate) async fn found(
     consensus: &Consensus,
     replica: ReplicaId,
-    founds: bool,
+    joined: Option<&Papers>,
+    leaf_life: Duration,
 ) -> anyhow::Result<Founded> {
-    if !founds {
+    if joined.is_some() {
         let mut changes = consensus.changes();
         changes.wait_for(|registry| registry.cluster().is_some()).await.context("the registry stopped")?;
     }
-    let authority = Arc::new(authority_of(consensus).await?);
+    let authority = Arc::new(authority_of(consensus, leaf_life).await?);
     let registry = consensus.local();
     let facts = registry.cluster().context("the registry has no cluster")?;
     let cluster = facts.id.to_string();
     let hash_key = blake3::derive_key(HASH_KEY_CONTEXT, facts.ca_key_pem.as_bytes());
-    let credentials = authority.credentials(Identity { role: Role::Coordinator, node: replica.0 })?;
-    Ok(Founded { cluster, authority, credentials, hash_key })
+    let identity = Identity { role: Role::Coordinator, node: replica.0 };
+    let credentials = authority.credentials(identity)?;
+    let papers = match joined {
+        Some(papers) => papers.replace(credentials).map(|()| papers.clone()),
+        None => Papers::new(credentials),
+    };
+    let papers = papers.context("the certificate of this coordinator")?;
+    Ok(Founded { cluster, authority, identity, papers, hash_key })
 }
 
 /// The tokens that invite agents and coordinators, in files of the data folder; returns the one for agents. In a group this needs
@@ -61,7 +72,7 @@ pub(crate) async fn tokens(
     join_token(consensus, authority, registry::Role::Agent, &data_folder.join("join-token")).await
 }
 
-async fn authority_of(consensus: &Consensus) -> anyhow::Result<Authority> {
+async fn authority_of(consensus: &Consensus, leaf_life: Duration) -> anyhow::Result<Authority> {
     if consensus.local().cluster().is_none() {
         let cluster = authority::random_hex::<6>()?;
         let ca = Authority::create(&cluster)?;
@@ -79,7 +90,7 @@ async fn authority_of(consensus: &Consensus) -> anyhow::Result<Authority> {
     }
     let registry = consensus.local();
     let facts = registry.cluster().context("the registry has no cluster")?;
-    Authority::open(&facts.ca_certificate_pem, &facts.ca_key_pem)
+    Authority::open(&facts.ca_certificate_pem, &facts.ca_key_pem, leaf_life)
 }
 
 /// The token in the file while it is good for another while, else a new one.
@@ -100,6 +111,7 @@ async fn join_token(
         role,
         expires_at_unix_ms: unix_ms().saturating_add(life_ms),
         uses: None,
+        name: Some("kept in the coordinator's folder".to_owned()),
     };
     propose(consensus, issue).await.context("issuing a join token")?;
     write_secret(file, &token.to_string())?;
@@ -111,7 +123,7 @@ fn kept_token(consensus: &Consensus, file: &Path) -> Option<JoinToken> {
     let registry = consensus.local();
     let entry = registry.token(&TokenId(token.id.clone()))?;
     let half_life_ms = u64::try_from(limits::JOIN_TOKEN_LIFE.as_millis() / 2).unwrap_or(u64::MAX);
-    let lasts = entry.expires_at_unix_ms > unix_ms().saturating_add(half_life_ms);
+    let lasts = !entry.revoked && entry.expires_at_unix_ms > unix_ms().saturating_add(half_life_ms);
     lasts.then_some(token)
 }
 

@@ -4,7 +4,7 @@
 //! the caller than what to do next.
 
 use consensus::Consensus;
-use proto::identity::{Identity, Role};
+use proto::identity::Identity;
 use proto::token::JoinToken;
 use proto::v1::{JoinReply, JoinRequest};
 use registry::{Command, NodeId, Reply, TokenId};
@@ -13,6 +13,7 @@ use tonic::Status;
 
 use crate::authority::{self, Authority};
 use crate::clock::unix_ms;
+use crate::renewing;
 
 /// Longest name a machine may give itself, in characters.
 const NAME_CHARS_MAX: usize = 64;
@@ -60,17 +61,9 @@ impl Joining {
     /// The role is what the token gave, and the registry remembers it; the joiner has no say.
     fn identity(&self, node: NodeId) -> Result<Identity, Status> {
         let registry = self.consensus.local();
-        let role = registry.node(node).map(|node| node.role);
-        match role {
-            Some(registry::Role::Agent) => Ok(Identity { role: Role::Agent, node: node.0 }),
-            // The founder is number one, and was never admitted.
-            Some(registry::Role::Coordinator) => {
-                Ok(Identity { role: Role::Coordinator, node: node.0.saturating_add(1) })
-            }
-            Some(registry::Role::Client) | None => Err(Status::permission_denied(
-                "this token invites no agent and no coordinator: ask for one that does",
-            )),
-        }
+        registry.node(node).and_then(|known| renewing::identity(node, known)).ok_or_else(|| {
+            Status::permission_denied("this token invites no agent and no coordinator: ask for one that does")
+        })
     }
 }
 

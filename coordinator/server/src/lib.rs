@@ -17,15 +17,21 @@ mod leader;
 mod leading;
 mod front;
 mod desk;
+mod members;
+mod membership;
+mod entrance;
 mod peers;
 mod looking;
 mod lives;
 mod grouping;
 mod enlisting;
+mod departure;
+mod expelling;
 mod attempts;
 mod streams;
 mod sessions;
 mod joining;
+mod renewing;
 mod fleet;
 mod news;
 mod wire;
@@ -38,13 +44,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use consensus::{Consensus, Options, ReplicaId, Start};
-use proto::tls::Credentials;
+use proto::papers::Papers;
 use proto::v1::cluster_server::ClusterServer;
+use registry::NodeId;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
 
 pub use config::{Config, Joined};
 pub use lives::{force, restore};
@@ -59,7 +66,9 @@ use crate::attempts::Cluster;
 use crate::cards::Cards;
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
+use crate::departure::Departure;
 use crate::desk::Desks;
+use crate::entrance::Guests;
 use crate::fleet::Fleet;
 use crate::founding::Founded;
 use crate::front::{Front, Ways};
@@ -67,6 +76,7 @@ use crate::grouping::Grouping;
 use crate::joining::Joining;
 use crate::leading::Office;
 use crate::looking::Looking;
+use crate::members::FOUNDER;
 use crate::peers::Peers;
 use crate::sessions::Sessions;
 use crate::status::Sources;
@@ -90,6 +100,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let api = bind(config.api, "the API (choose another with --port)").await?;
     let control = bind(config.cluster, "agents (choose another with --cluster-port)").await?;
+    let stop = stop.child_token();
+    let departure = Departure::new(stop.clone());
     let (consensus, peers, replica) = open(&config).await?;
     let founding = found(&config, &consensus, &peers, replica, &control);
     let Some(founded) = stop.run_until_cancelled(founding).await else {
@@ -100,6 +112,9 @@ pub async fn run(
     // The inner parts outlive the listeners: running answers need them while the API drains.
     let inner = CancellationToken::new();
     let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
+    keep_membership(&config, &consensus, &peers, replica, &departure, &inner);
+    let renewing = renewing::keep_own(founded.authority.clone(), founded.papers.clone(), founded.identity);
+    tokio::spawn(inner.clone().run_until_cancelled_owned(renewing));
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
     // Whoever finds the API finds the tokens too, but for a gateway without a leader: it serves, and says that it has none.
     let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens);
@@ -139,6 +154,7 @@ pub async fn run(
     let _ = std::fs::remove_file(config.data_folder.join(ADMIN_KEY_FILE));
     let fatal = consensus.health().fatal.filter(|_| failed.is_cancelled());
     consensus.shutdown().await.context("closing the registry")?;
+    anyhow::ensure!(!departure.is_revoked(), departure::WORDS);
     match fatal {
         Some(why) => Err(anyhow::anyhow!("the registry cannot go on: {why}")),
         None => Ok(()),
@@ -184,9 +200,6 @@ async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> 
         None => (FOUNDER, Start::Found),
         Some(joined) => (ReplicaId(joined.replica), Start::Join),
     };
-    if let Some(joined) = &config.joined {
-        peers.know(&joined.credentials);
-    }
     let options = Options {
         replica,
         address: config.advertise.clone(),
@@ -205,13 +218,22 @@ async fn found(
     replica: ReplicaId,
     control: &TcpListener,
 ) -> anyhow::Result<Founded> {
-    let founded = founding::found(consensus, replica, config.joined.is_none());
-    let founded = match &config.joined {
-        Some(joined) if consensus.local().cluster().is_none() => {
+    let mut held = None;
+    if let Some(joined) = &config.joined {
+        let papers =
+            Papers::new(joined.credentials.clone()).context("the certificate of this coordinator")?;
+        peers.know(&papers);
+        held = Some((joined, papers));
+    }
+    let leaf_life = config.leaf_life.unwrap_or(limits::LEAF_LIFE);
+    let founded = founding::found(consensus, replica, held.as_ref().map(|(_, papers)| papers), leaf_life);
+    let founded = match &held {
+        Some((joined, papers)) if consensus.local().cluster().is_none() => {
             let listener = control.as_fd().try_clone_to_owned().context("sharing the agents' listener")?;
             let listener = TcpListener::from_std(std::net::TcpListener::from(listener))?;
-            let replicas = server(&joined.credentials)?.add_service(consensus.service(peers::who_is));
-            let serving = replicas.serve_with_incoming(TcpListenerStream::new(listener));
+            let incoming = entrance::open(listener, papers, Guests::new(consensus.changes()))?;
+            let replicas = server().add_service(consensus.service(peers::who_is));
+            let serving = replicas.serve_with_incoming(incoming);
             let asking = enlisting::ask(
                 consensus.clone(),
                 peers.clone(),
@@ -219,7 +241,8 @@ async fn found(
                 config.advertise.clone(),
                 joined.contacts.clone(),
             );
-            let founded = async { tokio::join!(asking, founded).1 };
+            let asking = async { asking.await.map_err(anyhow::Error::from) };
+            let founded = async { tokio::try_join!(asking, founded).map(|((), founded)| founded) };
             // What is served here ends with the newcomer's waiting; the whole service takes its place.
             tokio::select! {
                 founded = founded => founded?,
@@ -228,15 +251,12 @@ async fn found(
         }
         Some(_) | None => founded.await?,
     };
-    peers.know(&founded.credentials);
+    peers.know(&founded.papers);
     Ok(founded)
 }
 
 /// In the data folder: the key of whoever can read it. It opens everything, and ends with the process.
 pub const ADMIN_KEY_FILE: &str = "admin-key";
-
-/// The founder's number; joiners get theirs from the registry.
-const FOUNDER: ReplicaId = ReplicaId(1);
 
 /// Of the data folder, where the facts are.
 const REGISTRY_FOLDER: &str = "registry";
@@ -244,6 +264,7 @@ const REGISTRY_FOLDER: &str = "registry";
 /// The running inside of a coordinator.
 struct Parts {
     sources: Sources,
+    room: Arc<membership::Running>,
     grouping: Grouping,
     hash_key: [u8; 32],
     cluster: Cluster,
@@ -268,8 +289,10 @@ impl Parts {
 
         let cluster_address = control.local_addr().context("reading the bound cluster address")?;
         let (links, link_events) = mpsc::channel(limits::ORDERS_PER_AGENT);
-        let bound =
-            streams::listen(cluster_address, &founded.credentials, streams.clone(), links, stop.clone())?;
+        let facts = consensus.changes();
+        let revoked: streams::Revoked = Arc::new(move |node| facts.borrow().is_node_revoked(NodeId(node)));
+        let papers = &founded.papers;
+        let bound = streams::listen(cluster_address, papers, streams.clone(), revoked, links, stop.clone())?;
         tokio::spawn(follow_links(link_events, fleet.clone()));
         // Before anybody can ask for a model: one that is wanted is never unknown.
         fleet.registry_changed(&consensus.local()).await;
@@ -312,7 +335,6 @@ impl Parts {
             clock: Clock::start(),
         };
         tokio::spawn(holding.hold(office, stop.clone()));
-        keep_enlisted(config, consensus, peers, replica, stop);
         let sources = Sources {
             cluster: founded.cluster.clone(),
             consensus: consensus.clone(),
@@ -323,7 +345,9 @@ impl Parts {
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());
         let cluster = Cluster { front, streams };
-        Ok(Self { sources, grouping, hash_key: founded.hash_key, cluster, cluster_address })
+        let authority = founded.authority.clone();
+        let room = Arc::new(membership::Running { consensus: consensus.clone(), authority });
+        Ok(Self { sources, room, grouping, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
     fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
@@ -341,6 +365,7 @@ impl Parts {
             registry: self.sources.consensus.changes(),
             local_key: Arc::new(local_key),
             facts: Arc::new(self.sources.consensus.clone()),
+            room: self.room.clone(),
             group: Arc::new(self.grouping.clone()),
             hash_key: self.hash_key,
             api,
@@ -348,21 +373,31 @@ impl Parts {
     }
 }
 
-/// A member whose address has changed says so; a founder that is alone has nobody to tell.
-fn keep_enlisted(
+/// A member whose address has changed says so, and whoever is one no more leaves; a founder that is alone has nobody to tell.
+fn keep_membership(
     config: &Config,
     consensus: &Consensus,
     peers: &Peers,
     replica: ReplicaId,
+    departure: &Departure,
     stop: &CancellationToken,
 ) {
+    let address = config.advertise.clone();
     let alone = consensus.members().iter().all(|member| member.replica == replica);
     if !alone || config.joined.is_some() {
         let contacts = config.joined.as_ref().map(|joined| joined.contacts.clone()).unwrap_or_default();
-        let asking =
-            enlisting::ask(consensus.clone(), peers.clone(), replica, config.advertise.clone(), contacts);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(asking));
+        let asking = enlisting::ask(consensus.clone(), peers.clone(), replica, address.clone(), contacts);
+        let departure = departure.clone();
+        let enlisted = async move {
+            if asking.await.is_err() {
+                departure.leave();
+            }
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(enlisted));
     }
+    let watching = departure.clone().watch(consensus.clone(), peers.clone(), replica, address);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(expelling::run(consensus.clone())));
 }
 
 /// A gateway is ready while it knows who leads.
@@ -389,13 +424,15 @@ fn serve_cluster(
     consensus: &Consensus,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let server = server(&founded.credentials)?
-        .add_service(ClusterServer::new(sessions))
-        .add_service(consensus.service(peers::who_is));
+    let guests = Guests::new(consensus.changes());
+    tokio::spawn(stop.clone().run_until_cancelled_owned(guests.clone().watch()));
+    let incoming = entrance::open(listener, &founded.papers, guests.clone())?;
+    let gate = entrance::gate(guests);
+    let server = server()
+        .add_service(InterceptedService::new(ClusterServer::new(sessions), gate.clone()))
+        .add_service(InterceptedService::new(consensus.service(peers::who_is), gate));
     tokio::spawn(async move {
-        let served = server
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
-            .await;
+        let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!(%error, "the cluster's listener failed");
         }
@@ -403,16 +440,10 @@ fn serve_cluster(
     Ok(())
 }
 
-fn server(credentials: &Credentials) -> anyhow::Result<Server> {
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(credentials.chain_pem(), &credentials.key_pem))
-        .client_ca_root(Certificate::from_pem(&credentials.ca_certificate_pem))
-        .client_auth_optional(true);
-    let server = Server::builder().tls_config(tls).context("TLS for agents and coordinators")?;
-    Ok(server
-        .tcp_nodelay(true)
+fn server() -> Server {
+    Server::builder()
         .http2_keepalive_interval(Some(limits::SESSION_KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(limits::SESSION_TIMEOUT)))
+        .http2_keepalive_timeout(Some(limits::SESSION_TIMEOUT))
 }
 
 async fn follow_links(mut events: mpsc::Receiver<Link>, fleet: Fleet) {

@@ -28,6 +28,9 @@ pub(crate) const DESK_AGAIN: Duration = Duration::from_millis(100);
 /// Until a newcomer asks again to become a member.
 pub(crate) const ENLIST_AGAIN: Duration = Duration::from_millis(500);
 
+/// The answer to a newcomer: it comes when the newcomer has caught up, for which the registry gives it two minutes.
+pub(crate) const ENLIST: Duration = Duration::from_secs(150);
+
 /// A change of the group that is passed on: a new voter's catching up and the change itself.
 pub(crate) const CHANGE_GROUP: Duration = Duration::from_secs(60);
 
@@ -69,6 +72,25 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 pub(crate) const SESSION_KEEP_ALIVE: Duration = Duration::from_secs(2);
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Handshakes with agents and coordinators under way at once, and connections that wait to be taken: a whole farm that comes back
+/// at the same moment. Beyond, the rest waits in the kernel's backlog.
+pub(crate) const HANDSHAKES: usize = 256;
+
+/// A handshake takes two round trips on a LAN; a caller that stalls in it holds a place.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// After a failed accept (out of descriptors) the loop takes a breath instead of spinning.
+pub(crate) const ACCEPT_BREATH: Duration = Duration::from_millis(50);
+
+/// How long a node that was revoked keeps its connection, to read why: well below the second within which it is cut.
+pub(crate) const LAST_WORD: Duration = Duration::from_millis(300);
+
+/// A coordinator that was revoked goes on for so long: the group may need its vote to let it go.
+pub(crate) const LINGER: Duration = Duration::from_secs(3);
+
+/// Without a leader for so long, a coordinator asks the others whether it is still one of them.
+pub(crate) const LEADERLESS: Duration = Duration::from_secs(5);
+
 /// Orders to one agent that may wait. Orders are complete sets, so a slow agent misses nothing when one is replaced.
 pub(crate) const ORDERS_PER_AGENT: usize = 64;
 
@@ -97,14 +119,15 @@ pub(crate) const TOKENS_FIRST: Duration = Duration::from_secs(2);
 /// Between two tries to see the newest facts at a start.
 pub(crate) const READ_AGAIN: Duration = Duration::from_millis(50);
 
-/// Life of a node's certificate.
-pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// Life of a node's certificate: short enough that a stolen one is soon worth nothing, and long enough that a third of it, which is
+/// left when it is renewed, outlasts a weekend without a coordinator.
+pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// A wait by the wall clock looks again at least this often: a Mac may have slept, and its clock may have been set.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Life of the cluster's CA.
 pub(crate) const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
-
-/// Certificates are valid from a little before now, because the clocks of two Macs differ.
-pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3_600);
 
 /// Facts that may wait for the registry: a thousand breakers that move at once, with room. Beyond, the disk takes nothing.
 pub(crate) const PROPOSALS: usize = 4_096;

@@ -9,7 +9,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use consensus::{Consensus, EpochError, OpenError, Options, ReplicaId};
 
-use crate::{FOUNDER, REGISTRY_FOLDER};
+use crate::REGISTRY_FOLDER;
+use crate::members::FOUNDER;
 
 /// Makes `data_folder`, in which no coordinator has run yet, that of the only coordinator, with the facts of a backup. Others reach it
 /// at `address`. Returns the epoch.

@@ -9,29 +9,32 @@ use std::sync::{Arc, OnceLock};
 use consensus::{Dial, ReplicaId};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use proto::identity::{COORDINATOR_DNS, Identity, Role};
-use proto::tls::Credentials;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use proto::identity::{Identity, Role};
+use proto::papers::Papers;
+use tonic::transport::{Channel, Endpoint};
 
+use crate::entrance::Caller;
 use crate::limits;
 
 #[derive(Clone, Default)]
 pub(crate) struct Peers {
-    credentials: Arc<OnceLock<Credentials>>,
+    papers: Arc<OnceLock<Papers>>,
 }
 
 impl Peers {
-    /// From now on others can be reached. Said again, it changes nothing.
-    pub(crate) fn know(&self, credentials: &Credentials) {
-        let _ = self.credentials.set(credentials.clone());
+    /// From now on others can be reached. Said again, it changes nothing: papers are replaced in place.
+    pub(crate) fn know(&self, papers: &Papers) {
+        let _ = self.papers.set(papers.clone());
     }
 
     pub(crate) async fn connect(&self, replica: ReplicaId, address: &str) -> Result<Channel, String> {
-        let credentials = self.credentials.get().ok_or("this coordinator has no certificate yet")?;
-        let endpoint = endpoint(credentials, address)
-            .map_err(|error| format!("the address of coordinator {replica}, {address:?}: {error}"))?;
-        endpoint.connect().await.map_err(|error| format!("coordinator {replica} at {address}: {error}"))
+        let papers = self.papers.get().ok_or("this coordinator has no certificate yet")?;
+        let unreached =
+            |error: &dyn std::fmt::Display| format!("coordinator {replica} at {address}: {error}");
+        let (host, port) = split(address).ok_or_else(|| unreached(&"no address of the form HOST:PORT"))?;
+        let tls = papers.control_client().map_err(|error| unreached(&error))?;
+        let channel = proto::channel::connect(host, port, tls, settled).await;
+        channel.map_err(|error| unreached(&error))
     }
 }
 
@@ -42,26 +45,36 @@ impl Dial for Peers {
     }
 }
 
-fn endpoint(credentials: &Credentials, address: &str) -> Result<Endpoint, tonic::transport::Error> {
-    let identity = tonic::transport::Identity::from_pem(&credentials.certificate_pem, &credentials.key_pem);
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(&credentials.ca_certificate_pem))
-        .domain_name(COORDINATOR_DNS)
-        .identity(identity);
-    Endpoint::from_shared(format!("https://{address}"))?
+fn split(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    Some((bare.unwrap_or(host), port.parse().ok()?))
+}
+
+fn settled(endpoint: Endpoint) -> Endpoint {
+    endpoint
         .connect_timeout(limits::PEER_CONNECT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(limits::SESSION_KEEP_ALIVE)
         .keep_alive_timeout(limits::SESSION_TIMEOUT)
         .keep_alive_while_idle(true)
-        .tls_config(tls)
 }
 
 /// Which coordinator a call comes from, by its certificate.
 pub(crate) fn who_is(extensions: &tonic::Extensions) -> Option<ReplicaId> {
-    let chain = extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?.peer_certs()?;
-    match Identity::from_leaf(chain.first()?) {
-        Ok(Identity { role: Role::Coordinator, node }) => Some(ReplicaId(node)),
-        Ok(Identity { role: Role::Agent, .. }) | Err(_) => None,
+    match extensions.get::<Caller>()?.identity? {
+        Identity { role: Role::Coordinator, node } => Some(ReplicaId(node)),
+        Identity { role: Role::Agent, .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        assert_eq!(split("mini-01:7443"), Some(("mini-01", 7443)));
+        assert_eq!(split("[::1]:7443"), Some(("::1", 7443)));
+        assert_eq!(split("mini-01"), None);
     }
 }

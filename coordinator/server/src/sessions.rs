@@ -1,7 +1,7 @@
 //! The control side towards agents: the gRPC service.
 //!
 //! Owns one session per agent: its hello, its reports, the orders it gets. Refuses callers without a certificate of this
-//! cluster (but for joining), with another role than `agent`, or revoked in the registry.
+//! cluster (but for joining and renewing), with another role than `agent`, or revoked in the registry.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -9,31 +9,34 @@ use std::sync::Arc;
 
 use consensus::{Consensus, MemberState, ReplicaId};
 use futures_util::{Stream, StreamExt as _};
-use proto::identity::{Identity, IdentityError, Role};
+use proto::identity::Role;
+use proto::standing;
 use proto::v1::{
     AgentHello, AgentMessage, ChangeGroupReply, ChangeGroupRequest, CoordinatorAddress, CoordinatorMessage,
     Coordinators, DeskMessage, EnlistReply, EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest,
-    ModelCardChunk, ModelCardStored, RegistryVersion, WantedModel, WantedModels, Welcome, agent_message,
-    cluster_server, coordinator_message,
+    ModelCardChunk, ModelCardStored, RegistryVersion, RenewReply, RenewRequest, WantedModel, WantedModels,
+    Welcome, agent_message, cluster_server, coordinator_message,
 };
 use registry::{Command, ModelName, NodeId, Registry};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cards::{CardUpload, Cards};
 use crate::desk::Desks;
+use crate::entrance::{Caller, REVOKED};
 use crate::fleet::Fleet;
 use crate::grouping::Grouping;
 use crate::joining::Joining;
 use crate::leading::Leading;
 use crate::limits;
 use crate::looking::Looking;
+use crate::members::{self, FOUNDER};
 use crate::peers::{self, Peers};
 use crate::streams::Streams;
 use crate::wire;
-use crate::{desk, enlisting};
+use crate::{desk, enlisting, renewing};
 
 /// Serves the agents of one coordinator.
 #[derive(Clone)]
@@ -60,6 +63,16 @@ struct Told {
     coordinators: Coordinators,
 }
 
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Stopping,
+    AgentLeft,
+    ConnectionBroke,
+    RegistryStopped,
+    Revoked,
+}
+
 type Orders = Pin<Box<dyn Stream<Item = Result<CoordinatorMessage, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -69,6 +82,12 @@ impl cluster_server::Cluster for Sessions {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         self.joining.join(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        let caller = request.extensions().get::<Caller>().and_then(|caller| caller.identity);
+        let Joining { consensus, authority, .. } = &self.joining;
+        renewing::renew(consensus, authority, caller, request.get_ref()).map(Response::new)
     }
 
     async fn enlist(&self, request: Request<EnlistRequest>) -> Result<Response<EnlistReply>, Status> {
@@ -96,11 +115,12 @@ impl cluster_server::Cluster for Sessions {
     }
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {
-        let node = self.agent(&request).await?;
+        let node = self.agent(&request)?;
         let mut messages = request.into_inner();
         let hello = first_hello(&mut messages).await?;
         let unplaced = self.adopt_offers(node, &hello).await?;
         let (orders, outgoing) = mpsc::channel(limits::ORDERS_PER_AGENT);
+        let (last, last_word) = oneshot::channel();
         // From before the greeting on, so that nothing changes unseen between the two.
         let mut changes = self.consensus.changes();
         changes.mark_changed();
@@ -110,18 +130,23 @@ impl cluster_server::Cluster for Sessions {
         let running = self.clone();
         tokio::spawn(async move {
             let why = running.converse(node, session, messages, orders, changes, told).await;
+            if why == Ended::Revoked {
+                // Told, so that it does not ask again and again.
+                let _ = last.send(standing::revoked(REVOKED));
+            }
             running.fleet.closed(node, session).await;
-            tracing::info!(node, session, why, "agent session closed");
+            tracing::info!(node, session, ?why, "agent session closed");
             running.streams.doubt(node).await;
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
+        let last_word = futures_util::stream::once(last_word).filter_map(async |word| word.ok().map(Err));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok).chain(last_word))))
     }
 
     async fn put_model_card(
         &self,
         request: Request<Streaming<ModelCardChunk>>,
     ) -> Result<Response<ModelCardStored>, Status> {
-        self.agent(&request).await?;
+        self.agent(&request)?;
         let mut chunks = request.into_inner();
         let mut upload = CardUpload::default();
         while let Some(chunk) = chunks.message().await? {
@@ -145,34 +170,35 @@ impl Sessions {
     fn coordinator<T>(&self, request: &Request<T>) -> Result<ReplicaId, Status> {
         let replica = peers::who_is(request.extensions())
             .ok_or_else(|| Status::permission_denied("only coordinators call this"))?;
-        let node = replica.0.checked_sub(1).filter(|node| *node > 0);
         let registry = self.consensus.local();
-        match node.map(|node| registry.node(NodeId(node))) {
-            None => Ok(replica),
-            Some(Some(node)) if !node.revoked && node.role == registry::Role::Coordinator => Ok(replica),
-            Some(_) => Err(Status::permission_denied("this coordinator was revoked, or was never admitted")),
+        if members::is_coordinator_revoked(&registry, replica) {
+            return Err(standing::revoked(REVOKED));
+        }
+        let admitted = members::node_of(replica).map(|node| registry.node(node).map(|node| node.role));
+        match admitted {
+            None if replica == FOUNDER => Ok(replica),
+            Some(Some(registry::Role::Coordinator)) => Ok(replica),
+            Some(Some(registry::Role::Agent | registry::Role::Client) | None) | None => {
+                Err(Status::permission_denied("this coordinator was never admitted"))
+            }
         }
     }
 
     /// The node behind the call: certificate first, then the registry's word on it.
-    async fn agent<T>(&self, request: &Request<T>) -> Result<u64, Status> {
-        let chain = request
-            .peer_certs()
-            .ok_or_else(|| Status::unauthenticated("a client certificate is needed: join first"))?;
-        let leaf = chain.first().ok_or_else(|| Status::unauthenticated("an empty certificate chain"))?;
-        let identity = Identity::from_leaf(leaf)
-            .map_err(|error: IdentityError| Status::unauthenticated(error.to_string()))?;
+    fn agent<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let identity = request.extensions().get::<Caller>().and_then(|caller| caller.identity);
+        let identity = identity
+            .ok_or_else(|| Status::unauthenticated("the certificate of a node is needed: join first"))?;
         if identity.role != Role::Agent {
             return Err(Status::permission_denied("only agents open sessions"));
         }
         let registry = self.consensus.local();
-        match registry.node(NodeId(identity.node)) {
-            Some(node) if !node.revoked => Ok(identity.node),
-            Some(_) => Err(Status::permission_denied("this node was revoked: join again with a new token")),
-            None => Err(Status::permission_denied(
-                "this cluster does not know the node: join again with a new token",
-            )),
+        if members::is_revoked(&registry, identity) {
+            return Err(standing::revoked(REVOKED));
         }
+        registry.node(NodeId(identity.node)).map(|_| identity.node).ok_or_else(|| {
+            Status::permission_denied("this cluster does not know the node: join again with a new token")
+        })
     }
 
     /// What an agent was started with replaces what it was started with before; an agent started without models keeps them.
@@ -225,13 +251,17 @@ impl Sessions {
         WantedModels { models: wire::wanted(&registry, NodeId(node)), version }
     }
 
-    /// Those that can be reached.
+    /// Those that can be reached, and those that must not be.
     fn coordinators(&self) -> Coordinators {
         let members = self.consensus.members().into_iter();
         let reachable = members.filter(|member| !member.address.is_empty());
         let address =
             |member: MemberState| CoordinatorAddress { replica: member.replica.0, address: member.address };
-        Coordinators { members: reachable.map(address).collect() }
+        let registry = self.consensus.local();
+        let reachable =
+            reachable.filter(|member| !members::is_coordinator_revoked(&registry, member.replica));
+        let revoked = members::revoked_coordinators(&registry).into_iter().collect();
+        Coordinators { members: reachable.map(address).collect(), revoked }
     }
 
     /// Reports in, changed wishes out, until either side goes; returns why.
@@ -243,30 +273,30 @@ impl Sessions {
         orders: mpsc::Sender<CoordinatorMessage>,
         mut changes: watch::Receiver<Arc<Registry>>,
         mut told: Told,
-    ) -> &'static str {
+    ) -> Ended {
         loop {
             tokio::select! {
-                () = self.stop.cancelled() => return "the coordinator stops",
+                () = self.stop.cancelled() => return Ended::Stopping,
                 message = messages.message() => match message {
                     Ok(Some(message)) => self.take(node, session, message).await,
-                    Ok(None) => return "the agent left",
-                    Err(_) => return "the connection broke",
+                    Ok(None) => return Ended::AgentLeft,
+                    Err(_) => return Ended::ConnectionBroke,
                 },
                 changed = changes.changed() => {
-                    if changed.is_err() { return "the registry stopped" }
+                    if changed.is_err() { return Ended::RegistryStopped }
                     let registry = changes.borrow_and_update().clone();
-                    if registry.node(NodeId(node)).is_none_or(|node| node.revoked) { return "the node was revoked" }
+                    if registry.is_node_revoked(NodeId(node)) { return Ended::Revoked }
                     let wanted = self.wanted_on(node);
                     if wanted.models != told.models {
                         told.models.clone_from(&wanted.models);
                         let message = Some(coordinator_message::Message::Wanted(wanted));
-                        if orders.send(CoordinatorMessage { message }).await.is_err() { return "the agent left" }
+                        if orders.send(CoordinatorMessage { message }).await.is_err() { return Ended::AgentLeft }
                     }
                     let coordinators = self.coordinators();
                     if coordinators != told.coordinators {
                         told.coordinators = coordinators.clone();
                         let message = Some(coordinator_message::Message::Coordinators(coordinators));
-                        if orders.send(CoordinatorMessage { message }).await.is_err() { return "the agent left" }
+                        if orders.send(CoordinatorMessage { message }).await.is_err() { return Ended::AgentLeft }
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Token streams: one QUIC connection from each agent, one bidirectional stream for each attempt.
 //!
 //! Owns the endpoint, which connection belongs to which node, and reading frames in order. Refuses peers whose certificate
-//! does not say `agent`, and frames of a foreign attempt or out of sequence: both end that stream as a failure. Dropping an
+//! does not say `agent` or that were revoked, and frames of a foreign attempt or out of sequence: both end that stream as a failure. Dropping an
 //! [`AttemptStream`] sends STOP_SENDING, which is how a cancelled request reaches the runtime.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use bytes::BytesMut;
 use proto::framing::{self, Decoder};
 use proto::identity::{Identity, Role};
-use proto::tls::Credentials;
+use proto::papers::Papers;
 use proto::v1::{AttemptFrame, AttemptStart};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
@@ -33,6 +33,9 @@ pub(crate) enum Link {
     Up { node: u64 },
     Down { node: u64 },
 }
+
+/// Whether a node was revoked, as of this moment.
+pub(crate) type Revoked = Arc<dyn Fn(u64) -> bool + Send + Sync>;
 
 /// Why an attempt could not be opened or its stream broke off.
 #[derive(Debug, thiserror::Error)]
@@ -71,10 +74,10 @@ impl Streams {
             .map_err(|_| StreamError::Timeout)?
     }
 
-    /// Cuts a node off, for example when its certificate was revoked.
+    /// Cuts a node off: it was revoked.
     pub(crate) fn disconnect(&self, node: u64) {
         if let Some(connection) = self.nodes().get(&node) {
-            connection.close(VarInt::from_u32(1), b"disconnected");
+            connection.close(VarInt::from_u32(1), b"removed from the cluster");
         }
     }
 
@@ -188,17 +191,18 @@ fn read_error(error: ReadError) -> StreamError {
 /// Binds the endpoint and accepts agents until `stop`.
 pub(crate) fn listen(
     address: SocketAddr,
-    credentials: &Credentials,
+    papers: &Papers,
     streams: Streams,
+    revoked: Revoked,
     links: mpsc::Sender<Link>,
     stop: CancellationToken,
 ) -> anyhow::Result<SocketAddr> {
-    let endpoint = Endpoint::server(server_config(credentials)?, address)
+    let endpoint = Endpoint::server(server_config(papers)?, address)
         .with_context(|| format!("binding UDP {address} for token streams"))?;
     let bound = endpoint.local_addr().context("reading the bound UDP address")?;
     tokio::spawn(async move {
         while let Some(Some(incoming)) = stop.run_until_cancelled(endpoint.accept()).await {
-            tokio::spawn(serve(incoming, streams.clone(), links.clone()));
+            tokio::spawn(serve(incoming, streams.clone(), Arc::clone(&revoked), links.clone()));
         }
         endpoint.close(VarInt::from_u32(0), b"shutting down");
         endpoint.wait_idle().await;
@@ -206,7 +210,7 @@ pub(crate) fn listen(
     Ok(bound)
 }
 
-async fn serve(incoming: Incoming, streams: Streams, links: mpsc::Sender<Link>) {
+async fn serve(incoming: Incoming, streams: Streams, revoked: Revoked, links: mpsc::Sender<Link>) {
     let connection = match incoming.await {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%error, "a token stream handshake failed"),
@@ -219,6 +223,13 @@ async fn serve(incoming: Incoming, streams: Streams, links: mpsc::Sender<Link>) 
         }
     };
     streams.connect(node, &connection);
+    // Asked when it is on the list, so that nobody is revoked unseen in between.
+    if revoked(node) {
+        tracing::info!(node, "refused a token stream: the node was revoked");
+        streams.disconnect(node);
+        streams.forget(node, &connection);
+        return;
+    }
     tracing::info!(node, peer = %connection.remote_address(), "token streams connected");
     let _ = links.send(Link::Up { node }).await;
     let reason = connection.closed().await;
@@ -236,8 +247,8 @@ fn peer(connection: &Connection) -> anyhow::Result<Identity> {
     Ok(Identity::from_leaf(leaf)?)
 }
 
-fn server_config(credentials: &Credentials) -> anyhow::Result<ServerConfig> {
-    let tls = QuicServerConfig::try_from(credentials.stream_server()?).context("TLS for QUIC")?;
+fn server_config(papers: &Papers) -> anyhow::Result<ServerConfig> {
+    let tls = QuicServerConfig::try_from(papers.stream_server()?).context("TLS for QUIC")?;
     let mut transport = TransportConfig::default();
     transport.max_idle_timeout(Some(IdleTimeout::try_from(limits::STREAM_IDLE)?));
     transport.keep_alive_interval(Some(limits::STREAM_KEEP_ALIVE));

@@ -87,6 +87,7 @@ pub(crate) mod tests {
             role: Role::Agent,
             expires_at_unix_ms: 1_000,
             uses: None,
+            name: None,
         };
         assert_eq!(registry.apply(&issue), Reply::Done);
         let admit = Command::AdmitNode {

@@ -12,8 +12,8 @@ use proto::token::JoinToken;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::model_source::Source;
 use proto::v1::{
-    AgentHello, AgentMessage, CoordinatorMessage, JoinReply, JoinRequest, ModelCardChunk, ModelSource,
-    WantedModel, agent_message, coordinator_message,
+    AgentHello, AgentMessage, CoordinatorMessage, DeskMessage, EnlistRequest, JoinReply, JoinRequest,
+    LookRequest, ModelCardChunk, ModelSource, RenewRequest, WantedModel, agent_message, coordinator_message,
 };
 use rcgen::{CertificateParams, KeyPair};
 use server::{Config, Ready};
@@ -48,6 +48,7 @@ fn config(folder: &std::path::Path) -> Config {
         cluster: loopback(),
         advertise: String::new(),
         joined: None,
+        leaf_life: None,
     }
 }
 
@@ -72,6 +73,10 @@ impl Room {
     }
 
     async fn client(&self, ca_pem: &str, identity: Option<&Member>) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel(ca_pem, identity).await)
+    }
+
+    async fn channel(&self, ca_pem: &str, identity: Option<&Member>) -> Channel {
         let mut tls =
             ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem)).domain_name(COORDINATOR_DNS);
         if let Some(member) = identity {
@@ -79,7 +84,7 @@ impl Room {
         }
         let url = format!("https://{}", self.ready.cluster_address);
         let endpoint = Endpoint::from_shared(url).expect("a URL").tls_config(tls).expect("TLS");
-        ClusterClient::new(endpoint.connect().await.expect("connects"))
+        endpoint.connect().await.expect("connects")
     }
 
     /// The CA that the coordinator presents to a joiner, checked against the token.
@@ -92,6 +97,12 @@ impl Room {
         let chain = stream.get_ref().1.peer_certificates().expect("a chain");
         let body = STANDARD.encode(chain.get(1).expect("leaf and CA"));
         format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    }
+
+    /// The token that the coordinator keeps for machines that become coordinators.
+    fn coordinators_token(&self) -> JoinToken {
+        let file = self.home.path().join("coordinator-join-token");
+        std::fs::read_to_string(file).expect("written at the start").parse().expect("a token")
     }
 
     async fn join(&self, token: &JoinToken) -> Result<Member, Status> {
@@ -110,6 +121,12 @@ fn signing_request(token: &JoinToken, key: &KeyPair) -> JoinRequest {
         csr_pem: csr.pem().expect("PEM"),
         name: "mini-07".to_owned(),
     }
+}
+
+fn renewal(key_pem: &str) -> RenewRequest {
+    let key = KeyPair::from_pem(key_pem).expect("a key");
+    let csr = CertificateParams::default().serialize_request(&key).expect("a request");
+    RenewRequest { csr_pem: csr.pem().expect("PEM") }
 }
 
 async fn session(
@@ -246,4 +263,78 @@ async fn two_coordinators_cannot_share_a_folder() {
     let (sender, _ready) = oneshot::channel();
     let refused = server::run(config, sender, CancellationToken::new()).await.expect_err("refused");
     assert!(format!("{refused:#}").contains("use"), "{refused:#}");
+}
+
+#[tokio::test]
+async fn a_node_renews_its_certificate_under_the_one_it_has_and_with_its_key_alone() {
+    let room = Room::open().await;
+    let member = room.join(&room.ready.join_token).await.expect("joins");
+    let ca = &member.reply.ca_certificate_pem;
+    for shown in [Some(&member), None] {
+        let mut client = room.client(ca, shown).await;
+        let renewed = client.renew(renewal(&member.key_pem)).await.expect("renewed").into_inner();
+        assert_ne!(renewed.certificate_pem, member.reply.certificate_pem);
+        let reply = JoinReply { certificate_pem: renewed.certificate_pem, ..member.reply.clone() };
+        let again = Member { reply, key_pem: member.key_pem.clone() };
+        let mut client = room.client(ca, Some(&again)).await;
+        session(&mut client, hello(&[])).await.expect("the same node");
+    }
+}
+
+#[tokio::test]
+async fn nobody_renews_for_a_key_that_is_not_known_or_for_another_node() {
+    let room = Room::open().await;
+    let (one, two) = (room.join(&room.ready.join_token).await, room.join(&room.ready.join_token).await);
+    let (one, two) = (one.expect("joins"), two.expect("joins"));
+    let ca = one.reply.ca_certificate_pem.clone();
+    let stranger = KeyPair::generate().expect("a key").serialize_pem();
+    for (shown, key, code) in [
+        (None, &stranger, Code::PermissionDenied),
+        (Some(&one), &stranger, Code::PermissionDenied),
+        (Some(&one), &two.key_pem, Code::PermissionDenied),
+    ] {
+        let refused = room.client(&ca, shown).await.renew(renewal(key)).await.expect_err("refused");
+        assert_eq!(refused.code(), code, "{refused}");
+    }
+    let nonsense = RenewRequest { csr_pem: "nonsense".to_owned() };
+    let refused = room.client(&ca, Some(&one)).await.renew(nonsense).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}
+
+/// Every call but joining and renewing, by callers of every wrong kind.
+#[tokio::test]
+async fn each_call_is_refused_to_a_caller_of_another_role_and_to_one_without_a_certificate() {
+    let room = Room::open().await;
+    let agent = room.join(&room.ready.join_token).await.expect("joins");
+    let coordinator = room.join(&room.coordinators_token()).await.expect("joins");
+    let ca = agent.reply.ca_certificate_pem.clone();
+    for caller in [None, Some(&agent)] {
+        let mut client = room.client(&ca, caller).await;
+        let enlist = client.enlist(EnlistRequest::default()).await.expect_err("refused");
+        let desk = client.desk(tokio_stream::iter([DeskMessage::default()])).await.expect_err("refused");
+        let look = client.look(LookRequest::default()).await.expect_err("refused");
+        for refused in [enlist, desk, look] {
+            assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        }
+    }
+    for (caller, code) in [(None, Code::Unauthenticated), (Some(&coordinator), Code::PermissionDenied)] {
+        let mut client = room.client(&ca, caller).await;
+        let refused = session(&mut client, hello(&[])).await.expect_err("refused");
+        let card = client.put_model_card(tokio_stream::iter([ModelCardChunk::default()])).await;
+        assert_eq!((refused.code(), card.expect_err("refused").code()), (code, code));
+    }
+}
+
+#[tokio::test]
+async fn only_a_coordinator_reaches_the_registrys_log() {
+    let room = Room::open().await;
+    let agent = room.join(&room.ready.join_token).await.expect("joins");
+    let header = Some(proto::raft::Header { wire_version: 1, from: 1, to: 1, epoch: 0 });
+    for caller in [None, Some(&agent)] {
+        let channel = room.channel(&agent.reply.ca_certificate_pem, caller).await;
+        let mut replica = proto::raft::replica_client::ReplicaClient::new(channel);
+        let command = br#"{"revoke_node":{"node":1}}"#.to_vec();
+        let refused = replica.propose(proto::raft::ProposeRequest { header, command }).await;
+        assert_eq!(refused.expect_err("refused").code(), Code::Unauthenticated);
+    }
 }

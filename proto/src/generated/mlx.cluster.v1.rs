@@ -257,6 +257,19 @@ pub struct JoinReply {
     #[prost(string, tag = "4")]
     pub cluster: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewRequest {
+    /// PEM certificate signing request; only its public key is used.
+    #[prost(string, tag = "1")]
+    pub csr_pem: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewReply {
+    #[prost(string, tag = "1")]
+    pub certificate_pem: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub ca_certificate_pem: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
     #[prost(oneof = "agent_message::Message", tags = "1, 2")]
@@ -464,6 +477,9 @@ pub mod coordinator_message {
 pub struct Coordinators {
     #[prost(message, repeated, tag = "1")]
     pub members: ::prost::alloc::vec::Vec<CoordinatorAddress>,
+    /// Numbers of those that were revoked, for ever: whoever shows the certificate of one is refused.
+    #[prost(uint64, repeated, tag = "2")]
+    pub revoked: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CoordinatorAddress {
@@ -934,7 +950,7 @@ pub mod cluster_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The only call without a client certificate: a join token proves the caller, a certificate is the answer.
+        /// Without a client certificate: a join token proves the caller, a certificate is the answer.
         pub async fn join(
             &mut self,
             request: impl tonic::IntoRequest<super::JoinRequest>,
@@ -954,6 +970,29 @@ pub mod cluster_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mlx.cluster.v1.Cluster", "Join"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A new certificate for a node and the key it joined with. Asked for under the certificate it has; without one when that has
+        /// expired, for the answer is worth nothing to whoever lacks the key.
+        pub async fn renew(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenewReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mlx.cluster.v1.Cluster/Renew",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mlx.cluster.v1.Cluster", "Renew"));
             self.inner.unary(req, path, codec).await
         }
         /// One for the life of an agent: it reports, the coordinator orders. The role in the certificate must be `agent`.
@@ -1115,11 +1154,17 @@ pub mod cluster_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ClusterServer.
     #[async_trait]
     pub trait Cluster: std::marker::Send + std::marker::Sync + 'static {
-        /// The only call without a client certificate: a join token proves the caller, a certificate is the answer.
+        /// Without a client certificate: a join token proves the caller, a certificate is the answer.
         async fn join(
             &self,
             request: tonic::Request<super::JoinRequest>,
         ) -> std::result::Result<tonic::Response<super::JoinReply>, tonic::Status>;
+        /// A new certificate for a node and the key it joined with. Asked for under the certificate it has; without one when that has
+        /// expired, for the answer is worth nothing to whoever lacks the key.
+        async fn renew(
+            &self,
+            request: tonic::Request<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenewReply>, tonic::Status>;
         /// Server streaming response type for the Session method.
         type SessionStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::CoordinatorMessage, tonic::Status>,
@@ -1270,6 +1315,49 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = JoinSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mlx.cluster.v1.Cluster/Renew" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::RenewRequest>
+                    for RenewSvc<T> {
+                        type Response = super::RenewReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::renew(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

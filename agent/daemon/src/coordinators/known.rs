@@ -4,12 +4,12 @@
 //! at which address. A coordinator with several addresses is one. Refuses more coordinators than its bound, and an empty list: a
 //! cluster without coordinators cannot have told it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
-use crate::limits::COORDINATORS_MAX;
+use crate::limits::{COORDINATORS_MAX, REVOKED_MAX};
 
 /// A coordinator at one of its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,15 @@ pub(crate) struct Learned {
     members: Vec<Member>,
     /// Who answered where the list does not say so.
     answered: Vec<Member>,
+    /// Numbers of those that were revoked, for ever.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    revoked: BTreeSet<u64>,
+}
+
+impl Learned {
+    pub(crate) fn revoked(&self) -> &BTreeSet<u64> {
+        &self.revoked
+    }
 }
 
 /// What a coordinator is told apart by.
@@ -59,6 +68,12 @@ impl Known {
             self.learned.members = members;
             self.bound();
         }
+    }
+
+    /// Takes in who was revoked. Where such a one was reached, somebody else may be by now, if the settings say so.
+    pub(crate) fn revoke(&mut self, replicas: &[u64]) {
+        self.learned.revoked.extend(replicas);
+        self.bound();
     }
 
     /// Takes in who answered at an address, which outweighs what others say of it. Zero says nothing.
@@ -113,9 +128,15 @@ impl Known {
         numbered.map_or_else(|| Key::Address(address.clone()), |member| Key::Replica(member.replica))
     }
 
-    /// A list names each address once and at most twice the bound; who answered matters only where somebody may be called.
+    /// Nobody who was revoked is listed; a list names each address once and at most twice the bound; who answered matters only
+    /// where somebody may be called.
     fn bound(&mut self) {
-        let Learned { members, answered } = &mut self.learned;
+        let Learned { members, answered, revoked } = &mut self.learned;
+        while revoked.len() > REVOKED_MAX {
+            revoked.pop_first();
+        }
+        members.retain(|member| !revoked.contains(&member.replica));
+        answered.retain(|member| !revoked.contains(&member.replica));
         let mut seen = Vec::new();
         members.retain(|member| {
             let new = seen.len() < COORDINATORS_MAX * 2 && !seen.contains(&member.address);
@@ -235,10 +256,33 @@ mod tests {
     }
 
     #[test]
+    fn who_was_revoked_is_listed_by_nobody_and_its_place_is_free_for_another() {
+        let mut known = known(&["seed"]);
+        known.tell(vec![member(1, "a"), member(2, "b")]);
+        known.answered(&at("seed"), 2);
+        assert_eq!(told(&known), ["1:a", "2:seed,b"]);
+        known.revoke(&[2]);
+        assert_eq!(told(&known), ["1:a", "seed"]);
+        known.tell(vec![member(1, "a"), member(2, "b")]);
+        assert_eq!(told(&known), ["1:a", "seed"], "an older list");
+        known.answered(&at("seed"), 3);
+        assert_eq!(told(&known), ["1:a", "3:seed"]);
+    }
+
+    #[test]
+    fn the_newest_of_those_that_were_revoked_are_remembered() {
+        let mut known = known(&[]);
+        known.revoke(&(1..=REVOKED_MAX as u64 + 2).collect::<Vec<_>>());
+        assert_eq!(known.learned().revoked().len(), REVOKED_MAX);
+        assert_eq!(known.learned().revoked().first(), Some(&3));
+    }
+
+    #[test]
     fn what_was_learned_comes_back_from_its_written_form() {
         let mut known = known(&["seed"]);
         known.tell(vec![member(1, "told"), member(2, "b")]);
         known.answered(&at("seed"), 1);
+        known.revoke(&[7]);
         let text = serde_json::to_string(known.learned()).expect("written");
         let again = Known::new(vec![at("seed")], serde_json::from_str(&text).expect("read"));
         assert_eq!(again, known);

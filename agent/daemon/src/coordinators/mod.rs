@@ -51,11 +51,15 @@ pub(crate) struct Coordinators {
     tasks: TaskTracker,
     contact: Contact,
     notices: Notices,
+    /// All of their addresses, for whoever asks one of them something.
+    addresses: watch::Sender<Vec<Address>>,
     /// Warned about.
     refused: Vec<Address>,
     words: mpsc::Sender<(PairId, Word)>,
     heard: mpsc::Receiver<(PairId, Word)>,
     close: CancellationToken,
+    /// Cancelled when a coordinator says that this Mac was revoked.
+    revoked: CancellationToken,
 }
 
 /// A running session and its streams.
@@ -63,12 +67,20 @@ struct Pair {
     addresses: watch::Sender<Vec<Address>>,
     displaced: Arc<Notify>,
     leave: CancellationToken,
+    cut: CancellationToken,
 }
 
 impl Coordinators {
     /// Blocks to read the file.
-    pub(crate) fn new(seeds: Vec<Address>, kept: Kept, ground: Ground, notices: Notices) -> Self {
+    pub(crate) fn new(
+        seeds: Vec<Address>,
+        kept: Kept,
+        ground: Ground,
+        notices: Notices,
+        revoked: CancellationToken,
+    ) -> Self {
         let written = kept.read();
+        ground.common.papers.refuse(written.revoked().clone());
         let (words, heard) = mpsc::channel(limits::WORDS);
         Self {
             ground,
@@ -80,11 +92,17 @@ impl Coordinators {
             tasks: TaskTracker::new(),
             contact: Contact::default(),
             notices,
+            addresses: watch::Sender::default(),
             refused: Vec::new(),
             words,
             heard,
             close: CancellationToken::new(),
+            revoked,
         }
+    }
+
+    pub(crate) fn addresses(&self) -> watch::Receiver<Vec<Address>> {
+        self.addresses.subscribe()
     }
 
     /// Keeps them all until `close`; then every connection is closed.
@@ -107,7 +125,12 @@ impl Coordinators {
     fn hear(&mut self, pair: PairId, word: Word) {
         match word {
             Word::Welcomed { address, welcome, go_on } => self.welcomed(pair, &address, &welcome, go_on),
-            Word::Coordinators(list) => self.known.tell(wire::members(list)),
+            Word::Coordinators(list) => {
+                self.known.revoke(&list.revoked);
+                self.known.tell(wire::members(list));
+                self.ground.common.papers.refuse(self.known.learned().revoked().clone());
+            }
+            Word::Revoked => self.revoked.cancel(),
             Word::Lost { words } => {
                 let news = self.contact.failed(pair, words);
                 self.tell(news);
@@ -139,13 +162,18 @@ impl Coordinators {
     /// Leaves, starts and redirects pairs until they are those that there should be.
     fn follow(&mut self) {
         let wanted = self.known.coordinators();
+        let revoked = self.pairs.with(self.known.learned().revoked());
         let changes = self.pairs.follow(&wanted);
+        self.addresses.send_replace(wanted.values().flatten().cloned().collect());
         for pair in &changes.started {
             self.contact.started(*pair);
         }
         for pair in changes.left {
             // Dropping it cancels its token.
             if let Some(left) = self.running.remove(&pair) {
+                if revoked.contains(&pair) {
+                    left.cut.cancel();
+                }
                 tracing::info!(addresses = words(&left.addresses.borrow()), "left a coordinator");
             }
             let news = self.contact.left(pair);
@@ -183,8 +211,9 @@ impl Coordinators {
         };
         let streams = Streams::new(Arc::clone(dialler), admission.clone(), attempts.clone());
         self.tasks.spawn(session.run(leave.clone()));
-        self.tasks.spawn(streams.run(targeted, leave.clone(), self.close.clone()));
-        Pair { addresses, displaced, leave }
+        let cut = CancellationToken::new();
+        self.tasks.spawn(streams.run(targeted, leave.clone(), cut.clone(), self.close.clone()));
+        Pair { addresses, displaced, leave, cut }
     }
 
     fn warn(&mut self) {

@@ -3,7 +3,7 @@
 //! Owns the rule that there is one pair for each: a pair that finds out whom it reached takes that coordinator over if nobody else
 //! has it, and yields otherwise, for the other may carry answers. Refuses to start or end anything itself. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::known::{Addresses, Key};
 use crate::address::Address;
@@ -66,6 +66,12 @@ impl Pairs {
             }
         }
         Changes { left, started }
+    }
+
+    /// The pairs of these replicas.
+    pub(crate) fn with(&self, replicas: &BTreeSet<u64>) -> Vec<PairId> {
+        let theirs = |key: &Key| matches!(key, Key::Replica(replica) if replicas.contains(replica));
+        self.keys.iter().filter(|(_, key)| theirs(key)).map(|(pair, _)| *pair).collect()
     }
 
     /// The addresses of a pair's coordinator.

@@ -7,13 +7,16 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use proto::identity::{Identity, Role};
+use proto::papers::Papers;
 use proto::tls::Credentials;
 use proto::token::JoinToken;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::due::due;
 use super::folder::{IdentityFolder, Membership};
 use super::joining::{self, JoinError};
+use super::renewing;
 use crate::address::Address;
 
 /// What a coordinator that joined needs to speak to the others.
@@ -55,7 +58,34 @@ pub async fn become_coordinator(
         key_pem,
         ca_certificate_pem: membership.ca_certificate_pem,
     };
+    let credentials = renewed(&folder, contacts, credentials).await?;
     Ok(Enlisted { replica: node, credentials })
+}
+
+/// A coordinator that holds the registry signs for itself, so this matters only to one that has not got it yet. Where nobody answers
+/// it starts with what it has.
+async fn renewed(
+    folder: &IdentityFolder,
+    contacts: &[String],
+    credentials: Credentials,
+) -> anyhow::Result<Credentials> {
+    let validity = renewing::validity(&credentials.certificate_pem)?;
+    if renewing::now_unix_ms() < due(validity, 0) {
+        return Ok(credentials);
+    }
+    let papers = Papers::new(credentials.clone()).context("the certificate kept")?;
+    for contact in contacts {
+        match renewing::ask(&Address::parse(contact)?, &papers).await {
+            Ok(renewed) => {
+                renewing::keep(folder, renewed.clone())?;
+                return Ok(renewed);
+            }
+            Err(error) => {
+                tracing::warn!(contact, "this coordinator's certificate is not renewed yet: {error:#}")
+            }
+        }
+    }
+    Ok(credentials)
 }
 
 /// Each contact is tried once: whoever starts a coordinator by hand wants to hear at once that nobody is there.

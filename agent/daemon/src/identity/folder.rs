@@ -27,6 +27,9 @@ pub(crate) struct Membership {
     pub(crate) cluster: String,
     pub(crate) certificate_pem: String,
     pub(crate) ca_certificate_pem: String,
+    /// It was ended: the id of the token that the settings had then, empty if they had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revoked: Option<String>,
 }
 
 impl Membership {
@@ -55,6 +58,11 @@ impl IdentityFolder {
             KeyPair::from_pem(&key).with_context(|| format!("{} holds no key", path.display()))?;
             return Ok(key);
         }
+        self.new_key_pem()
+    }
+
+    /// Another key in place of the former one.
+    pub(crate) fn new_key_pem(&self) -> anyhow::Result<String> {
         let key = KeyPair::generate().context("making a key")?.serialize_pem();
         whole_file::write(&self.0, KEY, &key)?;
         Ok(key)
@@ -87,6 +95,7 @@ mod tests {
             cluster: "c".to_owned(),
             certificate_pem: "leaf".to_owned(),
             ca_certificate_pem: ca.to_owned(),
+            revoked: None,
         }
     }
 

@@ -22,7 +22,7 @@ use tonic::Code;
 use super::folder::Membership;
 use crate::address::Address;
 use crate::limits;
-use crate::session::joining_channel;
+use crate::session::anonymous;
 
 #[derive(Debug)]
 pub(crate) enum JoinError {
@@ -40,8 +40,7 @@ pub(crate) async fn join(
     role: Role,
 ) -> Result<Membership, JoinError> {
     let ca_certificate_pem = pinned_ca(address, token).await?;
-    let channel = joining_channel(address, &ca_certificate_pem).map_err(JoinError::Refused)?;
-    let channel = channel.connect().await.map_err(|error| JoinError::Unreachable(error.into()))?;
+    let channel = anonymous(address, &ca_certificate_pem).await.map_err(JoinError::Unreachable)?;
     let request = JoinRequest {
         token_id: token.id.clone(),
         secret: token.secret.clone(),
@@ -54,6 +53,7 @@ pub(crate) async fn join(
         cluster: reply.cluster,
         certificate_pem: reply.certificate_pem,
         ca_certificate_pem,
+        revoked: None,
     };
     check(&joined, role).map_err(JoinError::Refused)?;
     Ok(joined)
@@ -93,7 +93,7 @@ fn pem(certificate: &CertificateDer<'_>) -> String {
 }
 
 /// Names are the coordinator's to give: the request carries the public key and a proof of its private half.
-fn signing_request(key_pem: &str) -> anyhow::Result<String> {
+pub(super) fn signing_request(key_pem: &str) -> anyhow::Result<String> {
     let key = KeyPair::from_pem(key_pem).context("reading this Mac's key")?;
     let request = CertificateParams::default().serialize_request(&key).context("making a signing request")?;
     request.pem().context("writing a signing request")

@@ -1,12 +1,14 @@
 //! Who this Mac is: its key, its certificate and the CA of its cluster.
 //!
 //! Owns getting an identity once, with a join token, and using it ever after. A token of another cluster than the present
-//! identity's is a wish to change over; one of the same cluster changes nothing. Refuses to start without either, and says where
+//! identity's is a wish to change over; one of the same cluster changes nothing, unless this Mac was revoked since. Refuses to start without either, and says where
 //! a token comes from.
 
 mod coordinator;
+mod due;
 mod folder;
 mod joining;
+mod renewing;
 
 use std::path::Path;
 
@@ -22,6 +24,11 @@ use crate::notice::{Notice, Notices};
 pub use coordinator::{Enlisted, become_coordinator};
 use folder::{IdentityFolder, Membership};
 use joining::JoinError;
+pub(crate) use renewing::Renewer;
+
+/// What a person reads on a Mac that was revoked.
+pub(crate) const REVOKED: &str = "this Mac was removed from the cluster (its membership was revoked): to join again, create a new \
+     token on a coordinator with `mlx-serving token create` and start the agent with --token";
 
 /// The identity of this Mac, joining first if it has none for the token's cluster.
 pub(crate) async fn obtain(
@@ -32,8 +39,14 @@ pub(crate) async fn obtain(
     notices: &Notices,
 ) -> anyhow::Result<Credentials> {
     let folder = IdentityFolder::open(data_folder)?;
-    let key_pem = folder.key_pem()?;
     let kept = folder.membership()?;
+    let (key_pem, kept) = match kept.as_ref().and_then(|kept| kept.revoked.as_ref()) {
+        // Under the token that it had when it was revoked, a Mac that is merely started again would be back at once.
+        Some(former) if token.is_none_or(|token| token.id == *former) => anyhow::bail!(REVOKED),
+        // The key of a revoked node is not taken again.
+        Some(_) => (folder.new_key_pem()?, None),
+        None => (folder.key_pem()?, kept),
+    };
     let membership = match (kept, token) {
         (Some(kept), None) => kept,
         (Some(kept), Some(token)) if kept.is_of(token) => kept,
@@ -51,6 +64,14 @@ pub(crate) async fn obtain(
         key_pem,
         ca_certificate_pem: membership.ca_certificate_pem,
     })
+}
+
+/// Notes that the membership is over, so that the next start says so without asking anybody.
+pub(crate) fn set_aside(data_folder: &Path, token: Option<&JoinToken>) -> anyhow::Result<()> {
+    let folder = IdentityFolder::open(data_folder)?;
+    let Some(kept) = folder.membership()? else { return Ok(()) };
+    let revoked = Some(token.map(|token| token.id.clone()).unwrap_or_default());
+    folder.keep(&Membership { revoked, ..kept })
 }
 
 /// Asks one after another. Those that do not answer are waited for; once one refuses and none takes this Mac, none is asked again.

@@ -1,41 +1,34 @@
 //! The gRPC channel to the coordinator.
 //!
-//! Owns the settings of the connection: mutual TLS, the coordinator's name whatever address is dialled, and
-//! pings that find a dead peer in seconds. Refuses plain text.
+//! Owns the settings of the connection: this Mac's papers, and pings that find a dead peer in seconds. Refuses plain text.
 
 use anyhow::Context as _;
-use proto::identity::COORDINATOR_DNS;
-use proto::tls::Credentials;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use proto::papers::Papers;
+use proto::tls;
+use rustls::ClientConfig;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::address::Address;
 use crate::limits;
 
 /// With this Mac's certificate.
-pub(crate) fn mutual(address: &Address, credentials: &Credentials) -> anyhow::Result<Endpoint> {
-    let identity = Identity::from_pem(&credentials.certificate_pem, &credentials.key_pem);
-    endpoint(address, tls(&credentials.ca_certificate_pem).identity(identity))
+pub(crate) async fn mutual(address: &Address, papers: &Papers) -> anyhow::Result<Channel> {
+    connect(address, papers.control_client().context("TLS towards the coordinator")?).await
 }
 
-/// Before this Mac has one.
-pub(crate) fn joining_channel(address: &Address, ca_certificate_pem: &str) -> anyhow::Result<Endpoint> {
-    endpoint(address, tls(ca_certificate_pem))
+/// Before this Mac has one, or when the one it has has expired.
+pub(crate) async fn anonymous(address: &Address, ca_certificate_pem: &str) -> anyhow::Result<Channel> {
+    connect(address, tls::anonymous_client(ca_certificate_pem).context("TLS towards the coordinator")?).await
 }
 
-fn tls(ca_certificate_pem: &str) -> ClientTlsConfig {
-    ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(ca_certificate_pem))
-        .domain_name(COORDINATOR_DNS)
+async fn connect(address: &Address, tls: ClientConfig) -> anyhow::Result<Channel> {
+    Ok(proto::channel::connect(&address.host, address.port, tls, settled).await?)
 }
 
-fn endpoint(address: &Address, tls: ClientTlsConfig) -> anyhow::Result<Endpoint> {
-    let endpoint =
-        Endpoint::from_shared(format!("https://{address}")).context("the coordinator's address")?;
-    let endpoint = endpoint
+fn settled(endpoint: Endpoint) -> Endpoint {
+    endpoint
         .connect_timeout(limits::CONNECT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(limits::SESSION_KEEP_ALIVE)
         .keep_alive_timeout(limits::SESSION_TIMEOUT)
-        .keep_alive_while_idle(true);
-    endpoint.tls_config(tls).context("TLS towards the coordinator")
+        .keep_alive_while_idle(true)
 }

@@ -15,7 +15,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use proto::tls::Credentials;
+use proto::papers::Papers;
+use proto::standing;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::{AgentHello, AgentMessage, CoordinatorMessage, Welcome, agent_message, coordinator_message};
 use tokio::sync::{Notify, mpsc, watch};
@@ -35,14 +36,14 @@ use crate::streams::Target;
 use crate::wire;
 
 use cards::Cards;
-pub(crate) use channel::joining_channel;
+pub(crate) use channel::{anonymous, mutual};
 pub(crate) use gauge::Gauge;
 use tries::Tries;
 pub(crate) use word::{Keeper, PairId, Word};
 
 /// What all sessions have in common.
 pub(crate) struct Common {
-    pub(crate) credentials: Credentials,
+    pub(crate) papers: Papers,
     pub(crate) hello: AgentHello,
     pub(crate) board: watch::Receiver<Arc<Board>>,
     pub(crate) draining: CancellationToken,
@@ -78,7 +79,9 @@ impl Session {
             };
             let Err(error) = self.converse(&address, &mut tries, &mut told).await;
             tracing::info!(%address, "session lost: {error:#}");
-            if !error.is::<Displaced>() {
+            if error.chain().any(says_revoked) {
+                self.keeper.tell(Word::Revoked).await?;
+            } else if !error.is::<Displaced>() {
                 self.keeper.tell(Word::Lost { words: format!("{error:#}{}", advice(&error)) }).await?;
             }
             // Another address is a reason to try at once.
@@ -96,7 +99,7 @@ impl Session {
         told: &mut Told,
     ) -> anyhow::Result<Infallible> {
         let common = &self.common;
-        let channel = channel::mutual(address, &common.credentials)?.connect().await;
+        let channel = mutual(address, &common.papers).await;
         let channel = channel.with_context(|| format!("connecting to {address}"))?;
         let mut client = ClusterClient::new(channel.clone());
         let (outbox, outgoing) = mpsc::channel(limits::SESSION_OUTBOX);
@@ -186,12 +189,17 @@ fn refused(status: Status) -> anyhow::Error {
     anyhow::Error::new(status).context(words)
 }
 
+/// The last word of any coordinator: the registry says so, and it never takes it back.
+fn says_revoked(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<Status>().is_some_and(standing::is_revoked)
+}
+
 /// What a person can do about it; nothing about a network that comes and goes.
 fn advice(error: &anyhow::Error) -> &'static str {
-    let revoked = |error: &(dyn std::error::Error + 'static)| {
+    let unknown = |error: &(dyn std::error::Error + 'static)| {
         error.downcast_ref::<Status>().is_some_and(|status| status.code() == Code::PermissionDenied)
     };
-    if error.chain().any(revoked) {
+    if error.chain().any(unknown) {
         ". To join anew, remove the folder `identity` of this agent and start it with a new --token"
     } else if error
         .chain()

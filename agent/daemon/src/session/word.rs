@@ -18,6 +18,8 @@ pub(crate) enum Word {
     Welcomed { address: Address, welcome: Welcome, go_on: oneshot::Sender<bool> },
     /// It says who the coordinators are.
     Coordinators(Coordinators),
+    /// It says that this Mac belongs to the cluster no more.
+    Revoked,
     /// The session was lost, or could not be opened.
     Lost { words: String },
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use proto::identity::COORDINATOR_DNS;
-use proto::tls::Credentials;
+use proto::papers::Papers;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, IdleTimeout, TransportConfig, VarInt};
 use tokio::net::lookup_host;
@@ -25,8 +25,8 @@ pub(crate) struct Dialler {
 }
 
 impl Dialler {
-    pub(crate) fn new(credentials: &Credentials) -> anyhow::Result<Self> {
-        let tls = QuicClientConfig::try_from(credentials.stream_client()?).context("TLS for QUIC")?;
+    pub(crate) fn new(papers: &Papers) -> anyhow::Result<Self> {
+        let tls = QuicClientConfig::try_from(papers.stream_client()?).context("TLS for QUIC")?;
         let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(transport()?));
         let bind = |address: SocketAddr| Endpoint::client(address).ok();

@@ -3,7 +3,7 @@
 //! Owns dialling it, keeping it alive, finding out that it is dead, and accepting the streams that the coordinator opens, one
 //! for each attempt. Refuses to give up a living connection: when a session comes back, the old connection is kept if it is
 //! still heard, so that a hiccup of the control side breaks no answer; and one to a coordinator that is none any more lives until
-//! its answers have ended, within the time of a drain.
+//! its answers have ended, within the time of a drain. Only one to a coordinator that was revoked is cut at once.
 
 mod admission;
 mod attempt;
@@ -50,11 +50,12 @@ impl Streams {
         Self { dialler, admission, attempts, mine }
     }
 
-    /// Keeps one connection to the latest target until `stop`; after `leave`, for no longer than its attempts run.
+    /// Keeps one connection to the latest target until `stop` or `cut`; after `leave`, for no longer than its attempts run.
     pub(crate) async fn run(
         self,
         mut targets: watch::Receiver<Option<Target>>,
         leave: CancellationToken,
+        cut: CancellationToken,
         stop: CancellationToken,
     ) {
         let idle = async {
@@ -64,6 +65,7 @@ impl Streams {
         tokio::select! {
             () = self.keep(&mut targets) => {}
             () = idle => {}
+            () = cut.cancelled() => {}
             () = stop.cancelled() => {}
         }
     }

@@ -1,6 +1,9 @@
 //! A cluster's CA, as small as a test needs it.
 
-use proto::identity::{Identity, Role};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use proto::identity::{BACKDATED, Identity, Role};
 use proto::tls::Credentials;
 use proto::token::{JoinToken, SECRET_BYTES};
 use rcgen::{
@@ -12,6 +15,8 @@ pub(crate) struct Authority {
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
     ca_hash: [u8; 32],
+    /// In whole seconds, like certificates.
+    life: AtomicI64,
 }
 
 impl Authority {
@@ -23,7 +28,12 @@ impl Authority {
         let certificate_pem = certificate.pem();
         let ca_hash = *blake3::hash(certificate.der()).as_bytes();
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).expect("an issuer");
-        Self { certificate_pem, issuer, ca_hash }
+        Self { certificate_pem, issuer, ca_hash, life: AtomicI64::new(7 * 24 * 3_600) }
+    }
+
+    /// What agents get from here on lasts so long; below zero, it has ended already.
+    pub(crate) fn sign_for(&self, seconds: i64) {
+        self.life.store(seconds, Ordering::Relaxed);
     }
 
     pub(crate) fn token(&self) -> JoinToken {
@@ -34,10 +44,10 @@ impl Authority {
         self.certificate_pem.clone()
     }
 
-    pub(crate) fn coordinator(&self) -> Credentials {
+    pub(crate) fn coordinator(&self, replica: u64) -> Credentials {
         let key = KeyPair::generate().expect("a key");
         Credentials {
-            certificate_pem: self.leaf(Identity { role: Role::Coordinator, node: 1 }, &key),
+            certificate_pem: self.leaf(Identity { role: Role::Coordinator, node: replica }, &key),
             key_pem: key.serialize_pem(),
             ca_certificate_pem: self.certificate_pem.clone(),
         }
@@ -51,6 +61,14 @@ impl Authority {
     fn leaf(&self, identity: Identity, key: &impl PublicKeyData) -> String {
         let mut params = CertificateParams::new(vec![identity.dns_name()]).expect("a name");
         params.subject_alt_names.push(SanType::URI(identity.to_string().try_into().expect("ASCII")));
+        let now = SystemTime::now();
+        params.not_before = (now - BACKDATED).into();
+        let life = match identity.role {
+            Role::Agent => self.life.load(Ordering::Relaxed),
+            Role::Coordinator => 3_600,
+        };
+        let life_and_more = Duration::from_secs(u64::try_from(life + 3_600).expect("not below an hour ago"));
+        params.not_after = (now - BACKDATED + life_and_more).into();
         params.signed_by(key, &self.issuer).expect("a leaf").pem()
     }
 }

@@ -12,8 +12,8 @@ use proto::v1::{
     AgentHello, AgentMessage, AgentReport, AttemptFrame, AttemptStart, CardWanted, ChangeGroupReply,
     ChangeGroupRequest, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, DeskOrder,
     EnlistReply, EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest, ModelCardChunk,
-    ModelCardStored, ModelState, ModelStatus, RegistryVersion, StepSample, WantedModel, WantedModels,
-    Welcome, agent_message, coordinator_message,
+    ModelCardStored, ModelState, ModelStatus, RegistryVersion, RenewReply, RenewRequest, StepSample,
+    WantedModel, WantedModels, Welcome, agent_message, coordinator_message,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, ServerConfig, VarInt};
@@ -42,6 +42,8 @@ pub(crate) struct Coordinator {
     pub(crate) reports: watch::Receiver<AgentReport>,
     pub(crate) hellos: mpsc::Receiver<AgentHello>,
     pub(crate) joins: mpsc::Receiver<JoinRequest>,
+    /// Whether each came with a certificate.
+    pub(crate) renewals: mpsc::Receiver<bool>,
     pub(crate) cards: mpsc::Receiver<Vec<ModelCardChunk>>,
     pub(crate) connections: mpsc::Receiver<Connection>,
     samples: Samples,
@@ -59,6 +61,7 @@ struct Service {
     reports: watch::Sender<AgentReport>,
     hellos: mpsc::Sender<AgentHello>,
     joins: mpsc::Sender<JoinRequest>,
+    renewals: mpsc::Sender<bool>,
     cards: mpsc::Sender<Vec<ModelCardChunk>>,
     samples: Samples,
     sessions: Orders,
@@ -87,7 +90,7 @@ impl Coordinator {
     }
 
     async fn start_inside(authority: Arc<Authority>, plan: Plan) -> Self {
-        let credentials = authority.coordinator();
+        let credentials = authority.coordinator(plan.replica);
         let endpoint = soon("a UDP port", bound(|| endpoint(&credentials, plan.quic_port))).await;
         let listener = std::net::TcpListener::bind;
         let listener = soon("a TCP port", bound(|| listener(address(plan.grpc_port)).ok())).await;
@@ -96,6 +99,7 @@ impl Coordinator {
         let (grpc, quic) = (listener.local_addr().expect("bound"), endpoint.local_addr().expect("bound"));
         let (reports_in, reports) = watch::channel(AgentReport::default());
         let ((hellos_in, hellos), (joins_in, joins)) = (mpsc::channel(16), mpsc::channel(16));
+        let (renewals_in, renewals) = mpsc::channel(16);
         let ((cards_in, cards), (connections_in, connections)) = (mpsc::channel(16), mpsc::channel(16));
         let (samples, sessions) = (Samples::default(), Orders::default());
         let service = Service {
@@ -107,6 +111,7 @@ impl Coordinator {
             reports: reports_in,
             hellos: hellos_in,
             joins: joins_in,
+            renewals: renewals_in,
             cards: cards_in,
             samples: Arc::clone(&samples),
             sessions: Arc::clone(&sessions),
@@ -124,7 +129,19 @@ impl Coordinator {
                 }
             }
         });
-        Self { grpc, quic, reports, hellos, joins, cards, connections, samples, sessions, threads: None }
+        Self {
+            grpc,
+            quic,
+            reports,
+            hellos,
+            joins,
+            renewals,
+            cards,
+            connections,
+            samples,
+            sessions,
+            threads: None,
+        }
     }
 
     /// As kill -9 would: nobody says goodbye, on TCP or UDP.
@@ -157,14 +174,25 @@ impl Coordinator {
         self.order(coordinator_message::Message::Wanted(WantedModels { models, version })).await;
     }
 
+    /// Ends the session with the last word to a node that was revoked.
+    pub(crate) async fn revoke(&self) {
+        let orders = self.sessions.lock().expect("not poisoned").pop().expect("a session");
+        orders.send(Err(proto::standing::revoked("gone for good"))).await.expect("an open session");
+    }
+
     /// Says that these are all coordinators, by their numbers and addresses.
     pub(crate) async fn name(&self, members: &[(u64, String)]) {
+        self.name_and_revoke(members, &[]).await;
+    }
+
+    /// The same, and which numbers were revoked.
+    pub(crate) async fn name_and_revoke(&self, members: &[(u64, String)], revoked: &[u64]) {
         let member = |(replica, address): &(u64, String)| CoordinatorAddress {
             replica: *replica,
             address: address.clone(),
         };
-        let members = members.iter().map(member).collect();
-        self.order(coordinator_message::Message::Coordinators(Coordinators { members })).await;
+        let (members, revoked) = (members.iter().map(member).collect(), revoked.to_vec());
+        self.order(coordinator_message::Message::Coordinators(Coordinators { members, revoked })).await;
     }
 
     pub(crate) async fn ask_for_card(&self, model: &str, digest: &str) {
@@ -268,6 +296,14 @@ impl Cluster for Service {
             ca_certificate_pem,
             cluster: "test".to_owned(),
         }))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        let shown = request.peer_certs().is_some();
+        let _ = self.renewals.send(shown).await;
+        let certificate_pem = self.authority.sign(&request.into_inner().csr_pem, NODE);
+        let ca_certificate_pem = self.authority.certificate_pem();
+        Ok(Response::new(RenewReply { certificate_pem, ca_certificate_pem }))
     }
 
     async fn session(

@@ -93,6 +93,31 @@ async fn a_coordinator_of_another_cluster_in_the_old_place_is_told_apart_and_a_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_revoked_ends_and_comes_back_only_with_a_new_token_and_a_new_key() {
+    let stage = Stage::new();
+    let mut coordinator = Coordinator::start(&stage.authority, Plan::default()).await;
+    let agent = stage.agent(&coordinator);
+    soon("a hello", coordinator.hellos.recv()).await.expect("a service");
+    let first = soon("a join", coordinator.joins.recv()).await.expect("a service");
+    coordinator.revoke().await;
+    let said = agent.ended().await.expect_err("it belongs to the cluster no more").to_string();
+    assert!(said.contains("removed from the cluster") && said.contains("token create"), "{said}");
+
+    for token in [None, Some(stage.authority.token())] {
+        let said = start(stage.config(&coordinator, token)).ended().await.expect_err("refused").to_string();
+        assert!(said.contains("removed from the cluster"), "{said}");
+    }
+    assert!(coordinator.hellos.try_recv().is_err(), "it asked again");
+
+    let token = daemon::JoinToken { id: "another".to_owned(), ..stage.authority.token() };
+    let agent = start(stage.config(&coordinator, Some(token)));
+    soon("a hello", coordinator.hellos.recv()).await.expect("a service");
+    let second = soon("another join", coordinator.joins.recv()).await.expect("a service");
+    assert_ne!(first.csr_pem, second.csr_pem, "a key that was revoked is not taken again");
+    agent.leave([]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_agent_on_the_same_folder_is_refused() {
     let stage = Stage::new();
     let mut coordinator = Coordinator::start(&stage.authority, Plan::default()).await;
@@ -151,5 +176,37 @@ async fn a_model_that_is_not_wanted_any_more_is_shut_down_and_leaves_the_report(
     coordinator.until_state(DEMO, ModelState::Stopping).await;
     drop(runtime);
     coordinator.report("it is gone", |report| report.models.is_empty()).await;
+    agent.leave([]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_early_under_the_old_one_and_breaks_no_session() {
+    let stage = Stage::new();
+    stage.authority.sign_for(3);
+    let mut coordinator = Coordinator::start(&stage.authority, Plan::default()).await;
+    let agent = stage.agent(&coordinator);
+    soon("a hello", coordinator.hellos.recv()).await.expect("a service");
+    let kept = || std::fs::read(stage.data_folder().join("identity/membership.json")).expect("a membership");
+    let first = kept();
+    for _ in 0..2 {
+        assert_eq!(soon("a renewal", coordinator.renewals.recv()).await, Some(true), "under the old one");
+    }
+    assert_ne!(kept(), first, "it is written down");
+    assert!(coordinator.hellos.try_recv().is_err(), "the session was opened anew");
+    agent.leave([]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_away_for_longer_than_its_certificate_lasts_comes_back_by_its_key() {
+    let stage = Stage::new();
+    stage.authority.sign_for(-10);
+    let mut coordinator = Coordinator::start(&stage.authority, Plan::default()).await;
+    let agent = stage.agent(&coordinator);
+    soon("a join", coordinator.joins.recv()).await.expect("a service");
+    assert_eq!(soon("a renewal", coordinator.renewals.recv()).await, Some(false), "it has none to show");
+    assert!(coordinator.hellos.try_recv().is_err(), "a certificate that has ended opened a session");
+    stage.authority.sign_for(3_600);
+    soon("a hello", coordinator.hellos.recv()).await.expect("a service");
+    assert!(coordinator.joins.try_recv().is_err(), "it did not join again");
     agent.leave([]).await;
 }

@@ -90,6 +90,35 @@ async fn the_slots_of_a_model_are_shared_by_all_coordinators() {
     agent.leave([runtime]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_was_revoked_is_cut_with_all_that_runs_through_it_and_not_let_in_again() {
+    let stage = Stage::new();
+    let (mut one, mut two, agent, mut runtime) = two(&stage).await;
+    soon("a hello", two.hellos.recv()).await.expect("a service");
+    let (first, second) = (one.connection().await, two.connection().await);
+    let mut kept = ask(&first, &request(DEMO, 1)).await;
+    let row = runtime.asked().await;
+    let _lost = ask(&second, &request(DEMO, 1)).await;
+    let lost_row = runtime.asked().await;
+    one.name_and_revoke(&[member(&one, 1)], &[2]).await;
+    // Not after the ten seconds that a coordinator has which merely left the list.
+    let closed = tokio::time::timeout(std::time::Duration::from_secs(3), second.closed()).await;
+    closed.expect("cut at once");
+    let cancel = runtime.heard("cancel").await;
+    assert_eq!(cancel[1][0].as_u64(), Some(lost_row));
+    runtime.step(row, &[5], Some("stop")).await;
+    assert_eq!(kept.rest().await.last().map(|frame| frame.finish()), Some(Finish::Stop));
+    // It is in the settings, so it is dialled still; what it shows is refused, also by the agent's next life.
+    runtime.step(lost_row, &[], Some("cancelled")).await;
+    agent.leave([runtime]).await;
+    one.kill().await;
+    let mut agent = start(config(&stage, &[&two]));
+    let lost = agent.notice("it is refused", |notice| matches!(notice, Notice::CoordinatorLost { .. })).await;
+    assert!(format!("{lost:?}").contains("coordinator 2 was removed"), "{lost:?}");
+    assert!(two.hellos.try_recv().is_err(), "it was let in again");
+    agent.leave([]).await;
+}
+
 /// Takes as long as the silence after which a connection is dead.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_death_of_one_coordinator_cancels_its_rows_and_disturbs_no_other() {

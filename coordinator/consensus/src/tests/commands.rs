@@ -18,6 +18,7 @@ pub(super) fn founding() -> Vec<Command> {
             role: Role::Agent,
             expires_at_unix_ms: u64::MAX,
             uses: None,
+            name: None,
         },
         Command::AdmitNode {
             token,

@@ -90,6 +90,7 @@ pub(crate) fn farm() -> Vec<Command> {
         role,
         expires_at_unix_ms: 100,
         uses: None,
+        name: None,
     };
     let admit = |token: &str, key: &str| Command::AdmitNode {
         token: TokenId(token.to_owned()),
@@ -247,7 +248,7 @@ fn membership() -> impl Strategy<Value = Command> {
         }),
         4 => (token(), hash(), role, 0_u64..9, proptest::option::of(0_u32..4)).prop_map(
             |(id, secret_hash, role, expires_at_unix_ms, uses)| {
-                Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses }
+                Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name: None }
             }
         ),
         8 => (token(), hash(), "[a-z\n]{1,2}", "[0-9ag]{1,1}", 0_u64..9).prop_map(
@@ -256,6 +257,8 @@ fn membership() -> impl Strategy<Value = Command> {
             }
         ),
         2 => (0_u64..8).prop_map(|node| Command::RevokeNode { node: NodeId(node) }),
+        1 => token().prop_map(|id| Command::RevokeJoinToken { id }),
+        1 => (0_u64..9).prop_map(|at_unix_ms| Command::RevokeFounder { at_unix_ms }),
     ]
 }
 
@@ -266,7 +269,7 @@ fn membership_well_formed() -> impl Strategy<Value = Command> {
     prop_oneof![
         3 => (token(), hash(), role, 3_u64..9, proptest::option::of(1_u32..4)).prop_map(
             |(id, secret_hash, role, expires_at_unix_ms, uses)| {
-                Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses }
+                Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name: None }
             }
         ),
         6 => (token(), hash(), 0_u8..8, 0_u64..9).prop_map(|(token, secret_hash, key, at_unix_ms)| {
@@ -274,6 +277,8 @@ fn membership_well_formed() -> impl Strategy<Value = Command> {
             Command::AdmitNode { token, secret_hash, name, public_key, at_unix_ms }
         }),
         1 => (0_u64..7).prop_map(|node| Command::RevokeNode { node: NodeId(node) }),
+        1 => token().prop_map(|id| Command::RevokeJoinToken { id }),
+        1 => (0_u64..9).prop_map(|at_unix_ms| Command::RevokeFounder { at_unix_ms }),
     ]
 }
 

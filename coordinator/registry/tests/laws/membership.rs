@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use registry::{Command, Registry, Reply};
+use registry::{Command, NodeId, Registry, Reply};
 
 use crate::generator::{after, config, history};
 
@@ -46,6 +46,21 @@ proptest! {
     }
 
     #[test]
+    fn nobody_new_joins_with_a_token_that_was_taken_back(commands in history()) {
+        let mut registry = Registry::default();
+        let mut taken_back = BTreeSet::new();
+        for command in &commands {
+            let reply = registry.apply(command);
+            if let (Command::RevokeJoinToken { id }, Reply::Done | Reply::AlreadySo) = (command, &reply) {
+                taken_back.insert(id.clone());
+            }
+            if let (Command::AdmitNode { token, .. }, Reply::NodeAdmitted { .. }) = (command, &reply) {
+                prop_assert!(!taken_back.contains(token));
+            }
+        }
+    }
+
+    #[test]
     fn a_revoked_node_stays_revoked_and_keeps_nothing(commands in history()) {
         let mut registry = Registry::default();
         let mut revoked = BTreeSet::new();
@@ -59,6 +74,7 @@ proptest! {
             }
             for node in &revoked {
                 prop_assert!(registry.node(*node).is_some_and(|node| node.revoked));
+                prop_assert!(registry.is_node_revoked(*node));
                 prop_assert_eq!(registry.wanted_on(*node).count(), 0);
                 prop_assert_eq!(registry.placed_on(*node).count(), 0);
                 prop_assert_eq!(registry.budget(*node), None);
@@ -66,6 +82,13 @@ proptest! {
                 prop_assert!(registry.breakers().all(|(on, _, _)| on != *node));
             }
         }
+    }
+
+    #[test]
+    fn nobody_is_revoked_who_was_not(commands in history()) {
+        let registry = after(&commands);
+        let revoked = |node: NodeId| commands.contains(&Command::RevokeNode { node });
+        prop_assert!((0..9).map(NodeId).all(|node| !registry.is_node_revoked(node) || revoked(node)));
     }
 
     #[test]

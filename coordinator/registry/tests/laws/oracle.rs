@@ -15,9 +15,11 @@ use crate::oracle_keys::{NaiveKey, compare_keys};
 #[derive(Default)]
 pub(crate) struct Oracle {
     pub(crate) tokens: Vec<Command>,
+    pub(crate) taken_back: Vec<TokenId>,
     /// Key, role, token.
     pub(crate) admitted: Vec<(String, Role, TokenId)>,
     pub(crate) revoked: Vec<NodeId>,
+    pub(crate) founder_revoked: bool,
     pub(crate) wanted: Vec<(NodeId, ModelName, ModelSource)>,
     pub(crate) budgets: Vec<(NodeId, u64)>,
     pub(crate) placed: Vec<(NodeId, ModelName, u64)>,
@@ -46,7 +48,9 @@ impl Oracle {
             Command::AdmitNode { token, secret_hash, public_key, at_unix_ms, name: _ } => {
                 self.admit(token, secret_hash, public_key, *at_unix_ms)
             }
+            Command::RevokeJoinToken { id } => self.revoke_token(id),
             Command::RevokeNode { node } => self.revoke(*node),
+            Command::RevokeFounder { .. } => Ok(done_if(!std::mem::replace(&mut self.founder_revoked, true))),
             Command::WantModel { node, model, source } => self.want(*node, model, source),
             Command::UnwantModel { node, model } => self.unwant(*node, model),
             Command::SetBudget { node, bytes } => self.set_budget(*node, *bytes),

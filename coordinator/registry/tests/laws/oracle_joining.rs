@@ -9,13 +9,24 @@ impl Oracle {
         let same_id =
             |known: &&Command| matches!(known, Command::IssueJoinToken { id: other, .. } if other == id);
         match self.tokens.iter().find(same_id) {
-            Some(known) if known == command => Ok(Reply::AlreadySo),
+            Some(known) if known == command && !self.taken_back.contains(id) => Ok(Reply::AlreadySo),
             Some(_) => Err(Refusal::TokenIdTaken { token: id.clone() }),
             None => {
                 self.tokens.push(command.clone());
                 Ok(Reply::Done)
             }
         }
+    }
+
+    pub(crate) fn revoke_token(&mut self, id: &TokenId) -> Result<Reply, Refusal> {
+        let issued =
+            |token: &Command| matches!(token, Command::IssueJoinToken { id: other, .. } if other == id);
+        if !self.tokens.iter().any(issued) {
+            return Err(Refusal::UnknownToken { token: id.clone() });
+        }
+        let before = self.taken_back.contains(id);
+        self.taken_back.push(id.clone());
+        Ok(done_if(!before))
     }
 
     pub(crate) fn admit(
@@ -26,7 +37,8 @@ impl Oracle {
         at: u64,
     ) -> Result<Reply, Refusal> {
         let good = self.tokens.iter().find_map(|token| {
-            let Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses } = token else {
+            let Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name: _ } = token
+            else {
                 return None;
             };
             ((id, secret_hash) == (shown, secret)).then_some((*role, *expires_at_unix_ms, *uses))
@@ -35,6 +47,9 @@ impl Oracle {
         let Some((role, expires, uses)) = good else {
             return Err(Refusal::UnknownToken { token });
         };
+        if self.taken_back.contains(shown) {
+            return Err(Refusal::TokenRevoked { token });
+        }
         if expires <= at {
             return Err(Refusal::TokenExpired { token });
         }

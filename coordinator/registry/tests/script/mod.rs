@@ -21,6 +21,8 @@
 //! pardon ab
 //! golden qwen3-4b card=0a ids=9707,11,1879
 //! revoke 1
+//! revoke-founder at=50
+//! revoke-token t1
 //! lock-voters 1 seat=2@two:1,3@three:1 promote=4 remove=5,6 by=1 at=50
 //! unlock-voters 1
 //! key 0a secret=a name=ci scopes=inference,read models=x,y expires=90 at=50
@@ -80,6 +82,7 @@ fn about_membership(verb: &str, line: &Line<'_>) -> Option<Command> {
             role: role(line.set("role")),
             expires_at_unix_ms: line.number("expires"),
             uses: line.optional("uses").map(|uses| u32::try_from(uses).unwrap()),
+            name: line.settings.get("name").map(|name| (*name).to_owned()),
         },
         "admit" => Command::AdmitNode {
             token: TokenId(line.set("token").to_owned()),
@@ -88,6 +91,8 @@ fn about_membership(verb: &str, line: &Line<'_>) -> Option<Command> {
             public_key: line.set("key").to_owned(),
             at_unix_ms: line.number("at"),
         },
+        "revoke-token" => Command::RevokeJoinToken { id: TokenId(line.name(0).to_owned()) },
+        "revoke-founder" => Command::RevokeFounder { at_unix_ms: line.number("at") },
         "revoke" => Command::RevokeNode { node: line.node() },
         "drain" => Command::DrainNode { node: line.node(), draining: true },
         "undrain" => Command::DrainNode { node: line.node(), draining: false },

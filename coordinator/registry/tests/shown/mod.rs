@@ -9,7 +9,11 @@ use registry::{NodeId, Registry};
 /// Writes all facts, indented like replies.
 pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
     match registry.cluster() {
-        Some(cluster) => writeln!(out, "  cluster {} since {}", cluster.id, cluster.founded_at_unix_ms)?,
+        Some(cluster) => {
+            let left = cluster.founder_revoked_at_unix_ms;
+            let left = left.map_or(String::new(), |at| format!(", its founder revoked at {at}"));
+            writeln!(out, "  cluster {} since {}{left}", cluster.id, cluster.founded_at_unix_ms)?;
+        }
         None => writeln!(out, "  no cluster")?,
     }
     tokens(registry, out)?;
@@ -36,8 +40,10 @@ fn tokens(registry: &Registry, out: &mut String) -> Result {
     for (id, token) in registry.tokens() {
         let uses = token.uses.map_or("any".to_owned(), |uses| uses.to_string());
         let spent = if token.spent() { ", spent" } else { "" };
+        let spent = format!("{spent}{}", if token.revoked { ", revoked" } else { "" });
         let (role, used, expires) = (token.role, token.used, token.expires_at_unix_ms);
-        writeln!(out, "  token {id} for {role}: used {used} of {uses}{spent}, until {expires}")?;
+        let name = token.name.as_ref().map_or(String::new(), |name| format!(" ({name})"));
+        writeln!(out, "  token {id}{name} for {role}: used {used} of {uses}{spent}, until {expires}")?;
     }
     Ok(())
 }

@@ -132,3 +132,7 @@ pub(crate) const CACHE_SALT_BYTES_MAX: usize = 64;
 /// Requests that can be explained by their `x-request-id`: the most that wait, and the last minutes of a busy room. At some
 /// 200 bytes each, 3 MB.
 pub(crate) const NAMED_REQUESTS_MAX: usize = 16_384;
+
+/// Life of a join token that an administrator asks for: longer than it takes to type it, and not so long that it is forgotten.
+pub(crate) const TOKEN_LIFE_MIN: Duration = Duration::from_secs(60);
+pub(crate) const TOKEN_LIFE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);

@@ -36,6 +36,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use consensus::MemberState;
+use proto::token::JoinToken;
 use registry::Registry;
 use tokio::sync::watch;
 
@@ -51,6 +53,14 @@ use crate::generation::StartGeneration;
 pub(crate) use crate::gateway::access::local_key::LocalKey;
 pub(crate) use crate::gateway::admin::coordinators::{Group, GroupError};
 pub(crate) use crate::gateway::views::{Document, Views};
+
+/// What administrators ask of the cluster beside its facts.
+pub(crate) trait Room: Send + Sync {
+    /// A join token, and the hash of its secret for the registry.
+    fn new_token(&self) -> anyhow::Result<(JoinToken, [u8; 32])>;
+    /// The coordinators' group, as this one sees it.
+    fn group(&self) -> Vec<MemberState>;
+}
 
 /// The control plane as a probe sees it.
 #[derive(Clone, Debug)]
@@ -78,6 +88,8 @@ pub(crate) struct GatewayState {
     pub(crate) local_key: Arc<LocalKey>,
     /// Where facts are changed.
     pub(crate) facts: Arc<dyn Propose>,
+    /// The coordinators, and their authority.
+    pub(crate) room: Arc<dyn Room>,
     /// Where the group of coordinators is changed.
     pub(crate) group: Arc<dyn Group>,
     /// The cluster's secret behind every number that is made of a client's words.

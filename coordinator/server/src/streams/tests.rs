@@ -6,14 +6,18 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use proto::framing::{self, Decoder};
 use proto::identity::{COORDINATOR_DNS, Identity, Role};
+use proto::papers::Papers;
 use proto::v1::{AttemptFrame, AttemptStart};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{AttemptStream, Link, StreamError, Streams, listen};
+use super::{AttemptStream, Link, Revoked, StreamError, Streams, listen};
 use crate::authority::Authority;
+
+/// The node that was revoked before it came.
+const REVOKED: u64 = 66;
 
 /// A coordinator's endpoint, and agents that dial it.
 pub(crate) struct Lab {
@@ -34,13 +38,17 @@ pub(crate) struct Taken {
 impl Lab {
     pub(crate) fn new() -> Self {
         let ca = Authority::create("lab").expect("a CA");
-        let authority = Authority::open(&ca.certificate_pem, &ca.key_pem).expect("opens");
+        let authority =
+            Authority::open(&ca.certificate_pem, &ca.key_pem, crate::limits::LEAF_LIFE).expect("opens");
         let credentials =
             authority.credentials(Identity { role: Role::Coordinator, node: 1 }).expect("credentials");
+        let papers = Papers::new(credentials).expect("papers");
+        let revoked: Revoked = Arc::new(|node| node == REVOKED);
         let (streams, stop) = (Streams::default(), CancellationToken::new());
         let (sender, links) = mpsc::channel(16);
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let address = listen(anywhere, &credentials, streams.clone(), sender, stop.clone()).expect("binds");
+        let address =
+            listen(anywhere, &papers, streams.clone(), revoked, sender, stop.clone()).expect("binds");
         Self { authority, address, streams, links, _stop: stop.drop_guard() }
     }
 
@@ -199,4 +207,15 @@ async fn a_revoked_node_is_cut_off_at_once() {
     let (mut opened, _taken) = attempt(&lab, &agent, 1).await;
     lab.streams.disconnect(7);
     assert!(matches!(opened.next().await, Err(StreamError::Lost)));
+    assert_eq!(lab.links.recv().await, Some(Link::Down { node: 7 }));
+    assert!(!lab.streams.connected(7));
+}
+
+#[tokio::test]
+async fn a_node_that_was_revoked_before_it_came_is_not_taken_in() {
+    let mut lab = Lab::new();
+    let agent = lab.dial(Identity { role: Role::Agent, node: REVOKED }).await;
+    agent.closed().await;
+    assert!(!lab.streams.connected(REVOKED));
+    assert!(lab.links.try_recv().is_err(), "the leader must not hear of it");
 }

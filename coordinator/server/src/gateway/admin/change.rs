@@ -131,6 +131,7 @@ pub(super) fn refused(refusal: &Refusal) -> ApiError {
         | Refusal::NotFounded
         | Refusal::TokenExpired { .. }
         | Refusal::TokenSpent { .. }
+        | Refusal::TokenRevoked { .. }
         | Refusal::TokenRoleMismatch { .. }
         | Refusal::TokenIdTaken { .. }
         | Refusal::NodeRevoked { .. }

@@ -8,6 +8,8 @@ mod audit;
 pub(crate) mod coordinators;
 mod key_body;
 mod keys;
+mod nodes;
+mod tokens;
 
 use axum::routing::{MethodRouter, delete, get, post};
 use registry::Scope;
@@ -24,6 +26,10 @@ pub(crate) fn routes() -> Vec<Route> {
         admin("/api/v1/admin/keys/{id}", get(keys::one).patch(keys::change).delete(keys::revoke)),
         admin("/api/v1/admin/keys/{id}/secrets", post(keys::add_secret)),
         admin("/api/v1/admin/keys/{id}/secrets/{number}", delete(keys::drop_secret)),
+        admin("/api/v1/admin/tokens", get(tokens::list).post(tokens::create)),
+        admin("/api/v1/admin/tokens/{id}", delete(tokens::revoke)),
+        admin("/api/v1/admin/nodes", get(nodes::list)),
+        admin("/api/v1/admin/nodes/{which}", delete(nodes::revoke)),
         admin("/api/v1/admin/audit", get(audit::list)),
         admin("/api/v1/admin/coordinators", get(coordinators::list)),
         admin("/api/v1/admin/coordinators/{replica}", delete(coordinators::remove)),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::cards;
-use super::facts::Facts;
+use super::facts::{Facts, OneRoom};
 use super::stage::{Stage, chat_body, dispatched, finished, ids, model, queued, request, tokens};
 use super::viewing::Scripted;
 use crate::catalogue::Catalogue;
@@ -72,6 +72,7 @@ async fn a_client_that_does_not_read_stops_the_flow() {
         registry: facts.registry(),
         local_key: Arc::new(LocalKey::make(1).unwrap().0),
         facts: facts.clone(),
+        room: Arc::new(OneRoom),
         group: Arc::new(super::grouping::Alone),
         hash_key: [7; 32],
         api: "127.0.0.1:7440".parse().unwrap(),

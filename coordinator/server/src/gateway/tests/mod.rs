@@ -26,6 +26,7 @@ mod routing;
 mod viewing;
 mod telling;
 mod measuring;
+mod membering;
 mod grouping;
 mod guarding;
 mod naming_hosts;

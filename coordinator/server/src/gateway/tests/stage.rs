@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::cards;
-use super::facts::Facts;
+use super::facts::{Facts, OneRoom};
 use super::grouping::Alone;
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
@@ -136,6 +136,7 @@ impl Stage {
             registry: facts.registry(),
             local_key: Arc::new(local_key),
             facts: facts.clone(),
+            room: Arc::new(OneRoom),
             group: Arc::new(Alone),
             hash_key: [7; 32],
             api: api.parse().unwrap(),

@@ -1,0 +1,270 @@
+//! What administrators see of members, and whom they may end the membership of.
+//!
+//! Owns the names under which members go (`agent-7`, `coordinator-3`, or what people call the machine), and one rule: a coordinator
+//! goes only if the voters that stay are a majority without it, or nobody could complete its going. Refuses to change anything: it
+//! says which command does. Pure but for [`Running`], through which the gateway asks.
+
+use std::sync::Arc;
+
+use consensus::{Consensus, MemberState, ReplicaId, Role as Vote};
+use proto::token::JoinToken;
+use registry::{Command, NodeId, Registry, Role, TokenId};
+use serde::Serialize;
+
+use crate::authority::Authority;
+use crate::gateway::Room;
+use crate::members::{self, FOUNDER};
+
+/// One member, or one that was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct MemberView {
+    /// `agent-7`: its number among agents, which is that of its node.
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) role: &'static str,
+    pub(crate) revoked: bool,
+    /// Absent for the founder, who was never admitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) admitted_at_unix_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
+}
+
+/// Why nobody is revoked.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Unrevoked {
+    #[error("this cluster has no member {0:?}; see them with `mlx-serving nodes ls`")]
+    Unknown(String),
+    #[error("{count} members are called {name:?}; say which by the id that `mlx-serving nodes ls` shows")]
+    Ambiguous { name: String, count: usize },
+    #[error(
+        "without {id} no majority of the coordinators would be left that answers ({answering} of {voters}); start the others, or \
+         add one with `mlx-serving coordinator --join`, and ask again"
+    )]
+    NoMajority { id: String, answering: usize, voters: usize },
+}
+
+/// The cluster as it runs.
+pub(crate) struct Running {
+    pub(crate) consensus: Consensus,
+    pub(crate) authority: Arc<Authority>,
+}
+
+impl Room for Running {
+    fn new_token(&self) -> anyhow::Result<(JoinToken, [u8; 32])> {
+        self.authority.issue_token()
+    }
+
+    fn group(&self) -> Vec<MemberState> {
+        self.consensus.members()
+    }
+}
+
+/// Whose membership is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whom {
+    Node(NodeId),
+    Founder,
+}
+
+/// All members, coordinators first.
+pub(crate) fn list(registry: &Registry) -> Vec<MemberView> {
+    let Some(cluster) = registry.cluster() else { return Vec::new() };
+    let founder = MemberView {
+        id: format!("coordinator-{FOUNDER}"),
+        name: "the founder".to_owned(),
+        role: "coordinator",
+        revoked: members::is_coordinator_revoked(registry, FOUNDER),
+        admitted_at_unix_ms: Some(cluster.founded_at_unix_ms),
+        token: None,
+    };
+    let nodes = registry.nodes().filter_map(|(id, node)| {
+        let (role, id, revoked) = match node.role {
+            Role::Agent => ("agent", format!("agent-{id}"), node.revoked),
+            Role::Coordinator => {
+                let replica = members::replica_of(id);
+                let revoked = members::is_coordinator_revoked(registry, replica);
+                ("coordinator", format!("coordinator-{replica}"), revoked)
+            }
+            Role::Client => return None,
+        };
+        Some(MemberView {
+            id,
+            name: node.name.clone(),
+            role,
+            revoked,
+            admitted_at_unix_ms: Some(node.admitted_at_unix_ms),
+            token: Some(node.token.0.clone()),
+        })
+    });
+    let mut all: Vec<_> = std::iter::once(founder).chain(nodes).collect();
+    // Stable: within a role by number.
+    all.sort_by_key(|member| member.role != "coordinator");
+    all
+}
+
+/// The command that ends the membership of `which`, and how it is called. Who is revoked already may be revoked again.
+pub(crate) fn revocation(
+    registry: &Registry,
+    group: &[MemberState],
+    which: &str,
+    at_unix_ms: u64,
+) -> Result<(String, Command), Unrevoked> {
+    let (id, whom) = resolve(registry, which)?;
+    let replica = match whom {
+        Whom::Founder => Some(FOUNDER),
+        Whom::Node(node) => registry
+            .node(node)
+            .filter(|node| node.role == Role::Coordinator)
+            .map(|_| members::replica_of(node)),
+    };
+    if let Some(replica) = replica {
+        may_go(group, replica, &id)?;
+    }
+    let command = match whom {
+        Whom::Founder => Command::RevokeFounder { at_unix_ms },
+        Whom::Node(node) => Command::RevokeNode { node },
+    };
+    Ok((id, command))
+}
+
+/// May further machines join with this token?
+pub(crate) fn admits(registry: &Registry, token: &str, now_unix_ms: u64) -> bool {
+    let token = registry.token(&TokenId(token.to_owned()));
+    token.is_some_and(|token| !token.revoked && !token.spent() && now_unix_ms < token.expires_at_unix_ms)
+}
+
+/// An id or a name; an id of somebody comes before the name of another.
+fn resolve(registry: &Registry, which: &str) -> Result<(String, Whom), Unrevoked> {
+    let all = list(registry);
+    let by_id = all.iter().find(|member| member.id == which);
+    let mut named = all.iter().filter(|member| member.name == which && !member.revoked);
+    let found = match (by_id, named.next(), named.count()) {
+        (Some(member), _, _) | (None, Some(member), 0) => member,
+        (None, Some(_), more) => {
+            return Err(Unrevoked::Ambiguous { name: which.to_owned(), count: more + 1 });
+        }
+        (None, None, _) => return Err(Unrevoked::Unknown(which.to_owned())),
+    };
+    let number = found.id.rsplit('-').next().and_then(|number| number.parse().ok());
+    let unknown = || Unrevoked::Unknown(which.to_owned());
+    let number: u64 = number.ok_or_else(unknown)?;
+    let whom = match (found.role, members::node_of(ReplicaId(number))) {
+        ("coordinator", None) => Whom::Founder,
+        ("coordinator", Some(node)) => Whom::Node(node),
+        _ => Whom::Node(NodeId(number)),
+    };
+    Ok((found.id.clone(), whom))
+}
+
+/// The group gives up a voter by the votes of a majority of those that there are now, which must be had without it.
+fn may_go(group: &[MemberState], replica: ReplicaId, id: &str) -> Result<(), Unrevoked> {
+    let voters: Vec<_> = group.iter().filter(|member| member.role == Vote::Voter).collect();
+    if voters.iter().all(|voter| voter.replica != replica) {
+        return Ok(());
+    }
+    let answering = voters.iter().filter(|voter| voter.replica != replica).count();
+    if answering * 2 > voters.len() {
+        return Ok(());
+    }
+    Err(Unrevoked::NoMajority { id: id.to_owned(), answering, voters: voters.len() })
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::ClusterId;
+
+    use super::*;
+
+    /// The founder, agents 1 and 3, and coordinators 3 and 5, which are nodes 2 and 4.
+    fn room() -> Registry {
+        let mut registry = Registry::default();
+        registry.apply(&Command::FoundCluster {
+            cluster: ClusterId("room".to_owned()),
+            ca_certificate_pem: "certificate".to_owned(),
+            ca_key_pem: "key".to_owned(),
+            at_unix_ms: 5,
+        });
+        for (id, role) in [("a", Role::Agent), ("c", Role::Coordinator)] {
+            registry.apply(&Command::IssueJoinToken {
+                id: TokenId(id.to_owned()),
+                secret_hash: [0; 32],
+                role,
+                expires_at_unix_ms: 9,
+                uses: None,
+                name: None,
+            });
+        }
+        for (token, name) in [("a", "mini"), ("c", "head"), ("a", "mini"), ("c", "spare")] {
+            registry.apply(&Command::AdmitNode {
+                token: TokenId(token.to_owned()),
+                secret_hash: [0; 32],
+                name: name.to_owned(),
+                public_key: format!("0{}", registry.nodes().count()),
+                at_unix_ms: 6,
+            });
+        }
+        registry
+    }
+
+    fn voters(replicas: &[u64]) -> Vec<MemberState> {
+        let member = |replica: &u64| MemberState {
+            replica: ReplicaId(*replica),
+            role: Vote::Voter,
+            address: String::new(),
+            leader: false,
+            matched_index: None,
+            lag: None,
+            last_contact: None,
+        };
+        replicas.iter().map(member).collect()
+    }
+
+    fn revoked(which: &str) -> Result<(String, Command), Unrevoked> {
+        revocation(&room(), &voters(&[1, 3, 5]), which, 7)
+    }
+
+    #[test]
+    fn members_are_listed_under_the_numbers_of_their_certificates() {
+        let ids: Vec<_> = list(&room()).into_iter().map(|member| (member.id, member.name)).collect();
+        let expected = [
+            ("coordinator-1", "the founder"),
+            ("coordinator-3", "head"),
+            ("coordinator-5", "spare"),
+            ("agent-1", "mini"),
+            ("agent-3", "mini"),
+        ];
+        assert_eq!(ids, expected.map(|(id, name)| (id.to_owned(), name.to_owned())));
+    }
+
+    #[test]
+    fn a_member_is_meant_by_its_id_or_by_a_name_that_is_its_alone() {
+        let node = |node| Command::RevokeNode { node: NodeId(node) };
+        assert_eq!(revoked("agent-3"), Ok(("agent-3".to_owned(), node(3))));
+        assert_eq!(revoked("head"), Ok(("coordinator-3".to_owned(), node(2))));
+        assert_eq!(revoked("coordinator-5"), Ok(("coordinator-5".to_owned(), node(4))));
+        let founder = Command::RevokeFounder { at_unix_ms: 7 };
+        assert_eq!(revoked("coordinator-1"), Ok(("coordinator-1".to_owned(), founder)));
+        assert_eq!(revoked("mini"), Err(Unrevoked::Ambiguous { name: "mini".to_owned(), count: 2 }));
+        for nobody in ["agent-2", "coordinator-2", "mini-09", ""] {
+            assert_eq!(revoked(nobody), Err(Unrevoked::Unknown(nobody.to_owned())));
+        }
+    }
+
+    #[test]
+    fn of_two_with_one_name_the_one_that_was_not_revoked_is_meant() {
+        let mut registry = room();
+        registry.apply(&Command::RevokeNode { node: NodeId(1) });
+        let meant = revocation(&registry, &[], "mini", 7).expect("one is left").0;
+        assert_eq!(meant, "agent-3");
+    }
+
+    #[test]
+    fn a_coordinator_goes_only_from_a_majority_that_can_do_without_it() {
+        let goes = |replicas: &[u64]| revocation(&room(), &voters(replicas), "coordinator-3", 7).is_ok();
+        assert!(goes(&[1, 3, 5]) && goes(&[1]) && goes(&[]), "one of three, a learner, nobody");
+        assert!(!goes(&[3]) && !goes(&[1, 3]));
+        let refused = revocation(&room(), &voters(&[1, 3]), "coordinator-3", 7).expect_err("one of two");
+        assert!(refused.to_string().contains("1 of 2"), "{refused}");
+    }
+}

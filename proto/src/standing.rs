@@ -1,0 +1,38 @@
+//! How a coordinator tells a caller that it belongs to the cluster no more.
+//!
+//! Owns the one mark by which that is told apart from every other refusal: it is final, and who hears it stops asking. Refuses
+//! to be guessed from words, which are for people.
+
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+/// Trailer of a refusal. The name is for ever.
+const KEY: &str = "mlx-standing";
+const REVOKED: &str = "revoked";
+
+/// The refusal of a node that was revoked.
+pub fn revoked(words: impl Into<String>) -> Status {
+    let mut status = Status::permission_denied(words);
+    status.metadata_mut().insert(KEY, MetadataValue::from_static(REVOKED));
+    status
+}
+
+/// Does it say that the caller was revoked?
+pub fn is_revoked(status: &Status) -> bool {
+    status.code() == Code::PermissionDenied
+        && status.metadata().get(KEY).is_some_and(|value| value.as_bytes() == REVOKED.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_mark_says_that_a_node_was_revoked() {
+        assert!(is_revoked(&revoked("join again")));
+        assert!(!is_revoked(&Status::permission_denied("this node was revoked")));
+        let mut other = Status::unavailable("later");
+        other.metadata_mut().insert(KEY, MetadataValue::from_static(REVOKED));
+        assert!(!is_revoked(&other));
+    }
+}
