@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-/// Heartbeats of a leader. Well under a third of the shortest election timeout, so that one lost heartbeat
-/// starts no election.
-pub(crate) const HEARTBEAT_MS: u64 = 100;
+/// Heartbeats of a leader in the time after which it would be replaced: 200 ms apart. One may be lost without an election. No
+/// more of them, because openraft gives up on the answer to one when the next is due: with twice as many, on a wireless network
+/// that takes 120 ms for a round trip, a leader is followed by all and believes itself alone.
+pub(crate) const HEARTBEATS_PER_SILENCE: u64 = 5;
 
 /// A leader that is silent for this long has been replaced by then: its followers stand for election after a random
 /// time between three quarters of it and all of it. The width keeps two of them from standing together, and a second

@@ -18,7 +18,7 @@ pub(crate) fn of(options: &Options) -> Arc<Config> {
     let silence_ms = u64::try_from(silence).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "mlx-serving".to_owned(),
-        heartbeat_interval: limits::HEARTBEAT_MS,
+        heartbeat_interval: silence_ms / limits::HEARTBEATS_PER_SILENCE,
         election_timeout_min: silence_ms / 4,
         election_timeout_max: silence_ms / 2,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every.max(1)),
