@@ -34,6 +34,9 @@ pub(crate) const ENLIST: Duration = Duration::from_secs(150);
 /// A change of the group that is passed on: a new voter's catching up and the change itself.
 pub(crate) const CHANGE_GROUP: Duration = Duration::from_secs(60);
 
+/// A coordinator that the leader has heard within this time counts as one that answers: ten heartbeats.
+pub(crate) const ANSWERED: Duration = Duration::from_secs(1);
+
 /// Reaching another coordinator.
 pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(2);
 

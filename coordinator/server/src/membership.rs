@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::authority::Authority;
 use crate::gateway::Room;
+use crate::limits;
 use crate::members::{self, FOUNDER};
 
 /// One member, or one that was.
@@ -157,13 +158,17 @@ fn resolve(registry: &Registry, which: &str) -> Result<(String, Whom), Unrevoked
     Ok((found.id.clone(), whom))
 }
 
-/// The group gives up a voter by the votes of a majority of those that there are now, which must be had without it.
+/// The group gives up a voter by the votes of a majority of those that there are now, which must be had without it. Who answers only
+/// the leader knows; elsewhere all the others count.
 fn may_go(group: &[MemberState], replica: ReplicaId, id: &str) -> Result<(), Unrevoked> {
     let voters: Vec<_> = group.iter().filter(|member| member.role == Vote::Voter).collect();
     if voters.iter().all(|voter| voter.replica != replica) {
         return Ok(());
     }
-    let answering = voters.iter().filter(|voter| voter.replica != replica).count();
+    let leads = group.iter().any(|member| member.lag.is_some());
+    let answers = |voter: &MemberState| voter.last_contact.is_some_and(|since| since <= limits::ANSWERED);
+    let others = voters.iter().filter(|voter| voter.replica != replica);
+    let answering = others.filter(|voter| !leads || answers(voter)).count();
     if answering * 2 > voters.len() {
         return Ok(());
     }
@@ -172,6 +177,8 @@ fn may_go(group: &[MemberState], replica: ReplicaId, id: &str) -> Result<(), Unr
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use registry::ClusterId;
 
     use super::*;
@@ -266,5 +273,19 @@ mod tests {
         assert!(!goes(&[3]) && !goes(&[1, 3]));
         let refused = revocation(&room(), &voters(&[1, 3]), "coordinator-3", 7).expect_err("one of two");
         assert!(refused.to_string().contains("1 of 2"), "{refused}");
+    }
+
+    #[test]
+    fn to_the_leader_who_does_not_answer_is_no_part_of_a_majority() {
+        let mut group = voters(&[1, 3, 5]);
+        for member in &mut group {
+            (member.lag, member.last_contact) = (Some(0), Some(Duration::ZERO));
+        }
+        let goes = |group: &[MemberState]| revocation(&room(), group, "coordinator-3", 7).is_ok();
+        assert!(goes(&group));
+        group[1].last_contact = None;
+        assert!(goes(&group), "the one that goes need not answer");
+        group[2].last_contact = Some(Duration::from_secs(60));
+        assert!(!goes(&group), "nobody could complete its going");
     }
 }
