@@ -5,11 +5,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from cluster.client import ask, chat
 from cluster.group import Coordinator, Group
@@ -17,15 +14,6 @@ from cluster.harness import BINARY, DEMO, Room, until
 
 FAKE = "t1_s=0.01"
 SHORT = {"max_tokens": 4, "seed": 7}
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Iterator[Group]:
-    made = Group(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def command(*arguments: str, code: int = 0) -> str:
