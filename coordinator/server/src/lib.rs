@@ -21,6 +21,8 @@ mod members;
 mod membership;
 mod entrance;
 mod peers;
+mod reach;
+mod readiness;
 mod looking;
 mod lives;
 mod grouping;
@@ -78,6 +80,7 @@ use crate::leading::Office;
 use crate::looking::Looking;
 use crate::members::FOUNDER;
 use crate::peers::Peers;
+use crate::readiness::Readiness;
 use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::{Link, Streams};
@@ -298,8 +301,12 @@ impl Parts {
         fleet.registry_changed(&consensus.local()).await;
         tokio::spawn(follow_registry(consensus.clone(), fleet.clone()));
 
-        let looking =
-            Looking { consensus: consensus.clone(), leading: leading.clone(), peers: peers.clone() };
+        let looking = Looking {
+            consensus: consensus.clone(),
+            leading: leading.clone(),
+            peers: peers.clone(),
+            fleet: fleet.clone(),
+        };
         let grouping = Grouping {
             consensus: consensus.clone(),
             peers: peers.clone(),
@@ -335,6 +342,8 @@ impl Parts {
             clock: Clock::start(),
         };
         tokio::spawn(holding.hold(office, stop.clone()));
+        let reach = reach::watch(consensus.clone(), fleet.clone(), peers.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(reach));
         let sources = Sources {
             cluster: founded.cluster.clone(),
             consensus: consensus.clone(),
@@ -351,12 +360,12 @@ impl Parts {
     }
 
     fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
-        let consensus = self.sources.consensus.clone();
+        let readiness = Readiness::follow(&self.sources.consensus);
         let sources = self.sources.clone();
         gateway::GatewayState {
             catalogue: self.sources.catalogue.clone(),
             generations: Arc::new(self.cluster.clone()),
-            readiness: Arc::new(move || readiness(&consensus)),
+            readiness: Arc::new(move || readiness.now()),
             status: Arc::new(move || {
                 let sources = sources.clone();
                 Box::pin(async move { serde_json::to_value(sources.status().await).unwrap_or_default() })
@@ -398,18 +407,6 @@ fn keep_membership(
     let watching = departure.clone().watch(consensus.clone(), peers.clone(), replica, address);
     tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
     tokio::spawn(stop.clone().run_until_cancelled_owned(expelling::run(consensus.clone())));
-}
-
-/// A gateway is ready while it knows who leads.
-fn readiness(consensus: &Consensus) -> gateway::Ready {
-    let health = consensus.health();
-    let led = consensus.leadership().borrow().leader.is_some();
-    let why = match (&health.fatal, led) {
-        (Some(fatal), _) => fatal.clone(),
-        (None, false) => "no leader is elected yet".to_owned(),
-        (None, true) => String::new(),
-    };
-    gateway::Ready { leader: led && health.fatal.is_none(), why }
 }
 
 async fn bind(address: SocketAddr, whom: &str) -> anyhow::Result<TcpListener> {
