@@ -3,8 +3,9 @@
 //! 1. Pins that are honoured and not there, by node.
 //! 2. Models somebody waits for that have no replica, ready or coming: the oldest waiter first. One that has waited longer than
 //!    the starvation bound plus the load is *starving*.
-//! 3. Models with fewer replicas than their policy asks for.
-//! 4. Hot models: the waiting work would keep the replicas, coming ones too, busy for longer than `replicate_delay`. One load at a
+//! 3. Models in use that only nodes which drain hold: they serve on until another node does.
+//! 4. Models with fewer replicas than their policy asks for.
+//! 5. Hot models: the waiting work would keep the replicas, coming ones too, busy for longer than `replicate_delay`. One load at a
 //!    time, two above `replicate_delay_huge`, never beyond `replicas_max`.
 //!
 //! Owns that list and the right of each want to displace others. Refuses to look for the room.
@@ -58,9 +59,18 @@ impl Residency {
         cold.sort_by_key(|standing| (standing.waiting.oldest, standing.model));
         wants.extend(cold.into_iter().map(|standing| self.cold(survey.at, standing)));
         // 3
-        let short = |standing: &&Standing| standing.coming == 0 && standing.ready < standing.minimum;
-        wants.extend(survey.standings.iter().filter(short).map(minimum));
+        let parting = |standing: &&Standing| {
+            standing.parting > 0 && standing.replicas() == 0 && standing.in_use && standing.waiting.count == 0
+        };
+        wants.extend(
+            survey.standings.iter().filter(parting).map(|standing| done(standing, LoadReason::Draining)),
+        );
         // 4
+        let short = |standing: &&Standing| standing.coming == 0 && standing.ready < standing.minimum;
+        wants.extend(
+            survey.standings.iter().filter(short).map(|standing| done(standing, LoadReason::Minimum)),
+        );
+        // 5
         wants.extend(survey.standings.iter().filter_map(|standing| self.hot(standing)));
         wants
     }
@@ -71,6 +81,7 @@ impl Residency {
         match why {
             LoadReason::Pinned => self.policies.is_pinned(lane),
             LoadReason::Waiting => standing.waiting.count > 0 && standing.ready == 0,
+            LoadReason::Draining => standing.parting > 0 && standing.ready == 0,
             LoadReason::Minimum => standing.replicas() <= standing.minimum,
             LoadReason::Hot => standing.waiting.count > 0,
         }
@@ -104,8 +115,9 @@ fn pinned((node, model): Lane) -> Want {
     Want { model, why: LoadReason::Pinned, node: Some(node), right: Right::Any, cost_max: None }
 }
 
-fn minimum(standing: &Standing) -> Want {
-    Want { model: standing.model, why: LoadReason::Minimum, node: None, right: Right::Done, cost_max: None }
+/// What may displace only what nobody uses at the moment.
+fn done(standing: &Standing, why: LoadReason) -> Want {
+    Want { model: standing.model, why, node: None, right: Right::Done, cost_max: None }
 }
 
 #[cfg(test)]
@@ -177,6 +189,30 @@ mod tests {
         stage.unusable(1, 10);
         stage.waits(1, 1, 1, 99);
         assert_eq!(stage.plan(100), ["load 1 on 2: Waiting"]);
+    }
+
+    #[test]
+    fn what_only_a_draining_node_holds_is_loaded_elsewhere_while_it_is_in_use() {
+        let mut stage = stage();
+        stage.ready(0, 1, 1);
+        stage.drains(1, 10);
+        assert_eq!(stage.plan(100), NOTHING, "nobody asked for it of late");
+        stage.asked(100, 1, 1);
+        assert_eq!(stage.plan(101), ["load 1 on 2: Draining"]);
+        assert_eq!(stage.plan(102), NOTHING);
+    }
+
+    #[test]
+    fn what_another_node_holds_too_stays_where_it_is_when_one_drains() {
+        let mut stage = stage();
+        stage.ready(0, 1, 1);
+        stage.ready(0, 2, 1);
+        stage.drains(1, 10);
+        stage.asked(100, 1, 1);
+        assert_eq!(stage.plan(101), NOTHING);
+        stage.planner.lost(s(102), crate::ids::NodeId(1));
+        stage.unusable(2, 10);
+        assert_eq!(stage.plan(103), NOTHING, "who is lost serves nobody until then");
     }
 
     #[test]
