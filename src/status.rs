@@ -46,7 +46,7 @@ fn table(status: &Value) -> String {
         nodes.push(vec![
             number(&node["node"]),
             text(&node["name"]),
-            if node["connected"] == true { "connected".to_owned() } else { "lost".to_owned() },
+            state(node).to_owned(),
             text(&node["chip"]),
             bytes(&node["memory_bytes"]),
             bytes(&node["gpu_budget_bytes"]),
@@ -58,6 +58,15 @@ fn table(status: &Value) -> String {
         out.push_str(&aligned(&rows));
     }
     out
+}
+
+fn state(node: &Value) -> &'static str {
+    match (node["connected"] == true, node["draining"] == true) {
+        (true, false) => "connected",
+        (true, true) => "draining",
+        (false, _) if node["last_seen_s"].is_null() => "not seen yet",
+        (false, _) => "lost",
+    }
 }
 
 /// Something that should serve does not.
@@ -130,6 +139,19 @@ mod tests {
         assert!(degraded(&status).unwrap().starts_with("no coordinator leads"));
         status["coordinator"]["trouble"] = json!("storage_full: the disk is almost full");
         assert!(degraded(&status).unwrap().contains("storage_full"));
+    }
+
+    #[test]
+    fn a_node_says_what_has_become_of_it() {
+        let node = |connected: bool, draining: bool, seen: Option<f64>| json!({"connected": connected, "draining": draining, "last_seen_s": seen});
+        let told = [
+            (true, false, Some(1.0)),
+            (true, true, Some(1.0)),
+            (false, true, Some(9.0)),
+            (false, false, None),
+        ];
+        let told = told.map(|(connected, draining, seen)| state(&node(connected, draining, seen)));
+        assert_eq!(told, ["connected", "draining", "lost", "not seen yet"]);
     }
 
     #[test]

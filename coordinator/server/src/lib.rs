@@ -116,6 +116,8 @@ pub async fn run(
     let inner = CancellationToken::new();
     let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
     keep_membership(&config, &consensus, &peers, replica, &departure, &inner);
+    let reach = reach::watch(consensus.clone(), parts.sources.fleet.clone(), peers.clone());
+    tokio::spawn(inner.clone().run_until_cancelled_owned(reach));
     let renewing = renewing::keep_own(founded.authority.clone(), founded.papers.clone(), founded.identity);
     tokio::spawn(inner.clone().run_until_cancelled_owned(renewing));
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
@@ -342,8 +344,6 @@ impl Parts {
             clock: Clock::start(),
         };
         tokio::spawn(holding.hold(office, stop.clone()));
-        let reach = reach::watch(consensus.clone(), fleet.clone(), peers.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(reach));
         let sources = Sources {
             cluster: founded.cluster.clone(),
             consensus: consensus.clone(),

@@ -51,6 +51,8 @@ struct NodeView {
     name: String,
     version: String,
     connected: bool,
+    /// It is to be emptied: nothing is sent there that another node could do.
+    draining: bool,
     /// Since its last report; `null` if it has not reported here since this coordinator's start.
     last_seen_s: Option<f64>,
     chip: String,
@@ -144,6 +146,7 @@ impl Sources {
             node: id.0,
             running: queue.running_on.get(&id.0).copied().unwrap_or(0),
             reserved_bytes: registry.reserved_bytes(id),
+            draining: registry.is_draining(id),
             gpu_budget_bytes: registry.budget(id).unwrap_or_default(),
             ..seen.get(&id.0).map_or_else(|| absent(member), |(node, connected)| node_view(node, *connected))
         };

@@ -3,7 +3,7 @@
 //! 1. Pins that are honoured and not there, by node.
 //! 2. Models somebody waits for that have no replica, ready or coming: the oldest waiter first. One that has waited longer than
 //!    the starvation bound plus the load is *starving*.
-//! 3. Models in use that only nodes which drain hold: they serve on until another node does.
+//! 3. Models that only nodes which drain hold: these serve on until another node does.
 //! 4. Models with fewer replicas than their policy asks for.
 //! 5. Hot models: the waiting work would keep the replicas, coming ones too, busy for longer than `replicate_delay`. One load at a
 //!    time, two above `replicate_delay_huge`, never beyond `replicas_max`.
@@ -42,6 +42,8 @@ pub(super) enum Right {
     Done,
     /// Those nobody would miss.
     Spare,
+    /// Nobody: what is free has to do.
+    Room,
 }
 
 impl Residency {
@@ -60,16 +62,12 @@ impl Residency {
         wants.extend(cold.into_iter().map(|standing| self.cold(survey.at, standing)));
         // 3
         let parting = |standing: &&Standing| {
-            standing.parting > 0 && standing.replicas() == 0 && standing.in_use && standing.waiting.count == 0
+            standing.parting > 0 && standing.replicas() == 0 && standing.waiting.count == 0
         };
-        wants.extend(
-            survey.standings.iter().filter(parting).map(|standing| done(standing, LoadReason::Draining)),
-        );
+        wants.extend(survey.standings.iter().filter(parting).map(relief));
         // 4
         let short = |standing: &&Standing| standing.coming == 0 && standing.ready < standing.minimum;
-        wants.extend(
-            survey.standings.iter().filter(short).map(|standing| done(standing, LoadReason::Minimum)),
-        );
+        wants.extend(survey.standings.iter().filter(short).map(minimum));
         // 5
         wants.extend(survey.standings.iter().filter_map(|standing| self.hot(standing)));
         wants
@@ -115,9 +113,13 @@ fn pinned((node, model): Lane) -> Want {
     Want { model, why: LoadReason::Pinned, node: Some(node), right: Right::Any, cost_max: None }
 }
 
-/// What may displace only what nobody uses at the moment.
-fn done(standing: &Standing, why: LoadReason) -> Want {
-    Want { model: standing.model, why, node: None, right: Right::Done, cost_max: None }
+fn relief(standing: &Standing) -> Want {
+    let right = if standing.in_use { Right::Spare } else { Right::Room };
+    Want { model: standing.model, why: LoadReason::Draining, node: None, right, cost_max: None }
+}
+
+fn minimum(standing: &Standing) -> Want {
+    Want { model: standing.model, why: LoadReason::Minimum, node: None, right: Right::Done, cost_max: None }
 }
 
 #[cfg(test)]
@@ -192,14 +194,32 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_draining_node_holds_is_loaded_elsewhere_while_it_is_in_use() {
+    fn what_only_a_draining_node_holds_is_loaded_elsewhere() {
         let mut stage = stage();
         stage.ready(0, 1, 1);
+        assert_eq!(stage.plan(99), NOTHING);
         stage.drains(1, 10);
-        assert_eq!(stage.plan(100), NOTHING, "nobody asked for it of late");
-        stage.asked(100, 1, 1);
         assert_eq!(stage.plan(101), ["load 1 on 2: Draining"]);
         assert_eq!(stage.plan(102), NOTHING);
+    }
+
+    #[test]
+    fn it_displaces_only_what_is_out_of_use_and_only_while_it_is_in_use_itself() {
+        let drained = |asked: u32, other_asked: u64| {
+            let mut stage = Stage::new(ResidencyLimits::default());
+            for (node, model) in [(1, 1), (2, 2)] {
+                stage.node(node, 10);
+                (1..=2).for_each(|model| stage.offer(node, model, 10, 5));
+                stage.ready(0, node, model);
+            }
+            stage.asked(other_asked, 2, 3);
+            stage.drains(1, 10);
+            stage.asked(9_000, 1, asked);
+            stage.plan(9_000)
+        };
+        assert_eq!(drained(0, 0), NOTHING);
+        assert_eq!(drained(1, 9_000), NOTHING);
+        assert_eq!(drained(1, 0), ["evict 2 from 2 for 1"]);
     }
 
     #[test]

@@ -35,11 +35,11 @@ struct Life {
 
 impl Mirror {
     pub(crate) fn observe(&mut self, now: At, command: &Command, effects: &[Effect]) {
-        self.troubled |= match command {
-            Command::Recall(_) => true,
-            Command::Finished { outcome, .. } => matches!(outcome, Outcome::Busy | Outcome::Failed(_)),
-            _ => effects.iter().any(|effect| matches!(effect, Effect::Record(_) | Effect::Evict { .. })),
-        };
+        let failed = |outcome: &Outcome| matches!(outcome, Outcome::Busy | Outcome::Failed(_));
+        let moved = |effect: &Effect| matches!(effect, Effect::Record(_) | Effect::Evict { .. });
+        self.troubled |= matches!(command, Command::Recall(_))
+            || matches!(command, Command::Finished { outcome, .. } if failed(outcome))
+            || effects.iter().any(moved);
         match command {
             Command::Submit(submission) => self.began_to_live(now, submission, Life::default()),
             Command::Adopt { submission, attempt, running } => {
