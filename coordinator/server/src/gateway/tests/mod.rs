@@ -33,3 +33,4 @@ mod naming_hosts;
 mod holding_keys;
 mod revoking;
 mod administering;
+mod treating_models;
