@@ -1,4 +1,4 @@
-"""Nobody types an address: agents find their own cluster's coordinator, and a name that all may use goes with the lead."""
+"""Nobody types an address: agents find their own cluster, and a name that all may use goes with the lead."""
 
 from __future__ import annotations
 
