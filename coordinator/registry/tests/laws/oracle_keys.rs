@@ -21,6 +21,10 @@ pub(crate) struct NaiveKey {
 }
 
 impl NaiveKey {
+    pub(crate) fn is(&self, id: &KeyId) -> bool {
+        self.id == *id
+    }
+
     fn live_secrets(&self) -> Vec<u32> {
         let all = 1..=u32::try_from(self.secrets.len()).unwrap();
         all.filter(|number| self.revoked.is_none() && !self.dropped.contains(number)).collect()
