@@ -49,7 +49,7 @@ pub(crate) fn well_formed() -> impl Strategy<Value = Command> {
         ]
         .boxed()
     };
-    prop_oneof![4 => any(), 1 => key_generator::audited(any())]
+    prop_oneof![8 => any(), 2 => key_generator::audited(any()), 1 => key_generator::notes()]
 }
 
 /// A history that begins with a founding, so that something can happen; in half of all cases also with machines that

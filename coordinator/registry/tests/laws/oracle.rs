@@ -83,7 +83,9 @@ impl Oracle {
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
                 self.count_usage((*gateway, *life, *sequence), *at_unix_ms, used)
             }
-            Command::Note { .. } => unreachable!("the trail has laws of its own"),
+            Command::Note { by, at_unix_ms, action, outcome } => {
+                Ok(self.noted((*at_unix_ms, by.clone(), action.clone(), *outcome)))
+            }
             Command::Audited { by, at_unix_ms, action, command } => {
                 Ok(self.audited(by, *at_unix_ms, action, command))
             }

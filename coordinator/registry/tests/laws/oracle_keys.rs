@@ -135,6 +135,14 @@ impl Oracle {
         reply
     }
 
+    pub(crate) fn noted(&mut self, note: (u64, String, String, Outcome)) -> Reply {
+        let fresh = !self.trail.contains(&note);
+        if fresh {
+            self.trail.push(note);
+        }
+        done_if(fresh)
+    }
+
     fn some_key(&mut self, id: &KeyId) -> Result<&mut NaiveKey, Refusal> {
         let unknown = Refusal::Key(KeyRefusal::Unknown { key: id.clone() });
         self.keys.iter_mut().find(|key| key.id == *id).ok_or(unknown)

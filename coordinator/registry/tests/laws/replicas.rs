@@ -67,9 +67,9 @@ proptest! {
         let mut registry = Registry::default();
         for command in &commands {
             // A note is a change of the trail and of nothing else.
-            let told = |registry: &Registry| match command {
-                Command::Note { .. } => serde_json::to_value(registry).unwrap(),
-                _ => facts(registry),
+            let is_note = matches!(command, Command::Note { .. });
+            let told = |registry: &Registry| {
+                if is_note { serde_json::to_value(registry).unwrap() } else { facts(registry) }
             };
             let before = told(&registry);
             let changed = match registry.apply(command) {
