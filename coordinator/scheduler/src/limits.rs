@@ -58,7 +58,7 @@ pub(crate) const EXPECTED_ANSWER_PERMILLE: u32 = 900;
 /// Claims of one account that are open at once: as many as a room of Macs ever works on.
 pub(crate) const CLAIMS_MAX: usize = 16_384;
 
-/// Usage that a gateway has told the leader is written down within so long, or never: three times the pause between two reports.
+/// Usage that a gateway has told the leader is written down within so long, or never: several times the pause between two reports.
 pub(crate) const UNSEEN_USAGE: Span = Span::from_s(15);
 
 /// Debug builds check every invariant after every command while at most this many requests live; the checks read them all.

@@ -13,6 +13,8 @@ mod gateway;
 mod catalogue;
 mod cards;
 mod generation;
+mod claims;
+mod tally;
 mod leader;
 mod leading;
 mod front;
@@ -81,6 +83,7 @@ use crate::peers::Peers;
 use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::{Link, Streams};
+use crate::tally::{Books, Tally};
 use crate::views::Inside;
 
 /// A coordinator that serves.
@@ -129,6 +132,8 @@ pub async fn run(
         );
     }
     let router = gateway::router(parts.gateway_state(api_address, local_key));
+    let books =
+        Books::open(parts.tally.clone(), replica.0, Arc::new(consensus.clone()), &consensus.changes());
     let failed = CancellationToken::new();
     let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
     tokio::spawn(end_with_registry(consensus.clone(), stop.clone(), failed.clone()));
@@ -149,6 +154,7 @@ pub async fn run(
     }
 
     serving.await.context("the API listener failed")?;
+    books.close().await;
     inner.cancel();
     // It opens nothing any more.
     let _ = std::fs::remove_file(config.data_folder.join(ADMIN_KEY_FILE));
@@ -269,6 +275,7 @@ struct Parts {
     hash_key: [u8; 32],
     cluster: Cluster,
     cluster_address: SocketAddr,
+    tally: Tally,
 }
 
 impl Parts {
@@ -347,7 +354,8 @@ impl Parts {
         let cluster = Cluster { front, streams };
         let authority = founded.authority.clone();
         let room = Arc::new(membership::Running { consensus: consensus.clone(), authority });
-        Ok(Self { sources, room, grouping, hash_key: founded.hash_key, cluster, cluster_address })
+        let (hash_key, tally) = (founded.hash_key, Tally::default());
+        Ok(Self { sources, room, grouping, hash_key, cluster, cluster_address, tally })
     }
 
     fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
@@ -365,6 +373,8 @@ impl Parts {
             registry: self.sources.consensus.changes(),
             local_key: Arc::new(local_key),
             facts: Arc::new(self.sources.consensus.clone()),
+            claims: Arc::new(self.cluster.front.clone()),
+            tally: self.tally.clone(),
             room: self.room.clone(),
             group: Arc::new(self.grouping.clone()),
             hash_key: self.hash_key,

@@ -144,6 +144,7 @@ pub(super) fn refused(refusal: &Refusal) -> ApiError {
         | Refusal::VotersLocked { .. }
         | Refusal::VoterChangeOutOfTurn { .. }
         | Refusal::ReplicaRemoved { .. }
+        | Refusal::UsageOutOfTurn { .. }
         | Refusal::TooMany { .. } => (StatusCode::CONFLICT, "conflict"),
     };
     ApiError::refused(status, code, format!("Nothing was changed: {refusal}."))

@@ -31,5 +31,6 @@ mod grouping;
 mod guarding;
 mod naming_hosts;
 mod holding_keys;
+mod passing;
 mod revoking;
 mod administering;

@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 use super::cards;
 use super::facts::{Facts, OneRoom};
 use super::grouping::Alone;
+use super::passing::Judge;
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
 use crate::gateway::{GatewayState, LocalKey, Ready, router};
@@ -78,6 +79,7 @@ pub(super) struct Stage {
     cluster: Arc<Cluster>,
     pub(super) catalogue: Catalogue,
     pub(super) facts: Arc<Facts>,
+    pub(super) judge: Arc<Judge>,
     /// The text of the coordinator's own key.
     pub(super) local_key: String,
 }
@@ -125,7 +127,7 @@ impl Stage {
         catalogue.replace(
             models.into_iter().map(|model| (model.name.clone(), Arc::new(model))).collect::<BTreeMap<_, _>>(),
         );
-        let facts = Facts::founded();
+        let (facts, judge) = (Facts::founded(), Arc::new(Judge::default()));
         let (local_key, local_text) = LocalKey::make(1).expect("randomness");
         let state = GatewayState {
             catalogue: catalogue.clone(),
@@ -136,12 +138,14 @@ impl Stage {
             registry: facts.registry(),
             local_key: Arc::new(local_key),
             facts: facts.clone(),
+            claims: judge.clone(),
+            tally: judge.tally.clone(),
             room: Arc::new(OneRoom),
             group: Arc::new(Alone),
             hash_key: [7; 32],
             api: api.parse().unwrap(),
         };
-        Self { router: router(state), cluster, catalogue, facts, local_key: local_text }
+        Self { router: router(state), cluster, catalogue, facts, judge, local_key: local_text }
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Reply {
