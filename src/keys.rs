@@ -154,7 +154,16 @@ fn print_secret(document: &Value, output: Output) -> anyhow::Result<()> {
 
 fn table<'a>(keys: impl Iterator<Item = &'a Value>) -> String {
     let mut rows = vec![row([
-        "ID", "NAME", "STATE", "SCOPES", "MODELS", "EXPIRES", "SECRETS", "LIMITS", "TODAY", "THIS MONTH",
+        "ID",
+        "NAME",
+        "STATE",
+        "SCOPES",
+        "MODELS",
+        "EXPIRES",
+        "SECRETS",
+        "LIMITS",
+        "TODAY",
+        "THIS MONTH",
     ])];
     rows.extend(keys.map(cells));
     if rows.len() == 1 {

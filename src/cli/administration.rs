@@ -224,9 +224,12 @@ mod tests {
 
     #[test]
     fn a_bound_is_a_number_or_none() {
-        for (text, expected) in
-            [("60", Some(60)), ("100k", Some(100_000)), ("50M", Some(50_000_000)), ("2G", Some(2_000_000_000))]
-        {
+        for (text, expected) in [
+            ("60", Some(60)),
+            ("100k", Some(100_000)),
+            ("50M", Some(50_000_000)),
+            ("2G", Some(2_000_000_000)),
+        ] {
             assert_eq!(bound(text), Ok(Bound(expected)), "{text}");
         }
         assert_eq!(bound("none"), Ok(Bound(None)));
