@@ -101,8 +101,15 @@ fn bounds(limits: &Limits) -> Map<String, Value> {
     let Limits { rpm, tpm, concurrency, tokens_per_month } = limits;
     [("rpm", rpm), ("tpm", tpm), ("concurrency", concurrency), ("tokens_per_month", tokens_per_month)]
         .into_iter()
-        .filter_map(|(name, bound)| bound.map(|Bound(bound)| (name.to_owned(), json!(bound))))
+        .filter_map(|(name, bound)| Some((name.to_owned(), value((*bound)?))))
         .collect()
+}
+
+fn value(bound: Bound<u64>) -> Value {
+    match bound {
+        Bound::At(most) => json!(most),
+        Bound::None => Value::Null,
+    }
 }
 
 /// Ends the older secret. Only of two: the last one ends with its key.
@@ -264,7 +271,7 @@ ID    NAME  STATE    SCOPES          MODELS  EXPIRES              SECRETS  LIMIT
 
     #[test]
     fn only_the_bounds_that_were_given_are_changed() {
-        let given = Limits { rpm: Some(Bound(Some(60))), tpm: Some(Bound(None)), ..Limits::default() };
+        let given = Limits { rpm: Some(Bound::At(60)), tpm: Some(Bound::None), ..Limits::default() };
         assert_eq!(Value::Object(bounds(&given)), json!({"rpm": 60, "tpm": null}));
         assert!(bounds(&Limits::default()).is_empty());
     }

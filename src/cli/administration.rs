@@ -4,7 +4,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Api, Output};
+use super::{Api, Bound, Output};
 
 pub(crate) const KEYS_EXAMPLES: &str = "\
 Examples:
@@ -128,21 +128,17 @@ pub(crate) enum KeysAction {
 pub(crate) struct Limits {
     /// Requests in a minute
     #[arg(long, value_name = "NUMBER", value_parser = bound)]
-    pub(crate) rpm: Option<Bound>,
+    pub(crate) rpm: Option<Bound<u64>>,
     /// Tokens in a minute, of prompts and of answers
     #[arg(long, value_name = "NUMBER", value_parser = bound)]
-    pub(crate) tpm: Option<Bound>,
+    pub(crate) tpm: Option<Bound<u64>>,
     /// Requests at one time
     #[arg(long, value_name = "NUMBER", value_parser = bound)]
-    pub(crate) concurrency: Option<Bound>,
+    pub(crate) concurrency: Option<Bound<u64>>,
     /// Tokens in a month of UTC, of prompts and of answers
     #[arg(long, value_name = "NUMBER", value_parser = bound)]
-    pub(crate) tokens_per_month: Option<Bound>,
+    pub(crate) tokens_per_month: Option<Bound<u64>>,
 }
-
-/// `None`: no bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bound(pub(crate) Option<u64>);
 
 /// Where to call, and how to print the answer.
 #[derive(Debug, Args)]
@@ -187,9 +183,9 @@ pub(crate) struct Audit {
 }
 
 /// `60`, `100k`, `50M`, `2G` or `none`.
-fn bound(text: &str) -> Result<Bound, String> {
+fn bound(text: &str) -> Result<Bound<u64>, String> {
     if text == "none" {
-        return Ok(Bound(None));
+        return Ok(Bound::None);
     }
     let wrong = || "a bound is a number from 1 on, also like 100k, 50M or 2G, or none".to_owned();
     let (digits, each) = [('k', 1_000), ('M', 1_000_000), ('G', 1_000_000_000)]
@@ -197,11 +193,11 @@ fn bound(text: &str) -> Result<Bound, String> {
         .find_map(|(unit, each)| Some((text.strip_suffix(unit)?, each)))
         .unwrap_or((text, 1));
     let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(each).filter(|bound| *bound > 0).map(|bound| Bound(Some(bound))).ok_or_else(wrong)
+    number.checked_mul(each).filter(|bound| *bound > 0).map(Bound::At).ok_or_else(wrong)
 }
 
 /// `90s`, `45m`, `12h`, `30d`, `1y`, in seconds.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || "a time is a number and a unit: 90s, 45m, 12h, 30d or 1y".to_owned();
     let unit = text.chars().next_back().ok_or_else(wrong)?;
     let each = match unit {
@@ -224,15 +220,10 @@ mod tests {
 
     #[test]
     fn a_bound_is_a_number_or_none() {
-        for (text, expected) in [
-            ("60", Some(60)),
-            ("100k", Some(100_000)),
-            ("50M", Some(50_000_000)),
-            ("2G", Some(2_000_000_000)),
-        ] {
-            assert_eq!(bound(text), Ok(Bound(expected)), "{text}");
+        for (text, expected) in [("60", 60), ("100k", 100_000), ("50M", 50_000_000), ("2G", 2_000_000_000)] {
+            assert_eq!(bound(text), Ok(Bound::At(expected)), "{text}");
         }
-        assert_eq!(bound("none"), Ok(Bound(None)));
+        assert_eq!(bound("none"), Ok(Bound::None));
         for text in ["", "0", "0k", "k", "-1", "1.5M", "99999999999999G", "10 k", "None"] {
             assert!(bound(text).is_err(), "{text}");
         }

@@ -23,6 +23,8 @@ mod members;
 mod membership;
 mod entrance;
 mod peers;
+mod reach;
+mod readiness;
 mod looking;
 mod lives;
 mod grouping;
@@ -80,6 +82,7 @@ use crate::leading::Office;
 use crate::looking::Looking;
 use crate::members::FOUNDER;
 use crate::peers::Peers;
+use crate::readiness::Readiness;
 use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::{Link, Streams};
@@ -116,6 +119,8 @@ pub async fn run(
     let inner = CancellationToken::new();
     let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
     keep_membership(&config, &consensus, &peers, replica, &departure, &inner);
+    let reach = reach::watch(consensus.clone(), parts.sources.fleet.clone(), peers.clone());
+    tokio::spawn(inner.clone().run_until_cancelled_owned(reach));
     let renewing = renewing::keep_own(founded.authority.clone(), founded.papers.clone(), founded.identity);
     tokio::spawn(inner.clone().run_until_cancelled_owned(renewing));
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
@@ -131,9 +136,8 @@ pub async fn run(
             "the API speaks plain HTTP beyond this machine: put a proxy with TLS before it, or keys can be overheard"
         );
     }
-    let router = gateway::router(parts.gateway_state(api_address, local_key));
-    let books =
-        Books::open(parts.tally.clone(), replica.0, Arc::new(consensus.clone()), &consensus.changes());
+    let books = Books::open(replica.0, Arc::new(consensus.clone()), &consensus.changes());
+    let router = gateway::router(parts.gateway_state(api_address, local_key, books.tally.clone()));
     let failed = CancellationToken::new();
     let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
     tokio::spawn(end_with_registry(consensus.clone(), stop.clone(), failed.clone()));
@@ -275,7 +279,6 @@ struct Parts {
     hash_key: [u8; 32],
     cluster: Cluster,
     cluster_address: SocketAddr,
-    tally: Tally,
 }
 
 impl Parts {
@@ -305,8 +308,12 @@ impl Parts {
         fleet.registry_changed(&consensus.local()).await;
         tokio::spawn(follow_registry(consensus.clone(), fleet.clone()));
 
-        let looking =
-            Looking { consensus: consensus.clone(), leading: leading.clone(), peers: peers.clone() };
+        let looking = Looking {
+            consensus: consensus.clone(),
+            leading: leading.clone(),
+            peers: peers.clone(),
+            fleet: fleet.clone(),
+        };
         let grouping = Grouping {
             consensus: consensus.clone(),
             peers: peers.clone(),
@@ -354,17 +361,21 @@ impl Parts {
         let cluster = Cluster { front, streams };
         let authority = founded.authority.clone();
         let room = Arc::new(membership::Running { consensus: consensus.clone(), authority });
-        let (hash_key, tally) = (founded.hash_key, Tally::default());
-        Ok(Self { sources, room, grouping, hash_key, cluster, cluster_address, tally })
+        Ok(Self { sources, room, grouping, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
-    fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
-        let consensus = self.sources.consensus.clone();
+    fn gateway_state(
+        &self,
+        api: SocketAddr,
+        local_key: gateway::LocalKey,
+        tally: Tally,
+    ) -> gateway::GatewayState {
+        let readiness = Readiness::follow(&self.sources.consensus);
         let sources = self.sources.clone();
         gateway::GatewayState {
             catalogue: self.sources.catalogue.clone(),
             generations: Arc::new(self.cluster.clone()),
-            readiness: Arc::new(move || readiness(&consensus)),
+            readiness: Arc::new(move || readiness.now()),
             status: Arc::new(move || {
                 let sources = sources.clone();
                 Box::pin(async move { serde_json::to_value(sources.status().await).unwrap_or_default() })
@@ -374,7 +385,7 @@ impl Parts {
             local_key: Arc::new(local_key),
             facts: Arc::new(self.sources.consensus.clone()),
             claims: Arc::new(self.cluster.front.clone()),
-            tally: self.tally.clone(),
+            tally,
             room: self.room.clone(),
             group: Arc::new(self.grouping.clone()),
             hash_key: self.hash_key,
@@ -408,18 +419,6 @@ fn keep_membership(
     let watching = departure.clone().watch(consensus.clone(), peers.clone(), replica, address);
     tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
     tokio::spawn(stop.clone().run_until_cancelled_owned(expelling::run(consensus.clone())));
-}
-
-/// A gateway is ready while it knows who leads.
-fn readiness(consensus: &Consensus) -> gateway::Ready {
-    let health = consensus.health();
-    let led = consensus.leadership().borrow().leader.is_some();
-    let why = match (&health.fatal, led) {
-        (Some(fatal), _) => fatal.clone(),
-        (None, false) => "no leader is elected yet".to_owned(),
-        (None, true) => String::new(),
-    };
-    gateway::Ready { leader: led && health.fatal.is_none(), why }
 }
 
 async fn bind(address: SocketAddr, whom: &str) -> anyhow::Result<TcpListener> {

@@ -43,6 +43,7 @@ impl Tally {
 
 /// The task that reports.
 pub(crate) struct Books {
+    pub(crate) tally: Tally,
     close: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -50,16 +51,15 @@ pub(crate) struct Books {
 impl Books {
     /// Reports what this replica's gateway tallies.
     pub(crate) fn open(
-        tally: Tally,
         gateway: u64,
         facts: Arc<dyn Propose>,
         registry: &watch::Receiver<Arc<Registry>>,
     ) -> Self {
-        let close = CancellationToken::new();
+        let (tally, close) = (Tally::default(), CancellationToken::new());
         let life = unix_ms().max(registry.borrow().usage_mark(gateway).life.saturating_add(1));
-        let reporter = Reporter { tally, gateway, facts, life, sequence: 0, said: None };
+        let reporter = Reporter { tally: tally.clone(), gateway, facts, life, sequence: 0, said: None };
         let task = tokio::spawn(reporter.run(close.clone()));
-        Self { close, task }
+        Self { tally, close, task }
     }
 
     /// After the last answer: what is left is reported, if that is possible in a moment.

@@ -63,8 +63,8 @@ fn facts() -> Arc<Facts> {
 }
 
 impl Facts {
-    fn open(self: &Arc<Self>, tally: &Tally) -> Books {
-        Books::open(tally.clone(), 1, self.clone(), &self.registry.subscribe())
+    fn open(self: &Arc<Self>) -> Books {
+        Books::open(1, self.clone(), &self.registry.subscribe())
     }
 
     fn requests(&self) -> u64 {
@@ -83,14 +83,14 @@ async fn a_while() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_used_is_written_down_in_one_report_and_nothing_is_no_report() {
-    let (facts, tally) = (facts(), Tally::default());
-    let books = facts.open(&tally);
+    let facts = facts();
+    let books = facts.open();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(facts.asked.load(Ordering::Relaxed), 0);
     for _ in 0..7 {
-        tally.add(&key(), one());
+        books.tally.add(&key(), one());
     }
-    tally.add(&key(), Used::default());
+    books.tally.add(&key(), Used::default());
     a_while().await;
     assert_eq!((facts.requests(), facts.asked.load(Ordering::Relaxed)), (7, 1));
     books.close().await;
@@ -99,12 +99,12 @@ async fn what_was_used_is_written_down_in_one_report_and_nothing_is_no_report() 
 
 #[tokio::test(start_paused = true)]
 async fn a_report_whose_answer_was_lost_counts_once_and_the_next_one_waits_for_it() {
-    let (facts, tally) = (facts(), Tally::default());
-    let books = facts.open(&tally);
+    let facts = facts();
+    let books = facts.open();
     facts.lost.store(3, Ordering::Relaxed);
-    tally.add(&key(), one());
+    books.tally.add(&key(), one());
     a_while().await;
-    tally.add(&key(), one());
+    books.tally.add(&key(), one());
     tokio::time::sleep(limits::USAGE_EVERY * 6).await;
     assert_eq!(facts.requests(), 2);
     books.close().await;
@@ -112,20 +112,20 @@ async fn a_report_whose_answer_was_lost_counts_once_and_the_next_one_waits_for_i
 
 #[tokio::test(start_paused = true)]
 async fn the_last_report_is_made_at_the_end() {
-    let (facts, tally) = (facts(), Tally::default());
-    let books = facts.open(&tally);
+    let facts = facts();
+    let books = facts.open();
     facts.lost.store(2, Ordering::Relaxed);
-    tally.add(&key(), one());
+    books.tally.add(&key(), one());
     books.close().await;
     assert_eq!(facts.requests(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_process_goes_on_where_the_last_one_ended_also_when_it_looked_too_early() {
-    let (facts, tally) = (facts(), Tally::default());
-    let books = facts.open(&tally);
-    let early = facts.open(&tally);
-    tally.add(&key(), one());
+    let facts = facts();
+    let books = facts.open();
+    let early = facts.open();
+    books.tally.add(&key(), one());
     a_while().await;
     books.close().await;
     // A mark that this process has not seen yet, of a clock that ran ahead.
@@ -133,7 +133,7 @@ async fn another_process_goes_on_where_the_last_one_ended_also_when_it_looked_to
     let far = unix_ms() + 1_000_000;
     let ahead = Command::CountUsage { gateway: 1, life: far, sequence: 1, at_unix_ms: unix_ms(), used };
     assert_eq!(facts.propose(ahead).await, Ok(Reply::Done));
-    tally.add(&key(), one());
+    early.tally.add(&key(), one());
     tokio::time::sleep(limits::USAGE_EVERY * 3).await;
     assert_eq!(facts.requests(), 3);
     early.close().await;
@@ -141,10 +141,10 @@ async fn another_process_goes_on_where_the_last_one_ended_also_when_it_looked_to
 
 #[tokio::test(start_paused = true)]
 async fn a_coordinator_without_a_majority_ends_all_the_same() {
-    let (facts, tally) = (facts(), Tally::default());
-    let books = facts.open(&tally);
+    let facts = facts();
+    let books = facts.open();
     facts.lost.store(usize::MAX, Ordering::Relaxed);
-    tally.add(&key(), one());
+    books.tally.add(&key(), one());
     let before = tokio::time::Instant::now();
     books.close().await;
     assert!(before.elapsed() <= limits::USAGE_LAST + Duration::from_millis(50));

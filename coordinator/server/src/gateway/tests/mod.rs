@@ -34,3 +34,4 @@ mod holding_keys;
 mod passing;
 mod revoking;
 mod administering;
+mod treating_models;
