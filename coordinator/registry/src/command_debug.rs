@@ -71,6 +71,12 @@ impl fmt::Debug for Command {
             }
             Command::DropKeySecret { key, number } => shown!(f, DropKeySecret, key, number).finish(),
             Command::RevokeKey { key, at_unix_ms } => shown!(f, RevokeKey, key, at_unix_ms).finish(),
+            Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
+                shown!(f, CountUsage, gateway, life, sequence, at_unix_ms, used).finish()
+            }
+            Command::Note { by, at_unix_ms, action, outcome } => {
+                shown!(f, Note, by, at_unix_ms, action, outcome).finish()
+            }
             Command::Audited { by, at_unix_ms, action, command } => {
                 shown!(f, Audited, by, at_unix_ms, action, command).finish()
             }

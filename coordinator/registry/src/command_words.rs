@@ -65,7 +65,8 @@ impl Command {
             Command::AddKeySecret { key, number, .. } => format!("add secret {number} to key {key}"),
             Command::DropKeySecret { key, number } => format!("drop secret {number} of key {key}"),
             Command::RevokeKey { key, .. } => format!("revoke key {key}"),
-            Command::Audited { action, .. } => action.clone(),
+            Command::CountUsage { gateway, .. } => format!("count the usage that gateway {gateway} tells"),
+            Command::Note { action, .. } | Command::Audited { action, .. } => action.clone(),
         }
     }
 }
@@ -78,7 +79,8 @@ fn granted(grant: &Grant) -> String {
         || "all".to_owned(),
         |models| models.iter().map(|model| model.as_str()).collect::<Vec<_>>().join(", "),
     );
-    format!("name '{}', scopes {}, expires {expiry}, models {models}", grant.name, scopes.join(", "))
+    let (name, scopes, allowance) = (&grant.name, scopes.join(", "), grant.allowance);
+    format!("name '{name}', scopes {scopes}, expires {expiry}{allowance}, models {models}")
 }
 
 fn treated(policy: ModelPolicy) -> String {

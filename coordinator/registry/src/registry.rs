@@ -18,6 +18,7 @@ use crate::joining::Joiner;
 use crate::key::ApiKey;
 use crate::limits;
 use crate::reply::{Refusal, Reply};
+use crate::usage::{Usage, UsageMark};
 use crate::voters::Voters;
 use crate::{ClusterId, Command, KeyId, ModelName, ModelPolicy, NodeId, TokenId};
 
@@ -43,6 +44,8 @@ pub struct Registry {
     pub(crate) voters: Voters,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) keys: BTreeMap<KeyId, ApiKey>,
+    #[serde(default, skip_serializing_if = "Usage::is_empty")]
+    pub(crate) usage: Usage,
     #[serde(default, skip_serializing_if = "Trail::is_empty")]
     pub(crate) audit: Trail,
 }
@@ -63,6 +66,10 @@ impl Registry {
         if self.cluster.is_none() {
             return Err(Refusal::NotFounded);
         }
+        self.decide_founded(command)
+    }
+
+    fn decide_founded(&mut self, command: &Command) -> Result<Reply, Refusal> {
         match command {
             Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
             Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name } => {
@@ -122,6 +129,13 @@ impl Registry {
             }
             Command::DropKeySecret { key, number } => self.drop_key_secret(key, *number),
             Command::RevokeKey { key, at_unix_ms } => self.revoke_key(key, *at_unix_ms),
+            Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
+                let told = UsageMark { life: *life, sequence: *sequence };
+                self.count_usage(*gateway, told, *at_unix_ms, used)
+            }
+            Command::Note { by, at_unix_ms, action, outcome } => {
+                self.noted(by, *at_unix_ms, action, *outcome)
+            }
             Command::Audited { by, at_unix_ms, action, command } => {
                 self.audited(by, *at_unix_ms, action, command)
             }

@@ -8,6 +8,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::key_refusal::KeyRefusal;
+use crate::usage::UsageMark;
 use crate::{Field, ModelName, NodeId, Role, TokenId};
 
 /// The outcome of one command.
@@ -148,6 +149,15 @@ pub enum Refusal {
         /// The replica.
         replica: u64,
     },
+    /// The report of usage is not the gateway's next one.
+    UsageOutOfTurn {
+        /// The replica whose gateway told it.
+        gateway: u64,
+        /// The report.
+        told: UsageMark,
+        /// The last one that was counted.
+        known: UsageMark,
+    },
     /// An API key is not as the command needs it.
     Key(KeyRefusal),
     /// A collection is full.
@@ -247,6 +257,7 @@ impl fmt::Display for Refusal {
             Refusal::VotersLocked { number, by } => words_for_locked(f, *number, *by),
             Refusal::VoterChangeOutOfTurn { number, next } => words_for_turn(f, *number, *next),
             Refusal::ReplicaRemoved { replica } => words_for_removed(f, *replica),
+            Refusal::UsageOutOfTurn { gateway, told, known } => words_for_usage(f, *gateway, *told, *known),
             Refusal::Key(refusal) => write!(f, "{refusal}"),
             Refusal::TooMany { what, limit } => words_for_full(f, *what, *limit),
             Refusal::Malformed { what } => write!(f, "{what}"),
@@ -302,6 +313,20 @@ fn words_for_removed(f: &mut fmt::Formatter<'_>, replica: u64) -> fmt::Result {
         f,
         "replica {replica} was removed from the coordinators, and its id is never used again; join the machine anew in \
          an empty data folder, which gives it a new id"
+    )
+}
+
+fn words_for_usage(
+    f: &mut fmt::Formatter<'_>,
+    gateway: u64,
+    told: UsageMark,
+    known: UsageMark,
+) -> fmt::Result {
+    write!(
+        f,
+        "report {} of life {} of gateway {gateway} is out of turn, since report {} of life {} was counted last; it \
+         begins another life",
+        told.sequence, told.life, known.sequence, known.life
     )
 }
 

@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 27] = [
+    const LINES: [(&str, &str); 30] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -63,6 +63,12 @@ mod tests {
         ("revoke_key", "revoke-key 0c at=1708"),
         ("audited", "by local-1 at=1709: key-secret 0a1b 3 secret=c at=1709"),
         ("audited_again", "by 0a1b at=1710: drain 1"),
+        (
+            "change_key_allowance",
+            "change-key 0a1b revision=2 name=ci scopes=inference models=demo rpm=60 tpm=9000 concurrency=4 monthly=1000000",
+        ),
+        ("count_usage", "usage gateway=1 life=1700 sequence=1 at=1795694400000 0a1b=2+30+400"),
+        ("note", "note local-1 begun at=1712 because promote coordinator 4"),
     ];
 
     fn golden(path: &str) -> PathBuf {
@@ -105,7 +111,7 @@ mod tests {
     }
 
     /// Objects whose fields are names of things; a newer release has as few ways to add a field there as we.
-    const MAPS: [&str; 11] = [
+    const MAPS: [&str; 16] = [
         "tokens",
         "nodes",
         "placed",
@@ -117,6 +123,11 @@ mod tests {
         "seat",
         "keys",
         "secrets",
+        "of_keys",
+        "gateways",
+        "days",
+        "months",
+        "used",
     ];
 
     /// Adds a field to every object that is none of the maps, nor the source of a model.
@@ -177,7 +188,7 @@ mod tests {
         let mut newer = serde_json::to_value(full()).unwrap();
         add_field(&mut newer, false);
         let newer = newer.to_string();
-        assert_eq!(newer.matches("added_later").count(), 29, "{newer}");
+        assert_eq!(newer.matches("added_later").count(), 36, "{newer}");
         assert_eq!(serde_json::from_str::<Registry>(&newer).unwrap(), full());
         for (name, line) in lines() {
             let text = serde_json::to_string(&command(line)).unwrap();

@@ -7,12 +7,12 @@ mod script;
 mod tests {
     use registry::{
         Bounded, Command, Field, KeyField, KeyId, KeyRefusal, ModelName, NodeId, Refusal, Registry, Role,
-        TokenId,
+        TokenId, UsageMark,
     };
 
     use super::script::command;
 
-    const FIELDS: [Field; 25] = [
+    const FIELDS: [Field; 27] = [
         Field::ClusterId,
         Field::CaCertificate,
         Field::CaKey,
@@ -35,6 +35,8 @@ mod tests {
         Field::Key(KeyField::Name),
         Field::Key(KeyField::Scopes),
         Field::Key(KeyField::Models),
+        Field::Key(KeyField::Allowance),
+        Field::Key(KeyField::Usage),
         Field::Key(KeyField::By),
         Field::Key(KeyField::Action),
         Field::Key(KeyField::Audited),
@@ -94,6 +96,7 @@ mod tests {
             (Refusal::VotersLocked { number: 2, by: 1 }, "try again"),
             (Refusal::VoterChangeOutOfTurn { number: 2, next: 4 }, "ask again"),
             (Refusal::ReplicaRemoved { replica: 3 }, "empty data folder"),
+            (Refusal::UsageOutOfTurn { gateway: 3, told: mark(4, 2), known: mark(6, 1) }, "another life"),
             (full(Bounded::LiveNodes), "revoke one"),
             (full(Bounded::ModelsOnNode), "remove one"),
             (full(Bounded::ModelPolicies), "the default again"),
@@ -104,6 +107,10 @@ mod tests {
         .into_iter()
         .chain(of_keys())
         .collect()
+    }
+
+    fn mark(life: u64, sequence: u64) -> UsageMark {
+        UsageMark { life, sequence }
     }
 
     fn of_keys() -> impl Iterator<Item = (Refusal, &'static str)> {
@@ -174,7 +181,7 @@ mod tests {
     }
 
     /// One of each command, and what of it must be seen.
-    const LINES: [(&str, &str); 24] = [
+    const LINES: [(&str, &str); 26] = [
         ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
         ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
@@ -214,6 +221,14 @@ mod tests {
         (
             "by local-1 at=7: key-secret 0a 3 secret=a at=7",
             "Audited { by: \"local-1\", at_unix_ms: 7, action: \"add",
+        ),
+        (
+            "usage gateway=1 life=2 sequence=1 at=7 0a=1+2+3",
+            "CountUsage { gateway: 1, life: 2, sequence: 1, at_unix_ms: 7",
+        ),
+        (
+            "note local-1 begun at=7 because promote coordinator 4",
+            "Note { by: \"local-1\", at_unix_ms: 7, action: \"promote",
         ),
         ("drop-secret 0a 1", "DropKeySecret { key: KeyId(\"0a\"), number: 1 }"),
         ("revoke-key 0a at=8", "RevokeKey { key: KeyId(\"0a\"), at_unix_ms: 8 }"),

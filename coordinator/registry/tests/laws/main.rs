@@ -29,6 +29,10 @@ mod oracle_voters;
 #[cfg(test)]
 mod oracle_keys;
 #[cfg(test)]
+mod oracle_usage;
+#[cfg(test)]
+mod usage;
+#[cfg(test)]
 mod voters;
 #[cfg(test)]
 mod key_generator;

@@ -10,6 +10,7 @@ use registry::{
 
 use crate::generator::{config, farm, founding, well_formed};
 use crate::oracle_keys::{NaiveKey, compare_keys};
+use crate::oracle_usage::{Report, compare_usage};
 
 /// Everything that ever happened, and nothing derived from it.
 #[derive(Default)]
@@ -36,6 +37,7 @@ pub(crate) struct Oracle {
     /// The number of each that ended.
     pub(crate) ended: Vec<u64>,
     pub(crate) keys: Vec<NaiveKey>,
+    pub(crate) reports: Vec<Report>,
     /// When, by whom, what, and how it ended.
     pub(crate) trail: Vec<(u64, String, String, Outcome)>,
 }
@@ -78,6 +80,12 @@ impl Oracle {
             }
             Command::DropKeySecret { key, number } => self.drop_secret(key, *number),
             Command::RevokeKey { key, at_unix_ms } => self.revoke_key(key, *at_unix_ms),
+            Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
+                self.count_usage((*gateway, *life, *sequence), *at_unix_ms, used)
+            }
+            Command::Note { by, at_unix_ms, action, outcome } => {
+                Ok(self.noted((*at_unix_ms, by.clone(), action.clone(), *outcome)))
+            }
             Command::Audited { by, at_unix_ms, action, command } => {
                 Ok(self.audited(by, *at_unix_ms, action, command))
             }
@@ -177,5 +185,6 @@ proptest! {
         compare_health(&registry, &oracle)?;
         compare_voters(&registry, &oracle)?;
         compare_keys(&registry, &oracle)?;
+        compare_usage(&registry, &oracle)?;
     }
 }

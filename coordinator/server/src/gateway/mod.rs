@@ -20,6 +20,7 @@ mod shelf;
 mod limits;
 mod openai;
 pub(crate) mod text;
+mod passing;
 mod models;
 mod probes;
 mod views;
@@ -42,15 +43,17 @@ use registry::Registry;
 use tokio::sync::watch;
 
 use crate::catalogue::Catalogue;
+use crate::claims::Decide;
 use crate::gateway::access::{Access, Guard};
-use crate::gateway::admin::change::Propose;
 use crate::gateway::hash_keys::HashKeys;
 use crate::gateway::host::Hosts;
 use crate::gateway::long_texts::LongTexts;
 use crate::gateway::request_numbers::RequestNumbers;
 use crate::generation::StartGeneration;
+use crate::tally::Tally;
 
 pub(crate) use crate::gateway::access::local_key::LocalKey;
+pub(crate) use crate::gateway::admin::change::Propose;
 pub(crate) use crate::gateway::admin::coordinators::{Group, GroupError};
 pub(crate) use crate::gateway::views::{Document, Views};
 
@@ -92,6 +95,10 @@ pub(crate) struct GatewayState {
     pub(crate) facts: Arc<dyn Propose>,
     /// The coordinators, and their authority.
     pub(crate) room: Arc<dyn Room>,
+    /// Where it is decided whether a key may ask for so much.
+    pub(crate) claims: Arc<dyn Decide>,
+    /// What keys have used.
+    pub(crate) tally: Tally,
     /// Where the group of coordinators is changed.
     pub(crate) group: Arc<dyn Group>,
     /// The cluster's secret behind every number that is made of a client's words.

@@ -31,6 +31,7 @@ mod grouping;
 mod guarding;
 mod naming_hosts;
 mod holding_keys;
+mod passing;
 mod revoking;
 mod administering;
 mod treating_models;

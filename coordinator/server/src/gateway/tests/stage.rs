@@ -21,6 +21,7 @@ use tower::ServiceExt as _;
 use super::cards;
 use super::facts::{Facts, OneRoom};
 use super::grouping::Alone;
+use super::passing::Judge;
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
 use crate::gateway::{GatewayState, LocalKey, Ready, router};
@@ -79,6 +80,7 @@ pub(super) struct Stage {
     cluster: Arc<Cluster>,
     pub(super) catalogue: Catalogue,
     pub(super) facts: Arc<Facts>,
+    pub(super) judge: Arc<Judge>,
     /// The text of the coordinator's own key.
     pub(super) local_key: String,
     /// Nobody leads, for longer than an election takes.
@@ -128,7 +130,7 @@ impl Stage {
         catalogue.replace(
             models.into_iter().map(|model| (model.name.clone(), Arc::new(model))).collect::<BTreeMap<_, _>>(),
         );
-        let facts = Facts::founded();
+        let (facts, judge) = (Facts::founded(), Arc::new(Judge::default()));
         let (local_key, local_text) = LocalKey::make(1).expect("randomness");
         let outage = Arc::new(AtomicBool::new(false));
         let without = outage.clone();
@@ -144,12 +146,14 @@ impl Stage {
             registry: facts.registry(),
             local_key: Arc::new(local_key),
             facts: facts.clone(),
+            claims: judge.clone(),
+            tally: judge.tally.clone(),
             room: Arc::new(OneRoom),
             group: Arc::new(Alone),
             hash_key: [7; 32],
             api: api.parse().unwrap(),
         };
-        Self { router: router(state), cluster, catalogue, facts, local_key: local_text, outage }
+        Self { router: router(state), cluster, catalogue, facts, judge, local_key: local_text, outage }
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Reply {
