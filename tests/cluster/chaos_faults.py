@@ -18,8 +18,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -27,7 +28,7 @@ import httpx
 from cluster.chaos_room import FAULTY, GUEST, POISON, ChaosRoom, ended, gone, send
 from cluster.faults import Direction, Wire
 from cluster.group import Coordinator
-from cluster.harness import DEMO, DEMO_FOLDER, Process
+from cluster.harness import DEMO, DEMO_FOLDER, Process, until
 from cluster.reference import AMONG
 from cluster.witness import Manner, Witness
 
@@ -187,6 +188,57 @@ def _(scene: Scene) -> Course:
     yield
     del scene.room.agents[GUEST]
     ended(guest)
+
+
+# --- what operators do
+
+
+def administer(scene: Scene, keeper: Coordinator, method: str, path: str) -> httpx.Response | None:
+    """As whoever can read the coordinator's folder; nothing where it is not there."""
+    with contextlib.suppress(httpx.TransportError, OSError):
+        key = (scene.room.home(keeper) / "coordinator" / "admin-key").read_text().strip()
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.request(method, f"{keeper.url}/api/v1/admin/{path}", headers=headers, timeout=15)
+    return None
+
+
+def drain(scene: Scene, node: str, draining: bool) -> bool:
+    """By whichever coordinator takes it; at the end of a fault there may be none for a while."""
+    path = f"nodes/{node}/{'drain' if draining else 'undrain'}"
+    told = (administer(scene, keeper, "POST", path) for keeper in scene.room.members)
+    return any(answer is not None and answer.status_code == 200 for answer in told)
+
+
+def _drained(scene: Scene, agents: Iterable[str]) -> Course:
+    """Those that are there; a name may have been another node's before."""
+    wanted = set(agents)
+    nodes = [f"agent-{number}" for number, name in scene.room.numbers().items() if name in wanted]
+    for node in nodes:
+        drain(scene, node, draining=True)
+    yield
+    for node in nodes:
+        until(f"{node} takes work again", partial(drain, scene, node, draining=False))
+
+
+@fault("an agent drained", 4.0)
+def _(scene: Scene) -> Course:
+    yield from _drained(scene, [scene.agent])
+
+
+@fault("all agents but one drained", 4.0, of_the_room=True, flows=True)
+def _(scene: Scene) -> Course:
+    yield from _drained(scene, set(scene.room.agents) - {scene.agent})
+
+
+@fault("an agent updated", 4.0, of_the_room=True, flows=True)
+def _(scene: Scene) -> Course:
+    # As operators do it: emptied, stopped, started. Nobody's request may notice.
+    drained = _drained(scene, [scene.agent])
+    next(drained)
+    yield
+    ended(scene.process)
+    scene.process.start()
+    yield from drained
 
 
 # --- the network

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.chaos_faults import FAULTS, Course, Scene, fault, full
+from cluster.chaos_faults import FAULTS, Course, Scene, administer, fault, full
 from cluster.chaos_room import ended, gone, send
 from cluster.faults import Wire
 from cluster.group import Coordinator
@@ -238,6 +238,20 @@ def _(scene: Scene) -> Course:
     gone(leader.process)
     yield
     scene.room.ways.heal(leader.name, everybody)
+
+
+# --- what operators do
+
+
+@fault("the lead handed over", 3.0, of_the_room=True, flows=True)
+def _(scene: Scene) -> Course:
+    leader = _leader(scene)
+    listed = administer(scene, leader, "GET", "coordinators")
+    members = listed.json()["coordinators"] if listed else []
+    followers = [member["replica"] for member in members if member["role"] == "voter" and not member["leader"]]
+    if followers:
+        administer(scene, leader, "POST", f"coordinators/{scene.dice.choice(followers)}/lead")
+    yield
 
 
 # --- storage
