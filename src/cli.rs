@@ -158,6 +158,9 @@ pub(crate) struct Coordinator {
     /// The token that `mlx-serving token create --role coordinator` prints there; needed once
     #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true, requires = "join")]
     pub(crate) token: Option<String>,
+    /// Do not announce on the local network where this coordinator is (mDNS). One on loopback never does
+    #[arg(long, env = "MLX_SERVING_NO_MDNS")]
+    pub(crate) no_mdns: bool,
     /// Seconds that a node's certificate lasts; for tests, which have no week
     #[arg(long, hide = true, env = "MLX_SERVING_LEAF_LIFE_S", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) leaf_life_s: Option<u64>,
@@ -168,14 +171,8 @@ pub(crate) struct Coordinator {
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
     /// A coordinator, HOST or HOST:PORT [default port: 7443]; may be given more than once, or divided by commas. One that lives
-    /// is enough: it tells of the others
-    #[arg(
-        long = "coordinator",
-        env = "MLX_SERVING_COORDINATOR",
-        value_name = "ADDR",
-        value_delimiter = ',',
-        required = true
-    )]
+    /// is enough: it tells of the others. Without it the local network is asked (mDNS)
+    #[arg(long = "coordinator", env = "MLX_SERVING_COORDINATOR", value_name = "ADDR", value_delimiter = ',')]
     pub(crate) coordinators: Vec<String>,
     /// The join token that `mlx-serving coordinator` prints; needed once
     #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true)]
@@ -302,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_takes_coordinators_one_by_one_or_divided_by_commas_and_needs_one() {
+    fn an_agent_takes_coordinators_one_by_one_or_divided_by_commas() {
         let parse = |arguments: &[&str]| {
             let cli = Cli::try_parse_from(["mlx-serving", "agent"].iter().chain(arguments));
             cli.map(
@@ -311,7 +308,7 @@ mod tests {
         };
         let given = parse(&["--coordinator", "a", "--coordinator", "b:1,c"]).expect("parses");
         assert_eq!(given, ["a", "b:1", "c"]);
-        assert!(parse(&[]).is_err());
+        assert_eq!(parse(&[]).expect("asks the network"), [""; 0]);
     }
 
     #[test]

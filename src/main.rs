@@ -12,6 +12,7 @@ mod up;
 mod coordinator;
 mod coordinators;
 mod agent;
+mod neighbours;
 mod token;
 mod nodes;
 mod drain;
