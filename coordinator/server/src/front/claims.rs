@@ -53,6 +53,9 @@ impl Claims {
             now.checked_add(reset).unwrap_or(now)
         };
         let level = Level { term, requests: whole(requests), tokens: whole(tokens) };
+        if self.levels.len() >= registry::limits::LIVE_KEYS_MAX {
+            self.levels.retain(|_, level| level.requests.max(level.tokens) > now);
+        }
         self.levels.insert(open.asking.key.clone(), level);
         // A line that is closed belongs to a client that is gone, and so is the claim in a moment.
         let _ = open.line.try_send(Order::Verdict(verdict));
@@ -69,7 +72,7 @@ impl Claims {
             let left = until.saturating_duration_since(now).as_micros();
             Span(u64::try_from(left).unwrap_or(u64::MAX))
         };
-        self.levels.retain(|_, level| left(level.requests.max(level.tokens)) > Span::ZERO);
+        self.levels.retain(|_, level| level.requests.max(level.tokens) > now);
         let earlier = self.levels.iter().filter(|(_, level)| level.term != term);
         let spent = earlier.map(|(key, level)| Word::Spent {
             key: key.clone(),
