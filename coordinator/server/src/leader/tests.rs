@@ -156,17 +156,24 @@ async fn a_quarantine_of_an_earlier_leader_holds() {
 }
 
 #[tokio::test]
-async fn a_draining_node_gets_nothing_new() {
+async fn a_draining_node_gets_nothing_that_another_could_do() {
     let (mut registry, node) = founded();
     let room = Room::with(registry.clone());
     room.reports(node.0, ModelState::Ready).await;
     registry.apply(&Command::DrainNode { node, draining: true });
     room.leader.registry(Arc::new(registry.clone())).await;
     let (_, mut orders) = room.asks(1).await;
-    assert!(matches!(orders.recv().await, Some(Order::Wait { .. })));
-    registry.apply(&Command::DrainNode { node, draining: false });
-    room.leader.registry(Arc::new(registry)).await;
-    assert!(matches!(orders.recv().await, Some(Order::Run { .. })));
+    assert!(
+        matches!(orders.recv().await, Some(Order::Run { node: to, .. }) if to == node.0),
+        "nobody else could"
+    );
+    let other = node.0 + 1;
+    room.reports(other, ModelState::Ready).await;
+    for request in [2, 3] {
+        let (_, mut orders) = room.asks(request).await;
+        let order = orders.recv().await;
+        assert!(!matches!(&order, Some(Order::Run { node: to, .. }) if *to == node.0), "{order:?}");
+    }
 }
 
 #[tokio::test]
