@@ -71,6 +71,15 @@ impl fmt::Debug for Command {
             }
             Command::DropKeySecret { key, number } => shown!(f, DropKeySecret, key, number).finish(),
             Command::RevokeKey { key, at_unix_ms } => shown!(f, RevokeKey, key, at_unix_ms).finish(),
+            Command::BeginJob { job, tenant, request, run, at_unix_ms } => {
+                shown!(f, BeginJob, job, tenant, request, run, at_unix_ms).finish()
+            }
+            Command::TakeJob { job, run, .. } => shown!(f, TakeJob, job, run).finish_non_exhaustive(),
+            Command::EndJob { job, run, kept, .. } => {
+                shown!(f, EndJob, job, run, kept).finish_non_exhaustive()
+            }
+            Command::DropJob { job, run } => shown!(f, DropJob, job, run).finish(),
+            Command::ForgetJobs { at_unix_ms } => shown!(f, ForgetJobs, at_unix_ms).finish(),
             Command::Audited { by, at_unix_ms, action, command } => {
                 shown!(f, Audited, by, at_unix_ms, action, command).finish()
             }

@@ -29,10 +29,16 @@ mod oracle_voters;
 #[cfg(test)]
 mod oracle_keys;
 #[cfg(test)]
+mod oracle_jobs;
+#[cfg(test)]
 mod voters;
 #[cfg(test)]
 mod key_generator;
 #[cfg(test)]
 mod keys;
+#[cfg(test)]
+mod job_generator;
+#[cfg(test)]
+mod jobs;
 #[cfg(test)]
 mod audit;

@@ -9,6 +9,7 @@ use registry::{
 };
 
 use crate::generator::{config, farm, founding, well_formed};
+use crate::oracle_jobs::{NaiveJob, compare_jobs};
 use crate::oracle_keys::{NaiveKey, compare_keys};
 
 /// Everything that ever happened, and nothing derived from it.
@@ -36,6 +37,7 @@ pub(crate) struct Oracle {
     /// The number of each that ended.
     pub(crate) ended: Vec<u64>,
     pub(crate) keys: Vec<NaiveKey>,
+    pub(crate) jobs: Vec<NaiveJob>,
     /// When, by whom, what, and how it ended.
     pub(crate) trail: Vec<(u64, String, String, Outcome)>,
 }
@@ -78,6 +80,13 @@ impl Oracle {
             }
             Command::DropKeySecret { key, number } => self.drop_secret(key, *number),
             Command::RevokeKey { key, at_unix_ms } => self.revoke_key(key, *at_unix_ms),
+            Command::BeginJob { job, tenant, request, run, at_unix_ms } => {
+                self.begin(*job, (*tenant, *request, *run, *at_unix_ms))
+            }
+            Command::TakeJob { job, from, run, at_unix_ms } => self.take(*job, *from, *run, *at_unix_ms),
+            Command::EndJob { job, run, kept, at_unix_ms } => self.end(*job, *run, kept, *at_unix_ms),
+            Command::DropJob { job, run } => self.drop_job(*job, *run),
+            Command::ForgetJobs { at_unix_ms } => Ok(self.forget(*at_unix_ms)),
             Command::Audited { by, at_unix_ms, action, command } => {
                 Ok(self.audited(by, *at_unix_ms, action, command))
             }
@@ -177,5 +186,6 @@ proptest! {
         compare_health(&registry, &oracle)?;
         compare_voters(&registry, &oracle)?;
         compare_keys(&registry, &oracle)?;
+        compare_jobs(&registry, &oracle)?;
     }
 }
