@@ -13,6 +13,7 @@ mod gateway;
 mod catalogue;
 mod cards;
 mod generation;
+mod jobs;
 mod leader;
 mod leading;
 mod front;
@@ -73,6 +74,7 @@ use crate::fleet::Fleet;
 use crate::founding::Founded;
 use crate::front::{Front, Ways};
 use crate::grouping::Grouping;
+use crate::jobs::Jobs;
 use crate::joining::Joining;
 use crate::leading::Office;
 use crate::looking::Looking;
@@ -266,6 +268,7 @@ struct Parts {
     sources: Sources,
     room: Arc<membership::Running>,
     grouping: Grouping,
+    jobs: Jobs,
     hash_key: [u8; 32],
     cluster: Cluster,
     cluster_address: SocketAddr,
@@ -306,6 +309,8 @@ impl Parts {
             data_folder: config.data_folder.clone(),
             backups: Arc::default(),
         };
+        let answers = jobs::open(config, consensus, founded, peers, replica)?;
+        tokio::spawn(stop.clone().run_until_cancelled_owned(answers.clone().keep_up()));
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
@@ -324,6 +329,7 @@ impl Parts {
             desks: Desks::default(),
             looking: looking.clone(),
             grouping: grouping.clone(),
+            answers: answers.clone(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;
@@ -347,7 +353,8 @@ impl Parts {
         let cluster = Cluster { front, streams };
         let authority = founded.authority.clone();
         let room = Arc::new(membership::Running { consensus: consensus.clone(), authority });
-        Ok(Self { sources, room, grouping, hash_key: founded.hash_key, cluster, cluster_address })
+        let jobs = Jobs { runs: answers.runs.clone(), keeper: Arc::new(answers) };
+        Ok(Self { sources, room, grouping, jobs, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
     fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
@@ -367,6 +374,7 @@ impl Parts {
             facts: Arc::new(self.sources.consensus.clone()),
             room: self.room.clone(),
             group: Arc::new(self.grouping.clone()),
+            jobs: self.jobs.clone(),
             hash_key: self.hash_key,
             api,
         }

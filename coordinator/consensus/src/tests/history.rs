@@ -174,7 +174,11 @@ async fn written(id: u64, remains: &Remains) -> Vec<(u64, u64)> {
     let committed = remains.committed.unwrap_or(hint);
     let mut reader = stores.log.get_log_reader().await;
     let entries = reader.try_get_log_entries(0..=committed).await.unwrap();
-    assert_eq!(entries.first().map(|entry| entry.log_id.index), Some(0), "the log of replica {id} was purged");
+    assert_eq!(
+        entries.first().map(|entry| entry.log_id.index),
+        Some(0),
+        "the log of replica {id} was purged"
+    );
     entries
         .iter()
         .filter_map(|entry| match &entry.payload {

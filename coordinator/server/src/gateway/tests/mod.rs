@@ -5,6 +5,7 @@
 mod cards;
 mod stage;
 mod facts;
+mod drawer;
 mod speaking;
 mod templates;
 mod detokenising;
@@ -31,5 +32,8 @@ mod grouping;
 mod guarding;
 mod naming_hosts;
 mod holding_keys;
+mod answering_once;
+mod taking_over;
+mod going_on;
 mod revoking;
 mod administering;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::cards;
+use super::drawer::Drawer;
 use super::facts::{Facts, OneRoom};
 use super::grouping::Alone;
 use super::viewing::Scripted;
@@ -78,6 +79,7 @@ pub(super) struct Stage {
     cluster: Arc<Cluster>,
     pub(super) catalogue: Catalogue,
     pub(super) facts: Arc<Facts>,
+    pub(super) drawer: Arc<Drawer>,
     /// The text of the coordinator's own key.
     pub(super) local_key: String,
 }
@@ -125,7 +127,28 @@ impl Stage {
         catalogue.replace(
             models.into_iter().map(|model| (model.name.clone(), Arc::new(model))).collect::<BTreeMap<_, _>>(),
         );
-        let facts = Facts::founded();
+        Self::gateway(api, 1, cluster, catalogue, Facts::founded(), Arc::default())
+    }
+
+    /// Another gateway of the same cluster: its facts and kept answers are the same, its script is its own.
+    pub(super) fn beside(
+        &self,
+        replica: u64,
+        script: impl Fn(usize, &Wish) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Self {
+        let cluster = Arc::new(Cluster { script: Box::new(script), seen: Mutex::default() });
+        let (facts, drawer) = (self.facts.clone(), self.drawer.clone());
+        Self::gateway("127.0.0.1:7440", replica, cluster, self.catalogue.clone(), facts, drawer)
+    }
+
+    fn gateway(
+        api: &str,
+        replica: u64,
+        cluster: Arc<Cluster>,
+        catalogue: Catalogue,
+        facts: Arc<Facts>,
+        drawer: Arc<Drawer>,
+    ) -> Self {
         let (local_key, local_text) = LocalKey::make(1).expect("randomness");
         let state = GatewayState {
             catalogue: catalogue.clone(),
@@ -138,10 +161,11 @@ impl Stage {
             facts: facts.clone(),
             room: Arc::new(OneRoom),
             group: Arc::new(Alone),
+            jobs: drawer.jobs(replica),
             hash_key: [7; 32],
             api: api.parse().unwrap(),
         };
-        Self { router: router(state), cluster, catalogue, facts, local_key: local_text }
+        Self { router: router(state), cluster, catalogue, facts, drawer, local_key: local_text }
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Reply {
@@ -201,9 +225,14 @@ impl Reply {
         self.headers.get(name).map(|value| value.to_str().expect("plain"))
     }
 
-    /// The data of each server-sent event; comments left out.
+    /// The data of each server-sent event; comments left out, and ids.
     pub(super) fn events(&self) -> Vec<String> {
-        self.text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
+        let without_id = |event| match str::split_once(event, '\n') {
+            Some((id, rest)) if id.starts_with("id: ") => rest,
+            _ => event,
+        };
+        let events = self.text.split("\n\n").map(without_id);
+        events.filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
     }
 
     pub(super) fn comments(&self) -> Vec<&str> {
