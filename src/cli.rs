@@ -13,11 +13,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use administration::{Audit, Call, Keys, KeysAction, Scope};
 pub(crate) use group::{Backup, Coordinators, GroupAction, Restore};
-pub(crate) use members::{Nodes, NodesAction, Token, TokenAction, TokenRole};
+pub(crate) use members::{Drain, Nodes, NodesAction, Token, TokenAction, TokenRole, Undrain};
 
 use administration::{AUDIT_EXAMPLES, KEYS_EXAMPLES};
 use group::{BACKUP_EXAMPLES, COORDINATORS_EXAMPLES};
-use members::{NODES_EXAMPLES, TOKEN_EXAMPLES};
+use members::{DRAIN_EXAMPLES, NODES_EXAMPLES, TOKEN_EXAMPLES};
 
 /// One endpoint for a room full of Macs: an OpenAI-compatible service over local MLX runtimes.
 #[derive(Debug, Parser)]
@@ -77,6 +77,11 @@ pub(crate) enum Command {
     /// Show who belongs to the cluster, and end a membership.
     #[command(after_help = NODES_EXAMPLES)]
     Nodes(Nodes),
+    /// Empty a Mac, so that it can be updated or switched off: no request fails.
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(Drain),
+    /// Let a Mac that was drained take work again.
+    Undrain(Undrain),
     /// Ask a model, once or in a conversation.
     Chat(Chat),
     /// Show nodes, models and the queue.

@@ -14,6 +14,7 @@ mod coordinators;
 mod agent;
 mod token;
 mod nodes;
+mod drain;
 mod model_argument;
 mod api;
 mod chat;
@@ -42,6 +43,8 @@ fn main() -> ExitCode {
         Command::Agent(options) => agent::run(&options),
         Command::Token(options) => token::run(&options),
         Command::Nodes(options) => nodes::run(&options),
+        Command::Drain(options) => drain::run(&options),
+        Command::Undrain(options) => drain::end(&options),
         Command::Chat(options) => chat::run(&options),
         Command::Status(options) => status::run(&options),
         Command::Queue(options) => queue::run(&options),

@@ -34,7 +34,11 @@ pub(crate) fn run(options: &Nodes) -> anyhow::Result<()> {
 fn table(nodes: &Value) -> String {
     let mut rows = vec![row(["ID", "NAME", "STATE", "TOKEN"])];
     for node in array(&nodes["nodes"]) {
-        let state = if node["revoked"] == true { "revoked" } else { "member" };
+        let state = match (node["revoked"] == true, node["draining"] == true) {
+            (true, _) => "revoked",
+            (false, true) => "draining",
+            (false, false) => "member",
+        };
         rows.push(vec![text(&node["id"]), text(&node["name"]), state.to_owned(), text(&node["token"])]);
     }
     aligned(&rows)
@@ -63,12 +67,14 @@ mod tests {
     fn members_and_those_that_were_ones_are_told_apart() {
         let nodes = json!({"nodes": [
             {"id": "coordinator-1", "name": "the founder", "revoked": false},
-            {"id": "agent-7", "name": "mini-07", "revoked": true, "token": "5f"},
+            {"id": "agent-6", "name": "mini-06", "revoked": false, "draining": true, "token": "5f"},
+            {"id": "agent-7", "name": "mini-07", "revoked": true, "draining": true, "token": "5f"},
         ]});
         let expected = "\
-ID             NAME         STATE    TOKEN
-coordinator-1  the founder  member   -
-agent-7        mini-07      revoked  5f
+ID             NAME         STATE     TOKEN
+coordinator-1  the founder  member    -
+agent-6        mini-06      draining  5f
+agent-7        mini-07      revoked   5f
 ";
         assert_eq!(table(&nodes), expected);
     }

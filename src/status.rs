@@ -46,7 +46,7 @@ fn table(status: &Value) -> String {
         nodes.push(vec![
             number(&node["node"]),
             text(&node["name"]),
-            if node["connected"] == true { "connected".to_owned() } else { "lost".to_owned() },
+            state(node).to_owned(),
             text(&node["chip"]),
             bytes(&node["memory_bytes"]),
             bytes(&node["gpu_budget_bytes"]),
@@ -60,10 +60,25 @@ fn table(status: &Value) -> String {
     out
 }
 
+fn state(node: &Value) -> &'static str {
+    match (node["connected"] == true, node["draining"] == true) {
+        (true, false) => "connected",
+        (true, true) => "draining",
+        (false, _) if node["last_seen_s"].is_null() => "not seen yet",
+        (false, _) => "lost",
+    }
+}
+
 /// Something that should serve does not.
 fn degraded(status: &Value) -> Option<String> {
-    if status["coordinator"]["leader"] != true {
-        return Some("the coordinator leads no cluster; its log tells why".to_owned());
+    if let Some(trouble) = status["coordinator"]["trouble"].as_str() {
+        return Some(format!("the coordinator is in trouble: {trouble}"));
+    }
+    if !status["coordinator"]["led_by"].is_u64() {
+        return Some(
+            "no coordinator leads: a majority of them is not there; `coordinators ls` shows whom it misses"
+                .to_owned(),
+        );
     }
     let silent = array(&status["models"]).find(|model| model["nodes_ready"].as_u64() == Some(0))?;
     let (name, why) = (silent["model"].as_str().unwrap_or("?"), silent["status"].as_str().unwrap_or("?"));
@@ -101,7 +116,7 @@ mod tests {
 
     fn sample(nodes_ready: u64) -> Value {
         json!({
-            "cluster": "c0ffee", "version": "0.1.0", "coordinator": {"leader": true},
+            "cluster": "c0ffee", "version": "0.1.0", "coordinator": {"leader": false, "led_by": 2, "trouble": null},
             "models": [{"model": "demo", "nodes_ready": nodes_ready, "status": "loading", "parameters": 950_000,
                         "context_length": 32768, "running": 1, "waiting": 2}],
             "nodes": [{"node": 1, "name": "mini-07", "connected": true, "chip": "Apple M4", "memory_bytes": 17_179_869_184_u64,
@@ -115,6 +130,28 @@ mod tests {
         for part in ["MODEL", "demo", "950k", "32768", "mini-07", "Apple M4", "16 GiB", "10.7 GiB"] {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
+    }
+
+    #[test]
+    fn a_cluster_that_nobody_leads_is_degraded_and_one_that_another_leads_is_not() {
+        let mut status = sample(1);
+        status["coordinator"]["led_by"] = Value::Null;
+        assert!(degraded(&status).unwrap().starts_with("no coordinator leads"));
+        status["coordinator"]["trouble"] = json!("storage_full: the disk is almost full");
+        assert!(degraded(&status).unwrap().contains("storage_full"));
+    }
+
+    #[test]
+    fn a_node_says_what_has_become_of_it() {
+        let node = |connected: bool, draining: bool, seen: Option<f64>| json!({"connected": connected, "draining": draining, "last_seen_s": seen});
+        let told = [
+            (true, false, Some(1.0)),
+            (true, true, Some(1.0)),
+            (false, true, Some(9.0)),
+            (false, false, None),
+        ];
+        let told = told.map(|(connected, draining, seen)| state(&node(connected, draining, seen)));
+        assert_eq!(told, ["connected", "draining", "lost", "not seen yet"]);
     }
 
     #[test]

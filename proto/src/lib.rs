@@ -2,9 +2,10 @@
 //!
 //! Owns what both ends must agree on: the gRPC messages ([`v1`], generated from `cluster.proto`, and [`raft`], generated from
 //! `raft.proto`), the framing of one attempt's QUIC stream ([`framing`]), who may speak ([`identity`]), how a TLS session
-//! between the two is set up ([`tls`], [`papers`], [`channel`]) and what a join token looks like ([`token`]).
+//! between the two is set up ([`tls`], [`papers`], [`channel`]), what a join token looks like ([`token`]), and when what they believe of
+//! each other is stale ([`suspend`]).
 //!
-//! Refuses every decision: no retries, no policy, no clocks. The server and the daemon crates meet here and nowhere else.
+//! Refuses every decision: no retries, no policy. The server and the daemon crates meet here and nowhere else.
 
 pub mod identity;
 pub mod token;
@@ -12,6 +13,7 @@ pub mod tls;
 pub mod papers;
 pub mod channel;
 pub mod standing;
+pub mod suspend;
 pub mod framing;
 pub mod card;
 

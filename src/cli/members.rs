@@ -1,4 +1,4 @@
-//! Arguments of `token` and `nodes`, and their help.
+//! Arguments of `token`, `nodes`, `drain` and `undrain`, and their help.
 //!
 //! Owns their flags, as `cli.rs` owns all others. Refuses a life and a number of uses that are none.
 
@@ -24,6 +24,37 @@ Examples:
   mlx-serving nodes revoke coordinator-3                  the same for a coordinator, which leaves the group
 
 Exit codes: 0 ok, 4 not known, 5 not allowed, 6 coordinator unreachable, 8 refused.";
+
+pub(crate) const DRAIN_EXAMPLES: &str = "\
+Examples:
+  mlx-serving drain mini-07                               empty it: waits until nothing runs there any more
+  mlx-serving drain mini-07 --no-wait                     begin, and look later with `mlx-serving status`
+  mlx-serving undrain mini-07                             it takes work again
+
+No request fails. What runs there ends there. A model that no other Mac holds is loaded on another one first, and served from here
+until it is ready there; where no other Mac can hold it, this one goes on serving it. A drain outlives restarts, and Ctrl-C
+leaves it on.
+
+Exit codes: 0 empty, 4 not known, 5 not allowed, 6 coordinator unreachable, 8 refused, 130 interrupted.";
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// An id that `nodes ls` shows, or a name that is one machine's alone
+    pub(crate) node: String,
+    /// Do not wait until it is empty
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Undrain {
+    /// An id that `nodes ls` shows, or a name that is one machine's alone
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Token {

@@ -57,6 +57,9 @@ pub(crate) const REVOKED_MAX: usize = 64;
 /// Words of sessions that may wait for whoever keeps the coordinators; each session says one at a time.
 pub(crate) const WORDS: usize = 16;
 
+/// How often the agent looks whether this Mac has slept: how late it registers anew.
+pub(crate) const SUSPEND_LOOK: Duration = Duration::from_millis(500);
+
 /// A report leaves at least this often, whatever happens.
 pub(crate) const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// And at most this often, so that a burst of changes is one report.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, RaftMetrics, ServerState};
+use proto::suspend::Suspend;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::limits;
 use crate::options::ReplicaId;
@@ -29,20 +30,29 @@ pub struct Leadership {
 }
 
 /// Follows openraft until it stops. openraft goes on naming a leader that nobody has heard of for long, also when that is this
-/// replica and no majority answers it: after `gone_after` nobody leads.
+/// replica and no majority answers it: after `gone_after` nobody leads. Nor does anybody whom this machine has not heard since it
+/// slept: its clock says that a moment has passed, and the others may have gone on for hours.
 pub(crate) fn follow(raft: &Running, heard: Arc<Heard>, gone_after: Duration) -> watch::Receiver<Leadership> {
     let mut metrics = raft.metrics();
-    let now = move |metrics: &RaftMetrics<Types>| read(metrics, gone_after, |leader| heard.silence(leader));
-    let (sender, receiver) = watch::channel(now(&metrics.borrow_watched()));
+    let now = move |metrics: &RaftMetrics<Types>, patience: Duration| {
+        read(metrics, patience, |leader| heard.silence(leader))
+    };
+    let (sender, receiver) = watch::channel(now(&metrics.borrow_watched(), gone_after));
     tokio::spawn(async move {
         let mut looks = interval(limits::LEADER_LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut suspend, mut woke) = (Suspend::default(), None);
         loop {
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { break },
                 _ = looks.tick() => {}
             }
-            let leadership = now(&metrics.borrow_watched());
+            if let Some(slept) = suspend.look() {
+                tracing::warn!(?slept, "this machine slept: who leads is unknown until it is heard");
+                woke = Some(Instant::now());
+            }
+            let leadership =
+                now(&metrics.borrow_watched(), patience(gone_after, woke.map(|at| at.elapsed())));
             if leadership.leader.is_none() && metrics.borrow_watched().running_state.is_err() {
                 break;
             }
@@ -56,6 +66,11 @@ pub(crate) fn follow(raft: &Running, heard: Arc<Heard>, gone_after: Duration) ->
         sender.send_modify(|known| *known = Leadership { term: known.term, ..Leadership::default() });
     });
     receiver
+}
+
+/// What was heard before the machine slept does not count.
+fn patience(gone_after: Duration, since_sleep: Option<Duration>) -> Duration {
+    since_sleep.map_or(gone_after, |since| since.min(gone_after))
 }
 
 /// openraft shows a leader of term 0 right after a group is founded, which steps down at once: that is nobody.
@@ -130,6 +145,21 @@ mod tests {
         assert_eq!(read(&metrics, GONE_AFTER, |_| None), nobody);
         let long = GONE_AFTER + Duration::from_millis(1);
         assert_eq!(read(&metrics, GONE_AFTER, |_| Some(long)), nobody);
+    }
+
+    #[test]
+    fn who_was_heard_before_a_sleep_and_not_since_leads_nobody() {
+        let (moment, woke) = (Duration::from_millis(300), Duration::from_millis(200));
+        let follower = metrics(4, ServerState::Follower, Some(2));
+        let leads = |patience| read(&follower, patience, |_| Some(moment)).leader.is_some();
+        assert!(leads(patience(GONE_AFTER, None)));
+        assert!(!leads(patience(GONE_AFTER, Some(woke))), "last heard a moment before it");
+        assert!(leads(patience(GONE_AFTER, Some(2 * moment))), "and again since");
+        assert_eq!(patience(GONE_AFTER, Some(9 * GONE_AFTER)), GONE_AFTER);
+        let mut leader = metrics(4, ServerState::Leader, Some(1));
+        leader.last_quorum_acked = Some((Types::now() - moment).into());
+        assert!(read(&leader, patience(GONE_AFTER, None), just_now).is_self);
+        assert!(!read(&leader, patience(GONE_AFTER, Some(woke)), just_now).is_self);
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Scheduler {
             return Some(Gate::Settling { until });
         }
         // 1
-        if self.fleet.is_draining(lane.0) {
+        if self.is_drained(lane) {
             return Some(Gate::Draining);
         }
         // 2
@@ -256,6 +256,19 @@ impl Scheduler {
         best
     }
 
+    /// The node drains, and another one serves the model: it makes before it breaks.
+    pub(crate) fn is_drained(&self, (node, model): Lane) -> bool {
+        self.fleet.is_draining(node)
+            && self.fleet.holders(model).any(|other| {
+                let lane = (other, model);
+                let shut = matches!(self.breakers.gate(lane, &self.limits.breaker), Admission::Shut { .. });
+                !self.fleet.is_draining(other)
+                    && self.batcher.slots(lane) > 0
+                    && !self.residency.is_leaving(lane)
+                    && !shut
+            })
+    }
+
     pub(crate) fn has_open_node(&self, model: ModelId) -> bool {
         self.fleet.holders(model).any(|node| {
             let lane = (node, model);
@@ -267,7 +280,7 @@ impl Scheduler {
     /// A node that could serve the model, now or once it has room, and has not failed this request.
     fn has_unfailed_node(&self, model: ModelId, failures: &[NodeFailure]) -> bool {
         self.fleet.holders(model).any(|node| {
-            let serves = !self.fleet.is_draining(node) && self.batcher.slots((node, model)) > 0;
+            let serves = !self.is_drained((node, model)) && self.batcher.slots((node, model)) > 0;
             serves && latest_failure(failures, node).is_none()
         })
     }

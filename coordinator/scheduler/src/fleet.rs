@@ -88,6 +88,10 @@ impl Fleet {
         self.draining.contains(&id)
     }
 
+    pub(crate) fn draining(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.draining.iter().copied()
+    }
+
     pub(crate) fn holders(&self, model: ModelId) -> impl Iterator<Item = NodeId> + '_ {
         self.holders.get(&model).into_iter().flatten().copied()
     }

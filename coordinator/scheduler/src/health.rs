@@ -178,7 +178,7 @@ impl Scheduler {
         let lines: Vec<ModelId> =
             self.queue.lengths().map(|(model, _)| model).filter(|_| !all_trusted).collect();
         for model in lines {
-            let usable = self.fleet.holders(model).filter(|node| !self.fleet.is_draining(*node));
+            let usable = self.fleet.holders(model).filter(|node| !self.is_drained((*node, model)));
             let replicas: Vec<Lane> = usable.map(|node| (node, model)).collect();
             self.breakers.relieve(turn.at, &replicas, &self.limits.breaker, &mut moves);
         }
@@ -198,7 +198,7 @@ impl Scheduler {
     }
 
     fn observe(&mut self, lane: Lane, request: RequestId, run: &Run, health: Health, turn: &mut Turn<'_>) {
-        let usable = self.fleet.holders(lane.1).filter(|node| !self.fleet.is_draining(*node));
+        let usable = self.fleet.holders(lane.1).filter(|node| !self.is_drained((*node, lane.1)));
         let ending = Ending {
             lane,
             generation: run.generation,

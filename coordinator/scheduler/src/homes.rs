@@ -46,6 +46,7 @@ impl Scheduler {
                 node,
                 budget_bytes: budget_bytes.min(BYTES_MAX),
                 usable: !self.fleet.is_draining(node),
+                draining: self.fleet.is_draining(node),
             },
         );
         for model in models {

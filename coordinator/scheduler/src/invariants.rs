@@ -164,7 +164,7 @@ pub fn rest(scheduler: &Scheduler) -> Result<(), Broken> {
     if at_rest { Ok(()) } else { Err(Broken::Stray) }
 }
 
-/// Nothing is sent to a node that drains, whose breaker is open or whose model is leaving, nor after its deadline.
+/// Nothing is sent to a node that drains while another serves, whose breaker is open or whose model is leaving, nor after its deadline.
 ///
 /// # Errors
 /// [`Broken::Misdirected`].
@@ -173,7 +173,7 @@ pub fn no_dispatch_to_the_wrong_node(scheduler: &Scheduler, effects: &[Effect]) 
         let Effect::Dispatch { request, node, .. } = effect else { continue };
         let Some(record) = scheduler.requests.get(*request) else { continue };
         let lane: Lane = (*node, record.submission.model);
-        let shut = scheduler.fleet.is_draining(*node) || scheduler.residency.is_leaving(lane);
+        let shut = scheduler.is_drained(lane) || scheduler.residency.is_leaving(lane);
         let late = record.submission.deadline <= scheduler.now;
         let condemned = scheduler.is_quarantined(&record.submission);
         if shut || late || condemned {

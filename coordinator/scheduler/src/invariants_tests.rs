@@ -20,6 +20,15 @@ const LANE: Lane = (NODE, MODEL);
 /// One node with one slot: request 1 runs, request 2 waits.
 fn room() -> Scheduler {
     let mut scheduler = Scheduler::new(Limits { waiting_max: 1, ..Limits::default() });
+    let mut effects = Vec::new();
+    scheduler.apply(At(0), holds(NODE), &mut effects);
+    scheduler.apply(At(1), Command::Submit(submission(1)), &mut effects);
+    scheduler.apply(At(1), Command::Submit(submission(2)), &mut effects);
+    assert_eq!(check(&scheduler, &effects), Ok(()));
+    scheduler
+}
+
+fn holds(node: NodeId) -> Command {
     let model = ModelReport {
         model: MODEL,
         state: ModelState::Ready,
@@ -30,13 +39,7 @@ fn room() -> Scheduler {
         rates: Rates { prefill_tokens_per_s: 100.0, step_ms: 20.0, batch_slope: 0.3 },
         measured: Measured::default(),
     };
-    let report = NodeReport { models: vec![model], ..NodeReport::default() };
-    let mut effects = Vec::new();
-    scheduler.apply(At(0), Command::NodeReported { node: NODE, report }, &mut effects);
-    scheduler.apply(At(1), Command::Submit(submission(1)), &mut effects);
-    scheduler.apply(At(1), Command::Submit(submission(2)), &mut effects);
-    assert_eq!(check(&scheduler, &effects), Ok(()));
-    scheduler
+    Command::NodeReported { node, report: NodeReport { models: vec![model], ..NodeReport::default() } }
 }
 
 fn booking(request: u64, kv_tokens: u32) -> Booking {
@@ -73,6 +76,8 @@ fn a_dispatch_to_a_drained_node_is_noticed() {
     let mut scheduler = room();
     assert_eq!(no_dispatch_to_the_wrong_node(&scheduler, &[dispatch()]), Ok(()));
     scheduler.fleet.drain(NODE, true, 9);
+    assert_eq!(no_dispatch_to_the_wrong_node(&scheduler, &[dispatch()]), Ok(()), "nobody else serves");
+    scheduler.apply(At(1), holds(NodeId(2)), &mut Vec::new());
     let broken = Err(Broken::Misdirected { request: RequestId(1), node: NODE });
     assert_eq!(no_dispatch_to_the_wrong_node(&scheduler, &[dispatch()]), broken);
 }

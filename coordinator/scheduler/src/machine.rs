@@ -120,6 +120,8 @@ impl Scheduler {
         self.watch_health(&mut turn);
         // Before anything starts: nothing is sent to a model that is about to go.
         self.plan_homes(&mut turn);
+        // Whether a node that drains serves depends on all others.
+        turn.due.extend(self.fleet.draining().flat_map(|node| self.fleet.ready(node)));
         self.settle(&mut turn);
         self.prompts_done_at = match self.queue.waiting() {
             0 => None,

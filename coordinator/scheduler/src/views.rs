@@ -191,7 +191,7 @@ impl Scheduler {
     /// The pace at which the model's requests start; after a load, if no node holds it, the first of them at once.
     fn eta(&self, record: &Record, ahead: usize) -> Option<Span> {
         let model = record.submission.model;
-        let serves = |node| !self.fleet.is_draining(node) && self.batcher.slots((node, model)) > 0;
+        let serves = |node| !self.is_drained((node, model)) && self.batcher.slots((node, model)) > 0;
         let gap = self.gap(model);
         let next = gap + self.drain.silence_of(model, self.now);
         let first = if self.stays(model).any(serves) { next } else { self.residency.eta(self.now, model)? };

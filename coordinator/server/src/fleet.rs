@@ -18,6 +18,7 @@ use crate::cards::Cards;
 use crate::catalogue::{Catalogue, Model};
 use crate::clock::unix_ms;
 use crate::leader::{Leader, NodeNews};
+use crate::limits;
 use crate::news;
 use crate::streams::Streams;
 
@@ -158,6 +159,13 @@ impl Fleet {
     pub(crate) async fn nodes(&self) -> BTreeMap<u64, (Node, bool)> {
         let state = self.state.lock().await;
         state.nodes.iter().map(|(id, node)| (*id, (node.clone(), self.usable(*id, node)))).collect()
+    }
+
+    /// How many agents this coordinator can use and has heard of late: sooner than a broken connection shows.
+    pub(crate) async fn reached(&self) -> usize {
+        let state = self.state.lock().await;
+        let heard = |node: &Node| node.last_seen.elapsed() <= limits::HEARD_OF_LATE;
+        state.nodes.iter().filter(|(id, node)| self.usable(**id, node) && heard(node)).count()
     }
 
     async fn publish(&self, state: &mut State, node: u64) {

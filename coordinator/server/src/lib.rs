@@ -22,6 +22,8 @@ mod members;
 mod membership;
 mod entrance;
 mod peers;
+mod reach;
+mod readiness;
 mod looking;
 mod lives;
 mod grouping;
@@ -80,6 +82,7 @@ use crate::leading::Office;
 use crate::looking::Looking;
 use crate::members::FOUNDER;
 use crate::peers::Peers;
+use crate::readiness::Readiness;
 use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::{Link, Streams};
@@ -115,6 +118,8 @@ pub async fn run(
     let inner = CancellationToken::new();
     let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
     keep_membership(&config, &consensus, &peers, replica, &departure, &inner);
+    let reach = reach::watch(consensus.clone(), parts.sources.fleet.clone(), peers.clone());
+    tokio::spawn(inner.clone().run_until_cancelled_owned(reach));
     let renewing = renewing::keep_own(founded.authority.clone(), founded.papers.clone(), founded.identity);
     tokio::spawn(inner.clone().run_until_cancelled_owned(renewing));
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
@@ -301,8 +306,12 @@ impl Parts {
         fleet.registry_changed(&consensus.local()).await;
         tokio::spawn(follow_registry(consensus.clone(), fleet.clone()));
 
-        let looking =
-            Looking { consensus: consensus.clone(), leading: leading.clone(), peers: peers.clone() };
+        let looking = Looking {
+            consensus: consensus.clone(),
+            leading: leading.clone(),
+            peers: peers.clone(),
+            fleet: fleet.clone(),
+        };
         let grouping = Grouping {
             consensus: consensus.clone(),
             peers: peers.clone(),
@@ -358,12 +367,12 @@ impl Parts {
     }
 
     fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
-        let consensus = self.sources.consensus.clone();
+        let readiness = Readiness::follow(&self.sources.consensus);
         let sources = self.sources.clone();
         gateway::GatewayState {
             catalogue: self.sources.catalogue.clone(),
             generations: Arc::new(self.cluster.clone()),
-            readiness: Arc::new(move || readiness(&consensus)),
+            readiness: Arc::new(move || readiness.now()),
             status: Arc::new(move || {
                 let sources = sources.clone();
                 Box::pin(async move { serde_json::to_value(sources.status().await).unwrap_or_default() })
@@ -406,18 +415,6 @@ fn keep_membership(
     let watching = departure.clone().watch(consensus.clone(), peers.clone(), replica, address);
     tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
     tokio::spawn(stop.clone().run_until_cancelled_owned(expelling::run(consensus.clone())));
-}
-
-/// A gateway is ready while it knows who leads.
-fn readiness(consensus: &Consensus) -> gateway::Ready {
-    let health = consensus.health();
-    let led = consensus.leadership().borrow().leader.is_some();
-    let why = match (&health.fatal, led) {
-        (Some(fatal), _) => fatal.clone(),
-        (None, false) => "no leader is elected yet".to_owned(),
-        (None, true) => String::new(),
-    };
-    gateway::Ready { leader: led && health.fatal.is_none(), why }
 }
 
 async fn bind(address: SocketAddr, whom: &str) -> anyhow::Result<TcpListener> {

@@ -37,6 +37,18 @@ pub(crate) const CHANGE_GROUP: Duration = Duration::from_secs(60);
 /// A coordinator that the leader has heard within this time counts as one that answers: ten heartbeats.
 pub(crate) const ANSWERED: Duration = Duration::from_secs(1);
 
+/// A new leader is there within this time, but for one in a hundred times; longer without one is an outage.
+pub(crate) const ELECTION: Duration = Duration::from_secs(3);
+
+/// An agent reports every second; one that has missed two is not heard any more. Its session would break seconds later.
+pub(crate) const HEARD_OF_LATE: Duration = Duration::from_millis(2_500);
+
+/// How often a leader that hears less than all agents asks the other coordinators whether they hear more, ...
+pub(crate) const REACH_LOOK: Duration = Duration::from_millis(500);
+/// ... and after how many looks in a row that say so it hands over: agents that have just started reach one coordinator before the other.
+/// Together with the silence that comes first this is less than the five seconds after which the agents would count as lost.
+pub(crate) const REACH_LOOKS: u32 = 3;
+
 /// Reaching another coordinator.
 pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(2);
 

@@ -10,6 +10,7 @@ use proto::v1::{LookReply, LookRequest};
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::fleet::Fleet;
 use crate::leader::{QueueView, Subject};
 use crate::leading::Leading;
 use crate::limits;
@@ -22,6 +23,7 @@ pub(crate) struct Looking {
     /// The scheduler's loop, while this coordinator leads.
     pub(crate) leading: watch::Receiver<Option<Leading>>,
     pub(crate) peers: Peers,
+    pub(crate) fleet: Fleet,
 }
 
 impl Looking {
@@ -54,8 +56,12 @@ impl Looking {
         }
     }
 
-    /// Another coordinator asks. One that does not lead says so.
+    /// Another coordinator asks. What only a leader knows, one that does not lead refuses.
     pub(crate) async fn answer(&self, asked: LookRequest) -> Result<LookReply, Status> {
+        if let Some(Wanted::Reached(_)) = asked.subject {
+            let reached = u32::try_from(self.fleet.reached().await).unwrap_or(u32::MAX);
+            return Ok(LookReply { reached: Some(reached), ..LookReply::default() });
+        }
         let leading = self.leading.borrow().clone();
         let leader =
             leading.ok_or_else(|| Status::failed_precondition("this coordinator does not lead"))?.leader;
@@ -63,14 +69,16 @@ impl Looking {
             Some(Wanted::Queue(_)) => {
                 let queue = serde_json::to_vec(&leader.view().await);
                 let queue = queue.map_err(|error| Status::internal(error.to_string()))?;
-                return Ok(LookReply { queue, words: None });
+                return Ok(LookReply { queue, ..LookReply::default() });
             }
             Some(Wanted::Request(request)) => Subject::Request(request),
             Some(Wanted::Model(model)) => Subject::Model(model),
             Some(Wanted::Node(node)) => Subject::Node(node),
-            None => return Err(Status::invalid_argument("nothing that this release can show")),
+            Some(Wanted::Reached(_)) | None => {
+                return Err(Status::invalid_argument("nothing that this release can show"));
+            }
         };
-        Ok(LookReply { queue: Vec::new(), words: leader.explain(subject).await })
+        Ok(LookReply { words: leader.explain(subject).await, ..LookReply::default() })
     }
 
     async fn ask(&self, subject: Wanted) -> Result<LookReply, String> {

@@ -1,4 +1,4 @@
-//! What administrators see of members, and whom they may end the membership of.
+//! What administrators see of members, whom they may end the membership of, and whom they may empty.
 //!
 //! Owns the names under which members go (`agent-7`, `coordinator-3`, or what people call the machine), and one rule: a coordinator
 //! goes only if the voters that stay are a majority without it, or nobody could complete its going. Refuses to change anything: it
@@ -24,6 +24,8 @@ pub(crate) struct MemberView {
     pub(crate) name: String,
     pub(crate) role: &'static str,
     pub(crate) revoked: bool,
+    /// It is to be emptied.
+    pub(crate) draining: bool,
     /// Absent for the founder, who was never admitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admitted_at_unix_ms: Option<u64>,
@@ -31,9 +33,9 @@ pub(crate) struct MemberView {
     pub(crate) token: Option<String>,
 }
 
-/// Why nobody is revoked.
+/// Why nothing is done.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum Unrevoked {
+pub(crate) enum NotDone {
     #[error("this cluster has no member {0:?}; see them with `mlx-serving nodes ls`")]
     Unknown(String),
     #[error("{count} members are called {name:?}; say which by the id that `mlx-serving nodes ls` shows")]
@@ -43,6 +45,12 @@ pub(crate) enum Unrevoked {
          add one with `mlx-serving coordinator --join`, and ask again"
     )]
     NoMajority { id: String, answering: usize, voters: usize },
+    #[error(
+        "{0} runs no models, so there is nothing to drain: a coordinator is simply stopped, and the others go on"
+    )]
+    NoAgent(String),
+    #[error("{0} is no member any more")]
+    Revoked(String),
 }
 
 /// The cluster as it runs.
@@ -76,14 +84,15 @@ pub(crate) fn list(registry: &Registry) -> Vec<MemberView> {
         name: "the founder".to_owned(),
         role: "coordinator",
         revoked: members::is_coordinator_revoked(registry, FOUNDER),
+        draining: false,
         admitted_at_unix_ms: Some(cluster.founded_at_unix_ms),
         token: None,
     };
-    let nodes = registry.nodes().filter_map(|(id, node)| {
+    let nodes = registry.nodes().filter_map(|(number, node)| {
         let (role, id, revoked) = match node.role {
-            Role::Agent => ("agent", format!("agent-{id}"), node.revoked),
+            Role::Agent => ("agent", format!("agent-{number}"), node.revoked),
             Role::Coordinator => {
-                let replica = members::replica_of(id);
+                let replica = members::replica_of(number);
                 let revoked = members::is_coordinator_revoked(registry, replica);
                 ("coordinator", format!("coordinator-{replica}"), revoked)
             }
@@ -94,6 +103,7 @@ pub(crate) fn list(registry: &Registry) -> Vec<MemberView> {
             name: node.name.clone(),
             role,
             revoked,
+            draining: node.role == Role::Agent && registry.is_draining(number),
             admitted_at_unix_ms: Some(node.admitted_at_unix_ms),
             token: Some(node.token.0.clone()),
         })
@@ -110,7 +120,7 @@ pub(crate) fn revocation(
     group: &[MemberState],
     which: &str,
     at_unix_ms: u64,
-) -> Result<(String, Command), Unrevoked> {
+) -> Result<(String, Command), NotDone> {
     let (id, whom) = resolve(registry, which)?;
     let replica = match whom {
         Whom::Founder => Some(FOUNDER),
@@ -129,6 +139,20 @@ pub(crate) fn revocation(
     Ok((id, command))
 }
 
+/// The command that begins or ends the drain of `which`, and how it is called.
+pub(crate) fn drain(registry: &Registry, which: &str, draining: bool) -> Result<(String, Command), NotDone> {
+    let (id, whom) = resolve(registry, which)?;
+    let node = match whom {
+        Whom::Founder => None,
+        Whom::Node(node) => registry.node(node).filter(|member| member.role == Role::Agent).map(|_| node),
+    };
+    let node = node.ok_or_else(|| NotDone::NoAgent(id.clone()))?;
+    if registry.is_node_revoked(node) {
+        return Err(NotDone::Revoked(id));
+    }
+    Ok((id, Command::DrainNode { node, draining }))
+}
+
 /// May further machines join with this token?
 pub(crate) fn admits(registry: &Registry, token: &str, now_unix_ms: u64) -> bool {
     let token = registry.token(&TokenId(token.to_owned()));
@@ -136,19 +160,19 @@ pub(crate) fn admits(registry: &Registry, token: &str, now_unix_ms: u64) -> bool
 }
 
 /// An id or a name; an id of somebody comes before the name of another.
-fn resolve(registry: &Registry, which: &str) -> Result<(String, Whom), Unrevoked> {
+fn resolve(registry: &Registry, which: &str) -> Result<(String, Whom), NotDone> {
     let all = list(registry);
     let by_id = all.iter().find(|member| member.id == which);
     let mut named = all.iter().filter(|member| member.name == which && !member.revoked);
     let found = match (by_id, named.next(), named.count()) {
         (Some(member), _, _) | (None, Some(member), 0) => member,
         (None, Some(_), more) => {
-            return Err(Unrevoked::Ambiguous { name: which.to_owned(), count: more + 1 });
+            return Err(NotDone::Ambiguous { name: which.to_owned(), count: more + 1 });
         }
-        (None, None, _) => return Err(Unrevoked::Unknown(which.to_owned())),
+        (None, None, _) => return Err(NotDone::Unknown(which.to_owned())),
     };
     let number = found.id.rsplit('-').next().and_then(|number| number.parse().ok());
-    let unknown = || Unrevoked::Unknown(which.to_owned());
+    let unknown = || NotDone::Unknown(which.to_owned());
     let number: u64 = number.ok_or_else(unknown)?;
     let whom = match (found.role, members::node_of(ReplicaId(number))) {
         ("coordinator", None) => Whom::Founder,
@@ -160,7 +184,7 @@ fn resolve(registry: &Registry, which: &str) -> Result<(String, Whom), Unrevoked
 
 /// The group gives up a voter by the votes of a majority of those that there are now, which must be had without it. Who answers only
 /// the leader knows; elsewhere all the others count.
-fn may_go(group: &[MemberState], replica: ReplicaId, id: &str) -> Result<(), Unrevoked> {
+fn may_go(group: &[MemberState], replica: ReplicaId, id: &str) -> Result<(), NotDone> {
     let voters: Vec<_> = group.iter().filter(|member| member.role == Vote::Voter).collect();
     if voters.iter().all(|voter| voter.replica != replica) {
         return Ok(());
@@ -172,7 +196,7 @@ fn may_go(group: &[MemberState], replica: ReplicaId, id: &str) -> Result<(), Unr
     if answering * 2 > voters.len() {
         return Ok(());
     }
-    Err(Unrevoked::NoMajority { id: id.to_owned(), answering, voters: voters.len() })
+    Err(NotDone::NoMajority { id: id.to_owned(), answering, voters: voters.len() })
 }
 
 #[cfg(test)]
@@ -227,7 +251,7 @@ mod tests {
         replicas.iter().map(member).collect()
     }
 
-    fn revoked(which: &str) -> Result<(String, Command), Unrevoked> {
+    fn revoked(which: &str) -> Result<(String, Command), NotDone> {
         revocation(&room(), &voters(&[1, 3, 5]), which, 7)
     }
 
@@ -252,10 +276,25 @@ mod tests {
         assert_eq!(revoked("coordinator-5"), Ok(("coordinator-5".to_owned(), node(4))));
         let founder = Command::RevokeFounder { at_unix_ms: 7 };
         assert_eq!(revoked("coordinator-1"), Ok(("coordinator-1".to_owned(), founder)));
-        assert_eq!(revoked("mini"), Err(Unrevoked::Ambiguous { name: "mini".to_owned(), count: 2 }));
+        assert_eq!(revoked("mini"), Err(NotDone::Ambiguous { name: "mini".to_owned(), count: 2 }));
         for nobody in ["agent-2", "coordinator-2", "mini-09", ""] {
-            assert_eq!(revoked(nobody), Err(Unrevoked::Unknown(nobody.to_owned())));
+            assert_eq!(revoked(nobody), Err(NotDone::Unknown(nobody.to_owned())));
         }
+    }
+
+    #[test]
+    fn an_agent_that_is_a_member_is_drained_and_nobody_else() {
+        let mut registry = room();
+        let drained = |registry: &Registry, which| drain(registry, which, true);
+        let command = Command::DrainNode { node: NodeId(3), draining: true };
+        assert_eq!(drained(&registry, "agent-3"), Ok(("agent-3".to_owned(), command)));
+        for coordinator in ["coordinator-1", "coordinator-3"] {
+            let told = Err(NotDone::NoAgent(coordinator.to_owned()));
+            assert_eq!(drained(&registry, coordinator), told);
+        }
+        registry.apply(&Command::RevokeNode { node: NodeId(3) });
+        assert_eq!(drained(&registry, "agent-3"), Err(NotDone::Revoked("agent-3".to_owned())));
+        assert_eq!(drained(&registry, "agent-9"), Err(NotDone::Unknown("agent-9".to_owned())));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(crate) struct Status {
 #[derive(Serialize)]
 struct CoordinatorView {
     leader: bool,
+    /// The number of the coordinator that leads; `null` while nobody does.
+    led_by: Option<u64>,
     term: u64,
     applied_index: Option<u64>,
     trouble: Option<String>,
@@ -43,13 +45,16 @@ struct ModelView {
     running: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct NodeView {
     node: u64,
     name: String,
     version: String,
     connected: bool,
-    last_seen_s: f64,
+    /// It is to be emptied: nothing is sent there that another node could do.
+    draining: bool,
+    /// Since its last report; `null` if it has not reported here since this coordinator's start.
+    last_seen_s: Option<f64>,
     chip: String,
     os: String,
     memory_bytes: u64,
@@ -102,6 +107,7 @@ impl Sources {
             cluster: self.cluster.clone(),
             coordinator: CoordinatorView {
                 leader: health.leader,
+                led_by: health.known_leader.map(|replica| replica.0),
                 term: health.term,
                 applied_index: health.applied_index,
                 trouble: health.fatal.or_else(|| health.storage_full.then(|| STORAGE_FULL.to_owned())),
@@ -130,35 +136,41 @@ impl Sources {
         all.iter().map(view).collect()
     }
 
+    /// The members that the registry knows, there or not: a Mac that is away is never forgotten.
     async fn nodes(&self, queue: &QueueView) -> Vec<NodeView> {
-        let nodes = self.fleet.nodes().await;
-        let running = |id: &u64| queue.running_on.get(id).copied().unwrap_or(0);
+        let seen = self.fleet.nodes().await;
         let registry = self.consensus.local();
-        let view = |(id, (node, connected)): (&u64, &(Node, bool))| NodeView {
-            running: running(id),
-            reserved_bytes: registry.reserved_bytes(NodeId(*id)),
-            ..node_view(*id, node, *connected)
+        let members =
+            registry.nodes().filter(|(_, member)| member.role == registry::Role::Agent && !member.revoked);
+        let view = |(id, member): (NodeId, &registry::Node)| NodeView {
+            node: id.0,
+            running: queue.running_on.get(&id.0).copied().unwrap_or(0),
+            reserved_bytes: registry.reserved_bytes(id),
+            draining: registry.is_draining(id),
+            gpu_budget_bytes: registry.budget(id).unwrap_or_default(),
+            ..seen.get(&id.0).map_or_else(|| absent(member), |(node, connected)| node_view(node, *connected))
         };
-        nodes.iter().map(view).collect()
+        members.map(view).collect()
     }
 }
 
-fn node_view(id: u64, node: &Node, connected: bool) -> NodeView {
+fn absent(member: &registry::Node) -> NodeView {
+    NodeView { name: member.name.clone(), ..NodeView::default() }
+}
+
+fn node_view(node: &Node, connected: bool) -> NodeView {
     let hardware = node.hello.hardware.clone().unwrap_or_default();
     NodeView {
-        node: id,
         name: node.hello.name.clone(),
         version: node.hello.version.clone(),
         connected,
-        last_seen_s: node.last_seen.elapsed().as_secs_f64(),
+        last_seen_s: Some(node.last_seen.elapsed().as_secs_f64()),
         chip: hardware.chip,
         os: hardware.os,
         memory_bytes: hardware.memory_bytes,
-        gpu_budget_bytes: hardware.gpu_budget_bytes,
         memory_used_bytes: node.report.memory_used_bytes,
-        reserved_bytes: 0,
-        running: 0,
         models: node.report.models.iter().map(runtime_view).collect(),
+        ..NodeView::default()
     }
 }
 

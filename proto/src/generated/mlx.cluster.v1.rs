@@ -90,7 +90,7 @@ pub struct GroupMember {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LookRequest {
-    #[prost(oneof = "look_request::Subject", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "look_request::Subject", tags = "1, 2, 3, 4, 5")]
     pub subject: ::core::option::Option<look_request::Subject>,
 }
 /// Nested message and enum types in `LookRequest`.
@@ -105,6 +105,9 @@ pub mod look_request {
         Model(::prost::alloc::string::String),
         #[prost(uint64, tag = "4")]
         Node(u64),
+        /// How many agents the coordinator that is asked has heard of late. Every one answers, whether it leads or not.
+        #[prost(bool, tag = "5")]
+        Reached(bool),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -112,9 +115,11 @@ pub struct LookReply {
     /// The queue: a JSON document.
     #[prost(bytes = "vec", tag = "1")]
     pub queue: ::prost::alloc::vec::Vec<u8>,
-    /// Everything else: the scheduler's words. Absent: it knows nothing of it.
+    /// What a request, a model or a node is about: the scheduler's words. Absent: it knows nothing of it.
     #[prost(string, optional, tag = "2")]
     pub words: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint32, optional, tag = "3")]
+    pub reached: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnlistRequest {
@@ -1127,7 +1132,8 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("mlx.cluster.v1.Cluster", "Desk"));
             self.inner.streaming(req, path, codec).await
         }
-        /// What only the coordinator that leads can show: its queue, and why things are as they are. The role must be `coordinator`.
+        /// What only the coordinator that leads can show: its queue, and why things are as they are; and what each sees of the agents.
+        /// The role must be `coordinator`.
         pub async fn look(
             &mut self,
             request: impl tonic::IntoRequest<super::LookRequest>,
@@ -1304,7 +1310,8 @@ pub mod cluster_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::DeskMessage>>,
         ) -> std::result::Result<tonic::Response<Self::DeskStream>, tonic::Status>;
-        /// What only the coordinator that leads can show: its queue, and why things are as they are. The role must be `coordinator`.
+        /// What only the coordinator that leads can show: its queue, and why things are as they are; and what each sees of the agents.
+        /// The role must be `coordinator`.
         async fn look(
             &self,
             request: tonic::Request<super::LookRequest>,

@@ -11,10 +11,13 @@ mod kept;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use proto::suspend::Suspend;
 use proto::v1::Welcome;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -109,10 +112,22 @@ impl Coordinators {
     pub(crate) async fn run(mut self, close: CancellationToken) {
         self.close = close.clone();
         self.follow();
-        while let Some(Some((pair, word))) = close.run_until_cancelled(self.heard.recv()).await {
-            self.hear(pair, word);
-            self.follow();
-            self.write_down().await;
+        let mut suspend = Suspend::default();
+        let mut looks = interval(limits::SUSPEND_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = close.cancelled() => break,
+                heard = self.heard.recv() => {
+                    let Some((pair, word)) = heard else { break };
+                    self.hear(pair, word);
+                    self.follow();
+                    self.write_down().await;
+                }
+                _ = looks.tick() => if let Some(slept) = suspend.look() {
+                    self.woke(slept);
+                }
+            }
         }
         // Nobody waits for an answer or a place any more.
         self.heard.close();
@@ -120,6 +135,13 @@ impl Coordinators {
         self.tasks.close();
         self.tasks.wait().await;
         self.ground.dialler.close(codes::CLOSE_STOPPING).await;
+    }
+
+    /// The coordinators have given this Mac up, and no clock of its own says so: every session is opened anew, which also finds
+    /// out which token streams are dead.
+    fn woke(&self, slept: Duration) {
+        tracing::warn!(?slept, "this Mac slept: registering anew");
+        self.running.values().for_each(|pair| pair.displaced.notify_one());
     }
 
     fn hear(&mut self, pair: PairId, word: Word) {

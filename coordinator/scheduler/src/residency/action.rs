@@ -31,6 +31,8 @@ pub(crate) enum LoadReason {
     Pinned,
     /// Somebody waits for it, and no replica is ready or coming.
     Waiting,
+    /// All nodes that hold it drain.
+    Draining,
     /// It has fewer replicas than its policy asks for.
     Minimum,
     /// Its replicas do not keep up.
@@ -61,6 +63,7 @@ impl LoadReason {
         match self {
             Self::Pinned => "it is pinned there",
             Self::Waiting => "somebody waits for it",
+            Self::Draining => "the node that holds it drains",
             Self::Minimum => "it has fewer replicas than asked for",
             Self::Hot => "its replicas do not keep up",
         }

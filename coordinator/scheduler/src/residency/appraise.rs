@@ -52,10 +52,12 @@ impl Residency {
         let mut standings: Vec<Standing> =
             models.into_iter().map(|model| self.standing(at, view, model)).collect();
         for (lane, replica) in self.memory.iter() {
-            if let Some(standing) = find(&standings, lane.1).and_then(|index| standings.get_mut(index))
-                && self.memory.is_usable(lane.0)
-            {
+            let standing = find(&standings, lane.1).and_then(|index| standings.get_mut(index));
+            let Some(standing) = standing else { continue };
+            if self.memory.is_usable(lane.0) {
                 count(standing, view, lane, replica);
+            } else if self.memory.is_draining(lane.0) && replica.is_ready() {
+                standing.parting = standing.parting.saturating_add(1);
             }
         }
         standings

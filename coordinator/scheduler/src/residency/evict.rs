@@ -13,7 +13,8 @@
 //! 6. for a minimum, when it is done: nobody waits for it and nothing runs there;
 //! 7. for a waiting model whose need exceeds its own need, what it has in flight, and both loads together, unless one of lower
 //!    priority stays on the node: a hot model is not sent away in a quiet moment because a rare one is younger;
-//! 8. and never for one more replica of a hot model.
+//! 8. and never for one more replica of a hot model, nor for what leaves a node that drains.
+//! 9. For what nobody uses and leaves a node that drains, nobody makes room.
 //!
 //! Spare ones go first, then by the priority of GreedyDual-Size-Frequency, the lowest first, ties by id. So a starving model
 //! gets its turn, at the latest, when the oldest residents have been there for their minimum; rule 3 makes it sooner: as soon as a
@@ -66,6 +67,10 @@ impl Survey<'_> {
         if want.right == Right::Any {
             return true;
         }
+        // 9
+        if want.right == Right::Room {
+            return false;
+        }
         // 3
         let turn_over = price.had_turn && want.right == Right::Starving;
         if !price.settled && !turn_over {
@@ -83,7 +88,7 @@ impl Survey<'_> {
             // 7
             Right::Need(need) => need > self.standing_of(price).need + price.busy + load + price.load,
             // 8
-            Right::Spare => false,
+            Right::Spare | Right::Room => false,
         }
     }
 

@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn only_a_node_that_changed_is_planned_for_at_once() {
         let mut stage = stage();
-        let facts = NodeFacts { node: NodeId(1), budget_bytes: 20 * GIB, usable: true };
+        let facts = NodeFacts { node: NodeId(1), budget_bytes: 20 * GIB, usable: true, draining: false };
         stage.planner.node(s(101), facts);
         assert_eq!(due(&stage), Some(s(105)));
         stage.planner.node(s(102), NodeFacts { usable: false, ..facts });

@@ -83,7 +83,7 @@ impl Mirror {
             uses: BTreeMap::new(),
         };
         for node in 1..=NODES {
-            mirror.tell(NodeFacts { node: NodeId(node), budget_bytes: 60, usable: true });
+            mirror.tell(NodeFacts { node: NodeId(node), budget_bytes: 60, usable: true, draining: false });
             (1..=MODELS)
                 .for_each(|model| mirror.offer((NodeId(node), ModelId(model)), u64::from(10 + model)));
         }
@@ -94,11 +94,11 @@ impl Mirror {
         match event {
             Event::Budget { node, bytes } => {
                 let usable = self.nodes.get(&NodeId(node)).is_none_or(|facts| facts.usable);
-                self.tell(NodeFacts { node: NodeId(node), budget_bytes: bytes, usable });
+                self.tell(NodeFacts { node: NodeId(node), budget_bytes: bytes, usable, draining: false });
             }
             Event::Usable { node, usable } => {
                 let budget_bytes = self.nodes.get(&NodeId(node)).map_or(60, |facts| facts.budget_bytes);
-                self.tell(NodeFacts { node: NodeId(node), budget_bytes, usable });
+                self.tell(NodeFacts { node: NodeId(node), budget_bytes, usable, draining: false });
             }
             Event::Offer { node, model, bytes } => self.offer((NodeId(node), ModelId(model)), bytes),
             Event::Withdraw { node, model } => {

@@ -19,6 +19,8 @@ pub(crate) struct NodeFacts {
     pub(crate) budget_bytes: u64,
     /// Connected, not draining, no breaker open. What is reserved on a node that is not usable stays reserved.
     pub(crate) usable: bool,
+    /// Connected, and to be emptied: it serves what it holds until another node does.
+    pub(crate) draining: bool,
 }
 
 #[derive(Debug, Default)]
@@ -32,18 +34,22 @@ struct Node {
     /// `None` until somebody has described it.
     budget: Option<u64>,
     usable: bool,
+    draining: bool,
 }
 
 impl Memory {
     /// Whether the node is another one than before.
     pub(crate) fn node(&mut self, facts: NodeFacts, nodes_max: usize) -> bool {
-        let node = Node { budget: Some(facts.budget_bytes), usable: facts.usable };
+        let node = Node { budget: Some(facts.budget_bytes), usable: facts.usable, draining: facts.draining };
         self.admits(facts.node, nodes_max) && self.nodes.insert(facts.node, node) != Some(node)
     }
 
-    /// Whether the node was usable before.
+    /// Whether the node was there before.
     pub(crate) fn lose(&mut self, node: NodeId) -> bool {
-        self.nodes.get_mut(&node).is_some_and(|node| core::mem::replace(&mut node.usable, false))
+        let Some(node) = self.nodes.get_mut(&node) else { return false };
+        let was_there = node.usable || node.draining;
+        (node.usable, node.draining) = (false, false);
+        was_there
     }
 
     /// A replica on a node that nobody has described makes the node known, without room.
@@ -96,6 +102,10 @@ impl Memory {
         self.nodes.get(&node).is_some_and(|node| node.usable)
     }
 
+    pub(crate) fn is_draining(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.draining)
+    }
+
     pub(crate) fn budget(&self, node: NodeId) -> u64 {
         self.nodes.get(&node).and_then(|node| node.budget).unwrap_or_default()
     }
@@ -145,7 +155,7 @@ mod tests {
 
     fn memory(phases: &[(u64, Phase)]) -> Memory {
         let mut memory = Memory::default();
-        memory.node(NodeFacts { node: NODE, budget_bytes: 100, usable: true }, 2);
+        memory.node(NodeFacts { node: NODE, budget_bytes: 100, usable: true, draining: false }, 2);
         for (model, (bytes, phase)) in (1..).zip(phases) {
             memory.insert((NODE, ModelId(model)), Replica::new(*bytes, *phase, At(0), 0), 2);
         }
@@ -182,11 +192,11 @@ mod tests {
     fn a_node_is_over_its_budget_only_once_it_has_told_one() {
         let mut memory = memory(&[(60, Phase::Ready)]);
         assert!(memory.is_within_budget(NODE));
-        memory.node(NodeFacts { node: NODE, budget_bytes: 59, usable: true }, 2);
+        memory.node(NodeFacts { node: NODE, budget_bytes: 59, usable: true, draining: false }, 2);
         assert!(!memory.is_within_budget(NODE));
         memory.insert((NodeId(2), ModelId(1)), Replica::new(5, Phase::Reserved, At(0), 0), 2);
         assert!(memory.is_within_budget(NodeId(2)));
-        memory.node(NodeFacts { node: NodeId(2), budget_bytes: 0, usable: true }, 2);
+        memory.node(NodeFacts { node: NodeId(2), budget_bytes: 0, usable: true, draining: false }, 2);
         assert!(!memory.is_within_budget(NodeId(2)));
     }
 
@@ -198,7 +208,7 @@ mod tests {
             (memory.budget(NodeId(2)), memory.is_usable(NodeId(2)), memory.taken(NodeId(2))),
             (0, false, 5)
         );
-        memory.node(NodeFacts { node: NodeId(2), budget_bytes: 9, usable: true }, 2);
+        memory.node(NodeFacts { node: NodeId(2), budget_bytes: 9, usable: true, draining: false }, 2);
         assert!(memory.has_room_now(NodeId(2), 4) && memory.is_usable(NodeId(2)));
     }
 
@@ -206,7 +216,7 @@ mod tests {
     fn nodes_are_bounded() {
         let mut memory = memory(&[]);
         for node in 2..5 {
-            memory.node(NodeFacts { node: NodeId(node), budget_bytes: 9, usable: true }, 2);
+            memory.node(NodeFacts { node: NodeId(node), budget_bytes: 9, usable: true, draining: false }, 2);
             memory.insert((NodeId(node), ModelId(1)), Replica::new(1, Phase::Ready, At(0), 0), 2);
         }
         assert_eq!(memory.nodes().collect::<Vec<_>>(), [NODE, NodeId(2)]);

@@ -48,12 +48,20 @@ impl Stage {
     }
 
     pub(super) fn node(&mut self, node: u64, budget_gib: u64) {
-        let facts = NodeFacts { node: NodeId(node), budget_bytes: budget_gib * GIB, usable: true };
+        let facts =
+            NodeFacts { node: NodeId(node), budget_bytes: budget_gib * GIB, usable: true, draining: false };
         self.planner.node(s(0), facts);
     }
 
     pub(super) fn unusable(&mut self, node: u64, budget_gib: u64) {
-        let facts = NodeFacts { node: NodeId(node), budget_bytes: budget_gib * GIB, usable: false };
+        let facts =
+            NodeFacts { node: NodeId(node), budget_bytes: budget_gib * GIB, usable: false, draining: false };
+        self.planner.node(s(0), facts);
+    }
+
+    pub(super) fn drains(&mut self, node: u64, budget_gib: u64) {
+        let facts =
+            NodeFacts { node: NodeId(node), budget_bytes: budget_gib * GIB, usable: false, draining: true };
         self.planner.node(s(0), facts);
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Standing {
     pub(super) ready: u32,
     /// Replicas on their way, on usable nodes.
     pub(super) coming: u32,
+    /// Replicas that serve on nodes that are to be emptied; in no other number.
+    pub(super) parting: u32,
     /// Node-seconds per second of both.
     pub(super) capacity: f64,
     /// Arrivals that still count.

@@ -3,8 +3,9 @@
 //! 1. Pins that are honoured and not there, by node.
 //! 2. Models somebody waits for that have no replica, ready or coming: the oldest waiter first. One that has waited longer than
 //!    the starvation bound plus the load is *starving*.
-//! 3. Models with fewer replicas than their policy asks for.
-//! 4. Hot models: the waiting work would keep the replicas, coming ones too, busy for longer than `replicate_delay`. One load at a
+//! 3. Models that only nodes which drain hold: these serve on until another node does.
+//! 4. Models with fewer replicas than their policy asks for.
+//! 5. Hot models: the waiting work would keep the replicas, coming ones too, busy for longer than `replicate_delay`. One load at a
 //!    time, two above `replicate_delay_huge`, never beyond `replicas_max`.
 //!
 //! Owns that list and the right of each want to displace others. Refuses to look for the room.
@@ -41,6 +42,8 @@ pub(super) enum Right {
     Done,
     /// Those nobody would miss.
     Spare,
+    /// Nobody: what is free has to do.
+    Room,
 }
 
 impl Residency {
@@ -58,9 +61,14 @@ impl Residency {
         cold.sort_by_key(|standing| (standing.waiting.oldest, standing.model));
         wants.extend(cold.into_iter().map(|standing| self.cold(survey.at, standing)));
         // 3
+        let parting = |standing: &&Standing| {
+            standing.parting > 0 && standing.replicas() == 0 && standing.waiting.count == 0
+        };
+        wants.extend(survey.standings.iter().filter(parting).map(relief));
+        // 4
         let short = |standing: &&Standing| standing.coming == 0 && standing.ready < standing.minimum;
         wants.extend(survey.standings.iter().filter(short).map(minimum));
-        // 4
+        // 5
         wants.extend(survey.standings.iter().filter_map(|standing| self.hot(standing)));
         wants
     }
@@ -71,6 +79,7 @@ impl Residency {
         match why {
             LoadReason::Pinned => self.policies.is_pinned(lane),
             LoadReason::Waiting => standing.waiting.count > 0 && standing.ready == 0,
+            LoadReason::Draining => standing.parting > 0 && standing.ready == 0,
             LoadReason::Minimum => standing.replicas() <= standing.minimum,
             LoadReason::Hot => standing.waiting.count > 0,
         }
@@ -102,6 +111,11 @@ impl Residency {
 
 fn pinned((node, model): Lane) -> Want {
     Want { model, why: LoadReason::Pinned, node: Some(node), right: Right::Any, cost_max: None }
+}
+
+fn relief(standing: &Standing) -> Want {
+    let right = if standing.in_use { Right::Spare } else { Right::Room };
+    Want { model: standing.model, why: LoadReason::Draining, node: None, right, cost_max: None }
 }
 
 fn minimum(standing: &Standing) -> Want {
@@ -177,6 +191,48 @@ mod tests {
         stage.unusable(1, 10);
         stage.waits(1, 1, 1, 99);
         assert_eq!(stage.plan(100), ["load 1 on 2: Waiting"]);
+    }
+
+    #[test]
+    fn what_only_a_draining_node_holds_is_loaded_elsewhere() {
+        let mut stage = stage();
+        stage.ready(0, 1, 1);
+        assert_eq!(stage.plan(99), NOTHING);
+        stage.drains(1, 10);
+        assert_eq!(stage.plan(101), ["load 1 on 2: Draining"]);
+        assert_eq!(stage.plan(102), NOTHING);
+    }
+
+    #[test]
+    fn it_displaces_only_what_is_out_of_use_and_only_while_it_is_in_use_itself() {
+        let drained = |asked: u32, other_asked: u64| {
+            let mut stage = Stage::new(ResidencyLimits::default());
+            for (node, model) in [(1, 1), (2, 2)] {
+                stage.node(node, 10);
+                (1..=2).for_each(|model| stage.offer(node, model, 10, 5));
+                stage.ready(0, node, model);
+            }
+            stage.asked(other_asked, 2, 3);
+            stage.drains(1, 10);
+            stage.asked(9_000, 1, asked);
+            stage.plan(9_000)
+        };
+        assert_eq!(drained(0, 0), NOTHING);
+        assert_eq!(drained(1, 9_000), NOTHING);
+        assert_eq!(drained(1, 0), ["evict 2 from 2 for 1"]);
+    }
+
+    #[test]
+    fn what_another_node_holds_too_stays_where_it_is_when_one_drains() {
+        let mut stage = stage();
+        stage.ready(0, 1, 1);
+        stage.ready(0, 2, 1);
+        stage.drains(1, 10);
+        stage.asked(100, 1, 1);
+        assert_eq!(stage.plan(101), NOTHING);
+        stage.planner.lost(s(102), crate::ids::NodeId(1));
+        stage.unusable(2, 10);
+        assert_eq!(stage.plan(103), NOTHING, "who is lost serves nobody until then");
     }
 
     #[test]

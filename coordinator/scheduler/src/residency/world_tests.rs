@@ -62,7 +62,7 @@ impl World {
         let (node, budget_bytes) = (NodeId(node), budget_gib * GIB);
         self.budgets.insert(node, budget_bytes);
         self.speeds.insert(node, speed);
-        self.planner.node(self.at, NodeFacts { node, budget_bytes, usable: true });
+        self.planner.node(self.at, NodeFacts { node, budget_bytes, usable: true, draining: false });
     }
 
     pub(super) fn offer(&mut self, node: u64, model: u32, gib: u64, load: Span) {

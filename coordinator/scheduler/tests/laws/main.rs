@@ -84,7 +84,8 @@ mod laws {
                     let Effect::Dispatch { request, node, .. } = effect else { continue };
                     let submission = world.mirror.submission(request).expect("submitted");
                     prop_assert!(world.mirror.holds(node, submission.model), "{:?} does not hold the model", node);
-                    prop_assert!(!world.mirror.drains(node), "{:?} drains", node);
+                    let left = world.mirror.drains(node) && world.mirror.another_serves(node, submission.model);
+                    prop_assert!(!left, "{:?} drains, and another serves", node);
                     prop_assert!(!world.mirror.settles(world.now), "not all is told yet");
                     prop_assert!(submission.deadline > world.now, "its deadline has passed");
                 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::{
-    Adopted, At, Attempt, Command, Effect, Limits, ModelId, ModelState, NodeId, NodeReport, Outcome, Refusal,
-    RequestId, Submission,
+    Adopted, At, Attempt, Command, Effect, Limits, ModelId, ModelReport, ModelState, NodeId, NodeReport,
+    Outcome, Refusal, RequestId, Submission,
 };
 
 /// How many run of each model on each node.
@@ -21,6 +21,8 @@ pub(crate) struct Mirror {
     nodes: BTreeMap<NodeId, NodeReport>,
     draining: BTreeSet<NodeId>,
     settles_at: At,
+    /// A breaker may have opened, or a model may be on its way out: then a holder is not all that it seems.
+    troubled: bool,
 }
 
 #[derive(Default)]
@@ -33,6 +35,11 @@ struct Life {
 
 impl Mirror {
     pub(crate) fn observe(&mut self, now: At, command: &Command, effects: &[Effect]) {
+        let failed = |outcome: &Outcome| matches!(outcome, Outcome::Busy | Outcome::Failed(_));
+        let moved = |effect: &Effect| matches!(effect, Effect::Record(_) | Effect::Evict { .. });
+        self.troubled |= matches!(command, Command::Recall(_))
+            || matches!(command, Command::Finished { outcome, .. } if failed(outcome))
+            || effects.iter().any(moved);
         match command {
             Command::Submit(submission) => self.began_to_live(now, submission, Life::default()),
             Command::Adopt { submission, attempt, running } => {
@@ -94,6 +101,17 @@ impl Mirror {
 
     pub(crate) fn drains(&self, node: NodeId) -> bool {
         self.draining.contains(&node)
+    }
+
+    /// Whether another node, which does not drain, serves the model for sure.
+    pub(crate) fn another_serves(&self, node: NodeId, model: ModelId) -> bool {
+        let serves = |report: &NodeReport| {
+            let holds =
+                |held: &ModelReport| held.model == model && held.state == ModelState::Ready && held.slots > 0;
+            report.models.iter().any(holds)
+        };
+        let mut others = self.nodes.iter().filter(|(other, _)| **other != node && !self.drains(**other));
+        !self.troubled && others.any(|(_, report)| serves(report))
     }
 
     /// Whether a new leader may not have been told yet what runs.

@@ -68,6 +68,8 @@ pub(crate) trait Room: Send + Sync {
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
     pub(crate) leader: bool,
+    /// Nobody leads at the most since an election may last: what comes in now is held, and will be served.
+    pub(crate) soon: bool,
     /// Why not, in words for a person.
     pub(crate) why: String,
 }

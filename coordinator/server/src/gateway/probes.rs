@@ -49,6 +49,10 @@ pub(crate) async fn routable(
     State(gateway): State<Gateway>,
     Query(which): Query<Which>,
 ) -> Result<Response, ApiError> {
+    let readiness = (gateway.readiness)();
+    if !readiness.soon {
+        return Ok(probe(false, readiness.why));
+    }
     let Some(name) = which.model else {
         let any = gateway.catalogue.all().iter().any(|model| is_routable(model));
         return Ok(probe(any, if any { String::new() } else { "no model is ready".to_owned() }));

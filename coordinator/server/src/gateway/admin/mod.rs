@@ -30,6 +30,8 @@ pub(crate) fn routes() -> Vec<Route> {
         admin("/api/v1/admin/tokens/{id}", delete(tokens::revoke)),
         admin("/api/v1/admin/nodes", get(nodes::list)),
         admin("/api/v1/admin/nodes/{which}", delete(nodes::revoke)),
+        admin("/api/v1/admin/nodes/{which}/drain", post(nodes::drain)),
+        admin("/api/v1/admin/nodes/{which}/undrain", post(nodes::undrain)),
         admin("/api/v1/admin/audit", get(audit::list)),
         admin("/api/v1/admin/coordinators", get(coordinators::list)),
         admin("/api/v1/admin/coordinators/{replica}", delete(coordinators::remove)),

@@ -67,7 +67,7 @@ async fn a_client_that_does_not_read_stops_the_flow() {
     let state = GatewayState {
         catalogue,
         generations: Arc::new(Counting { taken: taken.clone() }),
-        readiness: Arc::new(|| Ready { leader: true, why: String::new() }),
+        readiness: Arc::new(|| Ready { leader: true, soon: true, why: String::new() }),
         status: Arc::new(|| Box::pin(async { json!({}) })),
         views: Arc::new(Scripted),
         registry: facts.registry(),

@@ -46,6 +46,10 @@ async fn probes_tell_apart_the_process_the_control_plane_and_a_flowing_token() {
         assert_eq!(reply.json(), json!({"ready": status == 200, "why": why}), "{path}");
     }
     assert_eq!(stage.get("/routablez?model=nobody").await.error_code(), "model_not_found");
+    stage.outage.store(true, std::sync::atomic::Ordering::Relaxed);
+    let reply = stage.get("/routablez?model=org%2Fdemo-1").await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["why"]), (503, &json!("no leader is elected yet")));
+    stage.outage.store(false, std::sync::atomic::Ordering::Relaxed);
     stage.catalogue.replace(std::collections::BTreeMap::new());
     assert_eq!(stage.get("/routablez").await.status, 503);
 }

@@ -4,6 +4,7 @@
 //! the template and everything above them are the real ones.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -82,6 +83,8 @@ pub(super) struct Stage {
     pub(super) drawer: Arc<Drawer>,
     /// The text of the coordinator's own key.
     pub(super) local_key: String,
+    /// Nobody leads, for longer than an election takes.
+    pub(super) outage: Arc<AtomicBool>,
 }
 
 /// A response, read to its end.
@@ -150,10 +153,15 @@ impl Stage {
         drawer: Arc<Drawer>,
     ) -> Self {
         let (local_key, local_text) = LocalKey::make(1).expect("randomness");
+        let outage = Arc::new(AtomicBool::new(false));
+        let without = outage.clone();
         let state = GatewayState {
             catalogue: catalogue.clone(),
             generations: cluster.clone(),
-            readiness: Arc::new(|| Ready { leader: false, why: "no leader is elected yet".to_owned() }),
+            readiness: Arc::new(move || {
+                let soon = !without.load(Ordering::Relaxed);
+                Ready { leader: false, soon, why: "no leader is elected yet".to_owned() }
+            }),
             status: Arc::new(|| Box::pin(async { json!({"schema": "test/1"}) })),
             views: Arc::new(Scripted),
             registry: facts.registry(),
@@ -165,7 +173,7 @@ impl Stage {
             hash_key: [7; 32],
             api: api.parse().unwrap(),
         };
-        Self { router: router(state), cluster, catalogue, facts, drawer, local_key: local_text }
+        Self { router: router(state), cluster, catalogue, facts, drawer, local_key: local_text, outage }
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Reply {
