@@ -5,12 +5,13 @@
 //! holds and how much memory that reserves, how often each model shall be held, how each breaker last moved, which
 //! requests killed runtimes, what a healthy runtime answers to the canary, which change of the coordinators' group is
 //! under way, which API keys there are, which requests are answered only once and who has their answers, and what
-//! administrators did. A fact changes by [`Registry::apply`] and by nothing else, so replicas that apply the same commands in the
-//! same order are equal; [`Registry::begin_epoch`] makes another registry of a copy.
+//! administrators did. A fact changes by [`Registry::apply`] and by nothing else, so replicas that apply the same
+//! commands in the same order are equal; [`Registry::begin_epoch`] makes another registry of a copy.
 //!
 //! Refuses what does not endure: no load, heartbeat or waiting request is known here, and of a request that killed
-//! never more than its fingerprint; of one that is answered only once, keyed digests. Also refuses to guess: it has no clock and no randomness. The proposer stamps a
-//! command with time, ids and hashes, and the reply to an accepted command depends on the facts alone.
+//! never more than its fingerprint, of one that is answered only once never more than keyed digests. Also refuses to
+//! guess: it has no clock and no randomness. The proposer stamps a command with time, ids and hashes, and the reply to
+//! an accepted command depends on the facts alone.
 //!
 //! What is on disk is the JSON of [`Command`] (the log) and of [`Registry`] (the snapshot). Both are read by
 //! later releases: a new field gets a default, a field or name that was once written is never reused with

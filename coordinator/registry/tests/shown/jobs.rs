@@ -1,4 +1,4 @@
-//! Jobs in words.
+//! Jobs in words: who has each, how often it was tried, and how it ended.
 
 use std::fmt::{Result, Write};
 
