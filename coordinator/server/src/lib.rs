@@ -325,11 +325,7 @@ impl Parts {
             fleet: fleet.clone(),
             streams: streams.clone(),
             cards,
-            joining: Joining {
-                consensus: consensus.clone(),
-                authority: founded.authority.clone(),
-                cluster: founded.cluster.clone(),
-            },
+            joining: Joining::new(consensus, founded),
             cluster: founded.cluster.clone(),
             stream_port: bound.port(),
             replica,

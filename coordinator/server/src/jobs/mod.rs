@@ -10,6 +10,9 @@ mod store;
 mod exchange;
 mod upkeep;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

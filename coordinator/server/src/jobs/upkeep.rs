@@ -21,7 +21,7 @@ impl Exchange {
         }
     }
 
-    async fn look_after(&self, now_unix_ms: u64) {
+    pub(super) async fn look_after(&self, now_unix_ms: u64) {
         let (registry, leadership) = (self.consensus.local(), self.consensus.leadership().borrow().clone());
         let over = registry.jobs().any(|(_, job)| job.is_over(now_unix_ms));
         if leadership.is_self && over {
