@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::Agent;
 use crate::exit::{Exit, failure};
-use crate::{home, log, model_argument, progress, stopping};
+use crate::{home, log, model_argument, neighbours, progress, stopping};
 
 /// Notices that may wait for the terminal.
 const NOTICES: usize = 256;
@@ -17,16 +17,38 @@ const DEFAULT_PORT: u16 = 7443;
 
 pub(crate) fn run(options: &Agent) -> anyhow::Result<()> {
     log::start("info");
-    let config = config(options)?;
+    let mut config = config(options)?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     runtime.block_on(async {
         let stop = stopping::on_signal()?;
+        if config.coordinators.is_empty() {
+            match stop.run_until_cancelled(found(&config)).await {
+                Some(found) => config.coordinators = found?,
+                None => return Ok(()),
+            }
+        }
         let (notices, heard) = mpsc::channel(NOTICES);
         let showing = tokio::spawn(progress::show(heard));
         let done = daemon::run(config, notices, stop).await;
         showing.await.context("the terminal task failed")?;
         done
     })
+}
+
+/// Coordinators of the cluster that this Mac is invited to, or belongs to, as the network tells.
+async fn found(config: &daemon::Config) -> anyhow::Result<Vec<String>> {
+    let cluster = match &config.token {
+        Some(token) => Some(token.ca_hash),
+        None => daemon::cluster_of(&config.data_folder)?,
+    };
+    tracing::info!("no --coordinator: asking the local network for one");
+    let found = neighbours::find(cluster.as_ref().map(neighbours::mark)).await?;
+    if found.is_empty() {
+        let words = "no coordinator of this cluster is announced on the local network: say where one is with --coordinator HOST";
+        return Err(failure(Exit::Unreachable, words));
+    }
+    tracing::info!(coordinators = found.join(", "), "found");
+    Ok(found)
 }
 
 fn config(options: &Agent) -> anyhow::Result<daemon::Config> {

@@ -5,6 +5,7 @@
 mod administration;
 mod group;
 mod members;
+mod models;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,10 +15,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use administration::{Audit, Call, Keys, KeysAction, Scope};
 pub(crate) use group::{Backup, Coordinators, GroupAction, Restore};
 pub(crate) use members::{Drain, Nodes, NodesAction, Token, TokenAction, TokenRole, Undrain};
+pub(crate) use models::{Bound, Models, ModelsAction, Policy};
 
 use administration::{AUDIT_EXAMPLES, KEYS_EXAMPLES};
 use group::{BACKUP_EXAMPLES, COORDINATORS_EXAMPLES};
 use members::{DRAIN_EXAMPLES, NODES_EXAMPLES, TOKEN_EXAMPLES};
+use models::MODELS_EXAMPLES;
 
 /// One endpoint for a room full of Macs: an OpenAI-compatible service over local MLX runtimes.
 #[derive(Debug, Parser)]
@@ -77,6 +80,9 @@ pub(crate) enum Command {
     /// Show who belongs to the cluster, and end a membership.
     #[command(after_help = NODES_EXAMPLES)]
     Nodes(Nodes),
+    /// Show which Mac holds which model, and say how a model shall be treated.
+    #[command(after_help = MODELS_EXAMPLES)]
+    Models(Models),
     /// Empty a Mac, so that it can be updated or switched off: no request fails.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(Drain),
@@ -152,6 +158,9 @@ pub(crate) struct Coordinator {
     /// The token that `mlx-serving token create --role coordinator` prints there; needed once
     #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true, requires = "join")]
     pub(crate) token: Option<String>,
+    /// Do not announce on the local network where this coordinator is (mDNS). One on loopback never does
+    #[arg(long, env = "MLX_SERVING_NO_MDNS")]
+    pub(crate) no_mdns: bool,
     /// Seconds that a node's certificate lasts; for tests, which have no week
     #[arg(long, hide = true, env = "MLX_SERVING_LEAF_LIFE_S", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) leaf_life_s: Option<u64>,
@@ -162,14 +171,8 @@ pub(crate) struct Coordinator {
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
     /// A coordinator, HOST or HOST:PORT [default port: 7443]; may be given more than once, or divided by commas. One that lives
-    /// is enough: it tells of the others
-    #[arg(
-        long = "coordinator",
-        env = "MLX_SERVING_COORDINATOR",
-        value_name = "ADDR",
-        value_delimiter = ',',
-        required = true
-    )]
+    /// is enough: it tells of the others. Without it the local network is asked (mDNS)
+    #[arg(long = "coordinator", env = "MLX_SERVING_COORDINATOR", value_name = "ADDR", value_delimiter = ',')]
     pub(crate) coordinators: Vec<String>,
     /// The join token that `mlx-serving coordinator` prints; needed once
     #[arg(long, env = "MLX_SERVING_TOKEN", hide_env_values = true)]
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_takes_coordinators_one_by_one_or_divided_by_commas_and_needs_one() {
+    fn an_agent_takes_coordinators_one_by_one_or_divided_by_commas() {
         let parse = |arguments: &[&str]| {
             let cli = Cli::try_parse_from(["mlx-serving", "agent"].iter().chain(arguments));
             cli.map(
@@ -305,7 +308,7 @@ mod tests {
         };
         let given = parse(&["--coordinator", "a", "--coordinator", "b:1,c"]).expect("parses");
         assert_eq!(given, ["a", "b:1", "c"]);
-        assert!(parse(&[]).is_err());
+        assert_eq!(parse(&[]).expect("asks the network"), [""; 0]);
     }
 
     #[test]

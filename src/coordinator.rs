@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::cli::Coordinator;
 use crate::exit::{Exit, failure};
+use crate::neighbours::{self, Announced};
 use crate::{agent, home, log, stopping};
 
 pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
@@ -32,8 +33,10 @@ pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
         };
         let (ready, started) = oneshot::channel();
         let serving = tokio::spawn(server::run(config, ready, stop));
+        let mut _announced = None;
         if let Ok(ready) = started.await {
             greet(&ready);
+            _announced = announced(options, &ready);
         }
         serving.await.context("the coordinator failed")?
     })
@@ -60,6 +63,16 @@ fn advertised(options: &Coordinator) -> String {
         }
         None => options.listen.to_string(),
     }
+}
+
+/// Nobody needs to be found: whoever knows the address comes without.
+fn announced(options: &Coordinator, ready: &server::Ready) -> Option<Announced> {
+    if options.no_mdns || ready.cluster_address.ip().is_loopback() {
+        return None;
+    }
+    let mark = neighbours::mark(&ready.join_token.ca_hash);
+    let announced = Announced::start(&mark, ready.cluster_address, ready.api, ready.leads.clone());
+    announced.inspect_err(|error| tracing::warn!("not announced on the local network: {error:#}")).ok()
 }
 
 #[expect(clippy::print_stderr, clippy::print_stdout, reason = "this is the command line")]

@@ -12,9 +12,11 @@ mod up;
 mod coordinator;
 mod coordinators;
 mod agent;
+mod neighbours;
 mod token;
 mod nodes;
 mod drain;
+mod models;
 mod model_argument;
 mod api;
 mod chat;
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Agent(options) => agent::run(&options),
         Command::Token(options) => token::run(&options),
         Command::Nodes(options) => nodes::run(&options),
+        Command::Models(options) => models::run(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Undrain(options) => drain::end(&options),
         Command::Chat(options) => chat::run(&options),

@@ -36,6 +36,11 @@ impl JoinToken {
         blake3::derive_key("mlx-serving 2026 join token secret", secret)
     }
 
+    /// What a token says of its cluster's CA certificate (DER).
+    pub fn hash_of(ca_der: &[u8]) -> [u8; 32] {
+        *blake3::hash(ca_der).as_bytes()
+    }
+
     /// Does this CA certificate (DER) belong to the cluster that issued the token?
     pub fn pins(&self, ca_der: &[u8]) -> bool {
         blake3::hash(ca_der) == blake3::Hash::from_bytes(self.ca_hash)

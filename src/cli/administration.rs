@@ -153,7 +153,7 @@ pub(crate) struct Audit {
 }
 
 /// `90s`, `45m`, `12h`, `30d`, `1y`, in seconds.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || "a time is a number and a unit: 90s, 45m, 12h, 30d or 1y".to_owned();
     let unit = text.chars().next_back().ok_or_else(wrong)?;
     let each = match unit {

@@ -30,7 +30,8 @@ class Draining:
     def __init__(self, room: Room, node: str) -> None:
         self._said = room.folder / "drain.said"
         with self._said.open("w") as said:
-            self.process = subprocess.Popen(command(room, "drain", node), stderr=said, stdout=subprocess.PIPE, text=True)
+            words = command(room, "drain", node)
+            self.process = subprocess.Popen(words, stderr=said, stdout=subprocess.PIPE, text=True)
 
     def said(self) -> str:
         return Path(self._said).read_text()

@@ -1,4 +1,4 @@
-"""The lead belongs where the agents are heard: a leader that is parted from them gives it away before anybody waits for it."""
+"""The lead belongs where the agents are heard: a leader that is parted from them gives it away before anybody waits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def test_a_leader_that_no_agent_reaches_hands_over_and_nobody_waits_for_it(
         assert ask(gateway.url, chat(DEMO, **SHORT)).status_code == 200
         longest = max(longest, time.monotonic() - begun)
         assert time.monotonic() - cut < 60, "the lead stays where no agent is heard"
-    figure(f"a leader that hears no agent: handed over after {time.monotonic() - cut:.1f} s; longest answer {longest:.2f} s")
+    after = time.monotonic() - cut
+    figure(f"a leader that hears no agent: handed over after {after:.1f} s; longest answer {longest:.2f} s")
     assert ask(gateway.url, chat(DEMO, **SHORT)).status_code == 200
     # Whoever asks it is served too, when the cable is back.
     ways(wired).heal(former.name, AGENTS)

@@ -31,7 +31,7 @@ pub mod limits;
 
 pub use config::{Config, DEMO_MODEL, Offer, OfferSource, RuntimeProgram, UnnamableSource};
 pub use guard::guard;
-pub use identity::{Enlisted, become_coordinator};
+pub use identity::{Enlisted, become_coordinator, cluster_of};
 pub use notice::{ModelWord, Notice};
 pub use proto::token::{JoinToken, TokenError};
 pub use run::run;

@@ -95,6 +95,8 @@ pub struct Ready {
     pub api: SocketAddr,
     pub cluster_address: SocketAddr,
     pub join_token: JoinToken,
+    /// Whether this coordinator leads.
+    pub leads: watch::Receiver<bool>,
 }
 
 /// Runs a coordinator until `stop`; `ready` hears once when clients and agents may come.
@@ -152,6 +154,7 @@ pub async fn run(
             api: api_address,
             cluster_address: parts.cluster_address,
             join_token: join_token?,
+            leads: readiness::leads(&consensus),
         });
     }
 

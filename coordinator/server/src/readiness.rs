@@ -12,6 +12,18 @@ use tokio::time::Instant;
 use crate::gateway::Ready;
 use crate::limits;
 
+/// Whether this replica leads, until the registry is closed.
+pub(crate) fn leads(consensus: &Consensus) -> watch::Receiver<bool> {
+    let mut leadership = consensus.leadership();
+    let (sender, leads) = watch::channel(leadership.borrow_and_update().is_self);
+    tokio::spawn(async move {
+        while leadership.changed().await.is_ok() {
+            sender.send_replace(leadership.borrow_and_update().is_self);
+        }
+    });
+    leads
+}
+
 /// Knows since when nobody leads.
 #[derive(Clone)]
 pub(crate) struct Readiness {

@@ -33,6 +33,11 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
+    pub(crate) fn ca_hash(&self) -> Option<[u8; 32]> {
+        let ca = CertificateDer::from_pem_slice(self.ca_certificate_pem.as_bytes()).ok()?;
+        Some(JoinToken::hash_of(&ca))
+    }
+
     /// Was the token issued by the cluster this Mac is a member of?
     pub(crate) fn is_of(&self, token: &JoinToken) -> bool {
         CertificateDer::from_pem_slice(self.ca_certificate_pem.as_bytes()).is_ok_and(|ca| token.pins(&ca))

@@ -66,6 +66,12 @@ pub(crate) async fn obtain(
     })
 }
 
+/// The hash of the CA of the cluster that this Mac belongs to, if it belongs to any.
+pub fn cluster_of(data_folder: &Path) -> anyhow::Result<Option<[u8; 32]>> {
+    let kept = IdentityFolder::open(data_folder)?.membership()?;
+    Ok(kept.and_then(|kept| kept.ca_hash()))
+}
+
 /// Notes that the membership is over, so that the next start says so without asking anybody.
 pub(crate) fn set_aside(data_folder: &Path, token: Option<&JoinToken>) -> anyhow::Result<()> {
     let folder = IdentityFolder::open(data_folder)?;

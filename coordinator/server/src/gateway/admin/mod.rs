@@ -8,10 +8,11 @@ mod audit;
 pub(crate) mod coordinators;
 mod key_body;
 mod keys;
+mod models;
 mod nodes;
 mod tokens;
 
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use registry::Scope;
 
 use super::Gateway;
@@ -32,6 +33,8 @@ pub(crate) fn routes() -> Vec<Route> {
         admin("/api/v1/admin/nodes/{which}", delete(nodes::revoke)),
         admin("/api/v1/admin/nodes/{which}/drain", post(nodes::drain)),
         admin("/api/v1/admin/nodes/{which}/undrain", post(nodes::undrain)),
+        admin("/api/v1/admin/models", get(models::list)),
+        admin("/api/v1/admin/models/{*name}", patch(models::change)),
         admin("/api/v1/admin/audit", get(audit::list)),
         admin("/api/v1/admin/coordinators", get(coordinators::list)),
         admin("/api/v1/admin/coordinators/{replica}", delete(coordinators::remove)),

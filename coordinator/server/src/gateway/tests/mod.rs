@@ -37,3 +37,4 @@ mod taking_over;
 mod going_on;
 mod revoking;
 mod administering;
+mod treating_models;

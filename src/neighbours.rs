@@ -1,0 +1,158 @@
+//! Coordinators on the local network, by mDNS (RFC 6762) and its service discovery (RFC 6763).
+//!
+//! Owns what is announced, an address and the first bytes of the CA's hash, and the search for it. Refuses to be believed: whoever is
+//! found must still show a certificate of the cluster whose token, or whose membership, this machine has. An announcement ends with
+//! the value that stands for it. On macOS it runs beside the system's own responder; that has not been tried on hardware.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use mdns_sd::{Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
+use tokio::sync::watch;
+
+const SERVICE: &str = "_mlx-serving._tcp.local.";
+const WEB: &str = "_http._tcp.local.";
+
+/// What clients may call the coordinator that leads. An address belongs to one host at a time, so the name goes with the lead.
+const LEADS_HOST: &str = "mlx-serving.local.";
+
+/// In an announcement: of which cluster it is.
+const CLUSTER: &str = "cluster";
+
+/// A coordinator answers within a second; Wi-Fi loses the first question now and then.
+const SEARCH: Duration = Duration::from_secs(5);
+
+/// After the first one: the others answered at the same time.
+const OTHERS: Duration = Duration::from_millis(500);
+
+/// Until goodbye is said; it is on the wire at once.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Which cluster, in an announcement: the beginning of its CA's hash. Enough to tell clusters in one building apart, and nothing that
+/// a certificate does not tell everybody.
+pub(crate) fn mark(ca_hash: &[u8; 32]) -> String {
+    ca_hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Says where this coordinator is until it is dropped.
+pub(crate) struct Announced {
+    daemon: ServiceDaemon,
+}
+
+impl Announced {
+    /// Announces the port for agents; `api` too, under the name that all clusters share, while this one leads.
+    pub(crate) fn start(
+        mark: &str,
+        agents: SocketAddr,
+        api: SocketAddr,
+        leads: watch::Receiver<bool>,
+    ) -> anyhow::Result<Self> {
+        let daemon = ServiceDaemon::new().context("opening the mDNS socket")?;
+        // A port is one process's, and a mark one cluster's: no other has this name.
+        let name = format!("mlx-{mark}-{}-{}", crate::home::host_name().replace('.', "-"), agents.port());
+        let agents = service(SERVICE, &name, &format!("{name}.local."), agents, &[(CLUSTER, mark)])?;
+        daemon.register(agents).context("announcing this coordinator")?;
+        if !api.ip().is_loopback() {
+            let web = service(WEB, "mlx-serving", LEADS_HOST, api, &[(CLUSTER, mark), ("path", "/v1")])?;
+            tokio::spawn(follow(daemon.clone(), web, leads));
+        }
+        Ok(Self { daemon })
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if let Ok(gone) = self.daemon.shutdown() {
+            let _ = gone.recv_timeout(GOODBYE);
+        }
+    }
+}
+
+/// The name goes to whoever leads.
+async fn follow(daemon: ServiceDaemon, web: ServiceInfo, mut leads: watch::Receiver<bool>) {
+    let name = web.get_fullname().to_owned();
+    loop {
+        let now = *leads.borrow_and_update();
+        let told = if now { daemon.register(web.clone()) } else { daemon.unregister(&name).map(drop) };
+        if let Err(error) = told {
+            tracing::warn!(%error, "the name {LEADS_HOST} cannot be announced");
+        }
+        if leads.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn service(
+    kind: &str,
+    name: &str,
+    host: &str,
+    at: SocketAddr,
+    says: &[(&str, &str)],
+) -> anyhow::Result<ServiceInfo> {
+    let address = if at.ip().is_unspecified() { String::new() } else { at.ip().to_string() };
+    let made = ServiceInfo::new(kind, name, host, address.as_str(), at.port(), says);
+    let made = made.with_context(|| format!("announcing {name}"))?;
+    Ok(if address.is_empty() { made.enable_addr_auto() } else { made })
+}
+
+/// `HOST:PORT` of the coordinators that are announced, of this cluster or of any; none where nobody answers.
+pub(crate) async fn find(mark: Option<String>) -> anyhow::Result<Vec<String>> {
+    tokio::task::spawn_blocking(move || {
+        let daemon = ServiceDaemon::new().context("opening the mDNS socket")?;
+        let events = daemon.browse(SERVICE).context("asking for coordinators")?;
+        let found = collect(&events, mark.as_deref());
+        let _ = daemon.shutdown();
+        Ok(found.into_iter().collect())
+    })
+    .await
+    .context("the search failed")?
+}
+
+fn collect(events: &Receiver<ServiceEvent>, mark: Option<&str>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut until = Instant::now() + SEARCH;
+    while let Ok(event) = events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        let ServiceEvent::ServiceResolved(coordinator) = event else { continue };
+        if mark.is_some_and(|mark| coordinator.get_property_val_str(CLUSTER) != Some(mark)) {
+            continue;
+        }
+        let addresses = coordinator.get_addresses().iter().map(|address| address.to_ip_addr());
+        found.extend(
+            addresses.filter(is_dialable).map(|ip| SocketAddr::new(ip, coordinator.get_port()).to_string()),
+        );
+        if !found.is_empty() {
+            until = until.min(Instant::now() + OTHERS);
+        }
+    }
+    found
+}
+
+/// One that a link must be named with says nothing to a program that knows only the address.
+fn is_dialable(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_the_beginning_of_the_hash() {
+        let mut hash = [0; 32];
+        (hash[0], hash[7], hash[8]) = (0xab, 0x0c, 0xff);
+        assert_eq!(mark(&hash), "ab0000000000000c");
+    }
+
+    #[test]
+    fn an_address_without_its_link_is_not_dialled() {
+        let dialable = |ip: &str| is_dialable(&ip.parse().unwrap());
+        assert!(dialable("192.168.1.7") && dialable("fd00::7") && dialable("127.0.0.1"));
+        assert!(!dialable("169.254.9.9") && !dialable("fe80::1"));
+    }
+}
