@@ -158,7 +158,8 @@ mod tests {
         assert!(rest(1).expect("there").starts_with(format!("id: {TAG}-2\n").as_bytes()));
         assert_eq!((rest(13), rest(0)), (None, None));
         assert!(last(&format!("{TAG}-1")).is_of(TAG) && last(&format!("{TAG}-1")).is_in(&events));
-        assert!(!last("0011223344556677-1").is_in(&events));
+        let foreign = last("0011223344556677-1");
+        assert!(!foreign.is_in(&events) && !foreign.is_of(TAG));
     }
 
     #[test]

@@ -55,6 +55,8 @@ async fn what_is_being_given_goes_on_after_any_event() {
     // Ids are known to whoever has read them.
     let run = stage.facts.now().jobs().next().expect("a job").1.run;
     let tag = crate::gateway::once::events_tag(&crate::gateway::HashKeys::new([7; 32]), run);
+    let foreign = after(&stage, "00112233aabbccdd-2").await;
+    assert_eq!((foreign.status.as_u16(), foreign.error_code().as_str()), (409, "last_event_unknown"));
     let rest = after(&stage, &format!("{tag}-2")).await;
     let (first, early) = (first.await.expect("answered"), early.await.expect("answered"));
     assert_eq!(first.text, early.text);
