@@ -78,6 +78,7 @@ mod tests {
 NUMBER  WHEN                 BY       WHAT                      OUTCOME
 1       1970-01-01 00:00:01  local-1  add secret 3 to key 0a1b  done
 2       1970-01-01 00:00:01  0a1b     drain node 1              already_so
+3       1970-01-01 00:00:01  local-1  promote coordinator 4     begun
 ";
         assert_eq!(table(&sample()), expected);
     }
@@ -85,8 +86,8 @@ NUMBER  WHEN                 BY       WHAT                      OUTCOME
     #[test]
     fn a_trail_that_is_as_it_was_written_says_its_last_hash() {
         let (trail, entries) = (sample(), sample()["entries"].clone());
-        let (first, last) = (text(&entries[0]["hash"]), text(&entries[1]["hash"]));
-        let expected = format!("2 entries, unbroken up to number 2: {last}\n");
+        let (first, last) = (text(&entries[0]["hash"]), text(&entries[2]["hash"]));
+        let expected = format!("3 entries, unbroken up to number 3: {last}\n");
         assert_eq!(checked(&trail, None).expect("unbroken"), expected);
         assert_eq!(checked(&trail, Some(&first)).expect("there"), expected);
         let error = checked(&trail, Some("00")).expect_err("not there").to_string();

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use administration::{Audit, Call, Keys, KeysAction, Scope};
+pub(crate) use administration::{Audit, Call, Keys, KeysAction, Limits, Scope};
 pub(crate) use group::{Backup, Coordinators, GroupAction, Restore};
 pub(crate) use members::{Drain, Nodes, NodesAction, Token, TokenAction, TokenRole, Undrain};
 pub(crate) use models::{Bound, Models, ModelsAction, Policy};

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
 use crate::api::Api;
-use crate::cli::{Call, Keys, KeysAction, Output, Scope};
+use crate::cli::{Bound, Call, Keys, KeysAction, Limits, Output, Scope};
 use crate::exit::{Exit, failure};
 use crate::moment;
 use crate::table::{aligned, array, number, row, text};
@@ -18,12 +18,21 @@ const KEYS: &str = "/api/v1/admin/keys";
 
 pub(crate) fn run(options: &Keys) -> anyhow::Result<()> {
     match &options.action {
-        KeysAction::Create { name, scopes, models, expires, call } => {
+        KeysAction::Create { name, scopes, models, expires, limits, call } => {
             let mut body = json!({"name": name, "scopes": names(scopes), "expires_in_s": expires});
+            body["limits"] = Value::Object(bounds(limits));
             if !models.is_empty() {
                 body["models"] = json!(models);
             }
             print_secret(&call.call(Method::POST, KEYS, Some(&body))?, call.output)
+        }
+        KeysAction::Limit { id, limits, call } => {
+            let bounds = bounds(limits);
+            if bounds.is_empty() {
+                return Err(failure(Exit::Usage, "say which bound: see `mlx-serving keys limit --help`"));
+            }
+            let key = call.call(Method::PATCH, &path(id)?, Some(&json!({"limits": bounds})))?;
+            print(&key, call.output, |key| details(&key["key"]))
         }
         KeysAction::Ls { call } => {
             let keys = call.call(Method::GET, KEYS, None)?;
@@ -87,6 +96,22 @@ impl Changes<'_> {
     }
 }
 
+/// Those that were given; `null` takes one away.
+fn bounds(limits: &Limits) -> Map<String, Value> {
+    let Limits { rpm, tpm, concurrency, tokens_per_month } = limits;
+    [("rpm", rpm), ("tpm", tpm), ("concurrency", concurrency), ("tokens_per_month", tokens_per_month)]
+        .into_iter()
+        .filter_map(|(name, bound)| Some((name.to_owned(), value((*bound)?))))
+        .collect()
+}
+
+fn value(bound: Bound<u64>) -> Value {
+    match bound {
+        Bound::At(most) => json!(most),
+        Bound::None => Value::Null,
+    }
+}
+
 /// Ends the older secret. Only of two: the last one ends with its key.
 fn finish(call: &Call, id: &str) -> anyhow::Result<Value> {
     let key = call.call(Method::GET, &path(id)?, None)?;
@@ -135,7 +160,18 @@ fn print_secret(document: &Value, output: Output) -> anyhow::Result<()> {
 }
 
 fn table<'a>(keys: impl Iterator<Item = &'a Value>) -> String {
-    let mut rows = vec![row(["ID", "NAME", "STATE", "SCOPES", "MODELS", "EXPIRES", "SECRETS"])];
+    let mut rows = vec![row([
+        "ID",
+        "NAME",
+        "STATE",
+        "SCOPES",
+        "MODELS",
+        "EXPIRES",
+        "SECRETS",
+        "LIMITS",
+        "TODAY",
+        "THIS MONTH",
+    ])];
     rows.extend(keys.map(cells));
     if rows.len() == 1 {
         return "no keys: make one with `mlx-serving keys create`; from then on every caller needs one\n"
@@ -155,7 +191,23 @@ fn cells(key: &Value) -> Vec<String> {
         if key["models"].is_array() { models.join(",") } else { "all".to_owned() },
         key["expires_at_unix_ms"].as_u64().map_or_else(|| "never".to_owned(), moment::utc),
         array(&key["secrets"]).count().to_string(),
+        limits(&key["limits"]),
+        tokens(&key["usage"]["today"]),
+        tokens(&key["usage"]["this_month"]),
     ]
+}
+
+fn limits(limits: &Value) -> String {
+    let words = [("rpm", "rpm"), ("tpm", "tpm"), ("concurrency", "at once"), ("tokens_per_month", "a month")];
+    let said = words.iter().filter_map(|(name, words)| Some(format!("{} {words}", limits[name].as_u64()?)));
+    let said: Vec<_> = said.collect();
+    if said.is_empty() { "none".to_owned() } else { said.join(", ") }
+}
+
+/// Tokens of both kinds.
+fn tokens(used: &Value) -> String {
+    let count = |kind: &str| used[kind].as_u64().unwrap_or_default();
+    count("prompt_tokens").saturating_add(count("answer_tokens")).to_string()
 }
 
 fn details(key: &Value) -> String {
@@ -177,7 +229,10 @@ mod tests {
     fn key(revoked_at: &Value) -> Value {
         json!({"id": "0a1b", "name": "ci", "state": "live", "scopes": ["inference", "read"], "models": ["demo"],
                "expires_at_unix_ms": 1_800_000_000_000_u64, "revoked_at_unix_ms": revoked_at,
-               "secrets": [{"number": 2, "made_at_unix_ms": 1_700_000_000_000_u64}]})
+               "secrets": [{"number": 2, "made_at_unix_ms": 1_700_000_000_000_u64}],
+               "limits": {"rpm": 60, "tpm": null, "concurrency": 4, "tokens_per_month": null},
+               "usage": {"today": {"requests": 1, "prompt_tokens": 5, "answer_tokens": 2},
+                         "this_month": {"requests": 2, "prompt_tokens": 8, "answer_tokens": 4}}})
     }
 
     #[test]
@@ -185,9 +240,9 @@ mod tests {
         let bare = json!({"id": "0c", "name": "ops", "state": "revoked", "scopes": ["admin"], "models": null,
                           "expires_at_unix_ms": null, "secrets": []});
         let expected = "\
-ID    NAME  STATE    SCOPES          MODELS  EXPIRES              SECRETS
-0a1b  ci    live     inference,read  demo    2027-01-15 08:00:00  1
-0c    ops   revoked  admin           all     never                0
+ID    NAME  STATE    SCOPES          MODELS  EXPIRES              SECRETS  LIMITS             TODAY  THIS MONTH
+0a1b  ci    live     inference,read  demo    2027-01-15 08:00:00  1        60 rpm, 4 at once  7      12
+0c    ops   revoked  admin           all     never                0        none               0      0
 ";
         assert_eq!(table([&key(&Value::Null), &bare].into_iter()), expected);
         assert!(table(std::iter::empty()).contains("keys create"));
@@ -212,6 +267,13 @@ ID    NAME  STATE    SCOPES          MODELS  EXPIRES              SECRETS
         assert_eq!(Value::Object(all.body(Some(60), false)), expected);
         let free = Changes { any_model: true, ..nothing };
         assert_eq!(Value::Object(free.body(None, true)), json!({"models": null, "expires_in_s": null}));
+    }
+
+    #[test]
+    fn only_the_bounds_that_were_given_are_changed() {
+        let given = Limits { rpm: Some(Bound::At(60)), tpm: Some(Bound::None), ..Limits::default() };
+        assert_eq!(Value::Object(bounds(&given)), json!({"rpm": 60, "tpm": null}));
+        assert!(bounds(&Limits::default()).is_empty());
     }
 
     #[test]

@@ -4,14 +4,16 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Api, Output};
+use super::{Api, Bound, Output};
 
 pub(crate) const KEYS_EXAMPLES: &str = "\
 Examples:
   mlx-serving keys create --name ada                      a key that may ask every model; printed once, alone
   mlx-serving keys create --name ci --model org/small --expires 30d
   mlx-serving keys create --name ops --scope read --scope admin
-  mlx-serving keys ls                                     who has keys, and what they may do
+  mlx-serving keys create --name lab --rpm 60 --tpm 100000 --concurrency 4
+  mlx-serving keys limit 5b0c1f9e2d7a --tokens-per-month 50M --rpm none
+  mlx-serving keys ls                                     who has keys, what they may do and have used
   mlx-serving keys rotate 5b0c1f9e2d7a                    a second secret; the first one still works
   mlx-serving keys rotate 5b0c1f9e2d7a --finish           ends the first one
   mlx-serving keys revoke 5b0c1f9e2d7a                    ends the key and what runs under it, within a second
@@ -51,6 +53,17 @@ pub(crate) enum KeysAction {
         /// How long it is good, like 12h, 30d or 1y [default: for ever]
         #[arg(long, value_name = "TIME", value_parser = seconds)]
         expires: Option<u64>,
+        #[command(flatten)]
+        limits: Limits,
+        #[command(flatten)]
+        call: Call,
+    },
+    /// Bound what a key may ask for, in the whole cluster; what is not given stays
+    Limit {
+        /// The key's id
+        id: String,
+        #[command(flatten)]
+        limits: Limits,
         #[command(flatten)]
         call: Call,
     },
@@ -110,6 +123,23 @@ pub(crate) enum KeysAction {
     },
 }
 
+/// Bounds of a key: a number, also like 100k or 50M, or `none`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Limits {
+    /// Requests in a minute
+    #[arg(long, value_name = "NUMBER", value_parser = bound)]
+    pub(crate) rpm: Option<Bound<u64>>,
+    /// Tokens in a minute, of prompts and of answers
+    #[arg(long, value_name = "NUMBER", value_parser = bound)]
+    pub(crate) tpm: Option<Bound<u64>>,
+    /// Requests at one time
+    #[arg(long, value_name = "NUMBER", value_parser = bound)]
+    pub(crate) concurrency: Option<Bound<u64>>,
+    /// Tokens in a month of UTC, of prompts and of answers
+    #[arg(long, value_name = "NUMBER", value_parser = bound)]
+    pub(crate) tokens_per_month: Option<Bound<u64>>,
+}
+
 /// Where to call, and how to print the answer.
 #[derive(Debug, Args)]
 pub(crate) struct Call {
@@ -152,6 +182,20 @@ pub(crate) struct Audit {
     pub(crate) call: Call,
 }
 
+/// `60`, `100k`, `50M`, `2G` or `none`.
+fn bound(text: &str) -> Result<Bound<u64>, String> {
+    if text == "none" {
+        return Ok(Bound::None);
+    }
+    let wrong = || "a bound is a number from 1 on, also like 100k, 50M or 2G, or none".to_owned();
+    let (digits, each) = [('k', 1_000), ('M', 1_000_000), ('G', 1_000_000_000)]
+        .into_iter()
+        .find_map(|(unit, each)| Some((text.strip_suffix(unit)?, each)))
+        .unwrap_or((text, 1));
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(each).filter(|bound| *bound > 0).map(Bound::At).ok_or_else(wrong)
+}
+
 /// `90s`, `45m`, `12h`, `30d`, `1y`, in seconds.
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || "a time is a number and a unit: 90s, 45m, 12h, 30d or 1y".to_owned();
@@ -173,6 +217,17 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser as _;
+
+    #[test]
+    fn a_bound_is_a_number_or_none() {
+        for (text, expected) in [("60", 60), ("100k", 100_000), ("50M", 50_000_000), ("2G", 2_000_000_000)] {
+            assert_eq!(bound(text), Ok(Bound::At(expected)), "{text}");
+        }
+        assert_eq!(bound("none"), Ok(Bound::None));
+        for text in ["", "0", "0k", "k", "-1", "1.5M", "99999999999999G", "10 k", "None"] {
+            assert!(bound(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_time_has_a_number_and_a_unit() {

@@ -23,6 +23,8 @@ const CHAIN_CONTEXT: &str = "mlx-serving 2026 audit chain";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
+    /// It is about to be tried. Another entry tells how it ended; without one nobody knows.
+    Begun,
     /// Something changed.
     Done,
     /// It was that way before.
@@ -36,6 +38,7 @@ impl Outcome {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Outcome::Begun => "begun",
             Outcome::Done => "done",
             Outcome::AlreadySo => "already_so",
             Outcome::Refused => "refused",
@@ -111,7 +114,7 @@ impl Registry {
     ) -> Result<Reply, Refusal> {
         check_id(by, Field::Key(KeyField::By))?;
         check_line(action, limits::AUDIT_ACTION_BYTES_MAX, Field::Key(KeyField::Action))?;
-        if matches!(command, Command::Audited { .. }) {
+        if matches!(command, Command::Audited { .. } | Command::Note { .. }) {
             return Err(Refusal::Malformed { what: Field::Key(KeyField::Audited) });
         }
         let reply = self.apply(command);
@@ -123,6 +126,27 @@ impl Registry {
             self.note(by, at_unix_ms, action, outcome);
         }
         Ok(reply)
+    }
+
+    /// A line about what is no command of this registry.
+    pub(crate) fn noted(
+        &mut self,
+        by: &str,
+        at_unix_ms: u64,
+        action: &str,
+        outcome: Outcome,
+    ) -> Result<Reply, Refusal> {
+        check_id(by, Field::Key(KeyField::By))?;
+        check_line(action, limits::AUDIT_ACTION_BYTES_MAX, Field::Key(KeyField::Action))?;
+        let noted = self.audit.entries.iter().any(|entry| {
+            (entry.at_unix_ms, entry.by.as_str(), entry.action.as_str(), entry.outcome)
+                == (at_unix_ms, by, action, outcome)
+        });
+        if noted {
+            return Ok(Reply::AlreadySo);
+        }
+        self.note(by, at_unix_ms, action, outcome);
+        Ok(Reply::Done)
     }
 
     /// What administrators did last, the oldest first.

@@ -4,6 +4,7 @@
 //! where its idea lives, and how it is shown is `command_debug.rs`.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BreakerState, ClusterId, Digest, Fingerprint, Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName,
-    ModelPolicy, ModelSource, NodeId, Role, Tenant, TokenId, VoterChange,
+    ModelPolicy, ModelSource, NodeId, Outcome, Role, Tenant, TokenId, Used, VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -297,6 +298,30 @@ pub enum Command {
         /// The moment.
         at_unix_ms: u64,
     },
+    /// What keys have used, as a gateway tells it. Each report counts once. Idempotent.
+    CountUsage {
+        /// The replica whose gateway it is.
+        gateway: u64,
+        /// The life of its process; a later one has a higher number.
+        life: u64,
+        /// The report's number in that life; the first is 1.
+        sequence: u64,
+        /// When it was told: it counts for this day and this month of UTC.
+        at_unix_ms: u64,
+        /// By key.
+        used: BTreeMap<KeyId, Used>,
+    },
+    /// A line of the audit trail about a change that is no command of this registry, before it and after it. Idempotent.
+    Note {
+        /// Who asked.
+        by: String,
+        /// When.
+        at_unix_ms: u64,
+        /// What for, in words without secrets.
+        action: String,
+        /// How far it is.
+        outcome: Outcome,
+    },
     /// A command that an administrator asked for: it does what it says, and a line of the audit trail says so. Made by
     /// [`Command::audited`].
     Audited {
@@ -347,7 +372,9 @@ impl Command {
             | Command::ChangeKey { .. }
             | Command::AddKeySecret { .. }
             | Command::BeginJob { .. }
-            | Command::TakeJob { .. } => false,
+            | Command::TakeJob { .. }
+            | Command::CountUsage { .. }
+            | Command::Note { .. } => false,
         }
     }
 }

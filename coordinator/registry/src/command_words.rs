@@ -70,7 +70,8 @@ impl Command {
             Command::EndJob { job, .. } => format!("end job {job}"),
             Command::DropJob { job, .. } => format!("drop job {job}"),
             Command::ForgetJobs { at_unix_ms } => format!("forget the jobs that are over at {at_unix_ms}"),
-            Command::Audited { action, .. } => action.clone(),
+            Command::CountUsage { gateway, .. } => format!("count the usage that gateway {gateway} tells"),
+            Command::Note { action, .. } | Command::Audited { action, .. } => action.clone(),
         }
     }
 }
@@ -83,7 +84,8 @@ fn granted(grant: &Grant) -> String {
         || "all".to_owned(),
         |models| models.iter().map(|model| model.as_str()).collect::<Vec<_>>().join(", "),
     );
-    format!("name '{}', scopes {}, expires {expiry}, models {models}", grant.name, scopes.join(", "))
+    let (name, scopes, allowance) = (&grant.name, scopes.join(", "), grant.allowance);
+    format!("name '{name}', scopes {scopes}, expires {expiry}{allowance}, models {models}")
 }
 
 fn treated(policy: ModelPolicy) -> String {

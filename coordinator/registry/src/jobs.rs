@@ -6,6 +6,7 @@
 
 use alloc::collections::BTreeMap;
 
+use crate::command::Command;
 use crate::job::{Digest, Ended, Job, JobId, JobRun, KeptAnswer, Tenant};
 use crate::job_refusal::JobRefusal;
 use crate::limits;
@@ -15,8 +16,28 @@ use crate::reply::{Bounded, Refusal, Reply};
 pub(crate) type Jobs = BTreeMap<JobId, Job>;
 
 impl Registry {
+    pub(crate) fn decide_job(&mut self, command: &Command) -> Result<Reply, Refusal> {
+        if let Command::BeginJob { job, tenant, request, run, at_unix_ms } = command {
+            return self.begin_job(*job, *tenant, *request, *run, *at_unix_ms);
+        }
+        if let Command::TakeJob { job, from, run, at_unix_ms } = command {
+            return self.take_job(*job, *from, *run, *at_unix_ms);
+        }
+        if let Command::EndJob { job, run, kept, at_unix_ms } = command {
+            return self.end_job(*job, *run, kept.as_ref(), *at_unix_ms);
+        }
+        if let Command::DropJob { job, run } = command {
+            return self.drop_job(*job, *run);
+        }
+        if let Command::ForgetJobs { at_unix_ms } = command {
+            return Ok(self.forget_jobs(*at_unix_ms));
+        }
+        // No other command is about jobs.
+        Ok(Reply::AlreadySo)
+    }
+
     /// A job whose time is over makes place for one of the same name, forgotten or not.
-    pub(crate) fn begin_job(
+    fn begin_job(
         &mut self,
         id: JobId,
         tenant: Tenant,
@@ -40,13 +61,7 @@ impl Registry {
         Ok(Reply::Done)
     }
 
-    pub(crate) fn take_job(
-        &mut self,
-        id: JobId,
-        from: JobRun,
-        run: JobRun,
-        at: u64,
-    ) -> Result<Reply, Refusal> {
+    fn take_job(&mut self, id: JobId, from: JobRun, run: JobRun, at: u64) -> Result<Reply, Refusal> {
         let job = self.running_job(id)?;
         if job.run == run {
             return Ok(Reply::AlreadySo);
@@ -60,7 +75,7 @@ impl Registry {
         Ok(Reply::Done)
     }
 
-    pub(crate) fn end_job(
+    fn end_job(
         &mut self,
         id: JobId,
         run: JobRun,
@@ -84,7 +99,7 @@ impl Registry {
     }
 
     /// It was not done, so that it may be begun anew.
-    pub(crate) fn drop_job(&mut self, id: JobId, run: JobRun) -> Result<Reply, Refusal> {
+    fn drop_job(&mut self, id: JobId, run: JobRun) -> Result<Reply, Refusal> {
         if !self.jobs.contains_key(&id) {
             return Ok(Reply::AlreadySo);
         }
@@ -95,7 +110,7 @@ impl Registry {
         Ok(Reply::Done)
     }
 
-    pub(crate) fn forget_jobs(&mut self, at: u64) -> Reply {
+    fn forget_jobs(&mut self, at: u64) -> Reply {
         let before = self.jobs.len();
         self.jobs.retain(|_, job| !job.is_over(at));
         if self.jobs.len() < before { Reply::Done } else { Reply::AlreadySo }

@@ -9,6 +9,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::allowance::Allowance;
 use crate::{ModelName, secret_hash};
 
 /// What a key lets its holder do. None of them contains another.
@@ -57,6 +58,9 @@ pub struct Grant {
     /// The first moment at which it is no longer good, in milliseconds since 1970; absent: it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at_unix_ms: Option<u64>,
+    /// How much it may ask for.
+    #[serde(default, skip_serializing_if = "Allowance::is_unlimited")]
+    pub allowance: Allowance,
 }
 
 impl Grant {

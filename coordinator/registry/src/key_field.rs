@@ -20,6 +20,10 @@ pub enum KeyField {
     Scopes,
     /// The models of an API key.
     Models,
+    /// The bounds of what an API key may ask for.
+    Allowance,
+    /// What a gateway tells of usage.
+    Usage,
     /// Who asked for a change.
     By,
     /// The words for a change.
@@ -46,6 +50,16 @@ impl fmt::Display for KeyField {
                 f,
                 "the list of an API key's models has 1 to {} names; without a list it may ask every model",
                 limits::MODELS_PER_KEY_MAX
+            ),
+            KeyField::Allowance => write!(
+                f,
+                "each bound of what an API key may ask for is a number from 1 to {}, or absent",
+                limits::ALLOWANCE_MAX
+            ),
+            KeyField::Usage => write!(
+                f,
+                "a report of usage has a number from 1 on, and 1 to {} keys",
+                limits::USAGE_KEYS_MAX
             ),
             KeyField::By => {
                 write!(f, "who asked for a change has a name of 1 to {id_max} letters, digits, '_' or '-'")

@@ -145,6 +145,7 @@ impl Registry {
             && let Some(oldest) = revoked().min().map(|(_, id)| id.clone())
         {
             self.keys.remove(&oldest);
+            self.usage.forget(&oldest);
         }
     }
 }
@@ -161,6 +162,7 @@ fn check_grant(grant: &Grant) -> Result<(), Refusal> {
     check_line(&grant.name, limits::KEY_NAME_BYTES_MAX, Field::Key(KeyField::Name))?;
     let known = Scope::ALL.iter().any(|scope| grant.scopes.contains(scope));
     let models = grant.models.as_ref().map_or(1, alloc::collections::BTreeSet::len);
+    grant.allowance.check()?;
     match (known, (1..=limits::MODELS_PER_KEY_MAX).contains(&models)) {
         (true, true) => Ok(()),
         (false, _) => Err(Refusal::Malformed { what: Field::Key(KeyField::Scopes) }),

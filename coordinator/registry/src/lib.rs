@@ -4,7 +4,7 @@
 //! join tokens are out, which nodes were admitted, drained or revoked, which models each of them offers, which it
 //! holds and how much memory that reserves, how often each model shall be held, how each breaker last moved, which
 //! requests killed runtimes, what a healthy runtime answers to the canary, which change of the coordinators' group is
-//! under way, which API keys there are, which requests are answered only once and who has their answers, and what
+//! under way, which API keys there are, how much they may use and have used, which requests are answered only once and who has their answers, and what
 //! administrators did. A fact changes by [`Registry::apply`] and by nothing else, so replicas that apply the same
 //! commands in the same order are equal; [`Registry::begin_epoch`] makes another registry of a copy.
 //!
@@ -35,6 +35,8 @@ mod blame;
 mod canary;
 mod voters;
 mod key;
+mod allowance;
+mod usage;
 mod keys;
 mod key_refusal;
 mod job;
@@ -53,6 +55,7 @@ mod hex_number;
 mod secret_hash;
 pub mod limits;
 
+pub use allowance::Allowance;
 pub use audit::{AuditEntry, BrokenTrail, Outcome, verify};
 pub use blame::{Charge, Death, Quarantine};
 pub use breakers::{Breaker, BreakerState};
@@ -71,4 +74,5 @@ pub use placing::Placement;
 pub use policy::ModelPolicy;
 pub use registry::Registry;
 pub use reply::{Bounded, Refusal, Reply};
+pub use usage::{KeyUsage, UsageMark, Used, rest_of_month_ms};
 pub use voters::VoterChange;

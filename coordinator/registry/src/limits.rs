@@ -104,6 +104,22 @@ pub const JOB_RUN_MS: u64 = 25 * 3_600 * 1_000;
 /// An answer is kept for a day after it was given, as with other APIs that know such keys.
 pub const JOB_KEPT_MS: u64 = 24 * 3_600 * 1_000;
 
+/// A bound of what a key may ask for. Far beyond what a farm computes in a year, and small enough to be reckoned with.
+pub const ALLOWANCE_MAX: u64 = 1_000_000_000_000;
+
+/// Days whose totals are remembered for each key: this week beside the same day of the last one.
+pub const USAGE_DAYS_MAX: usize = 8;
+
+/// Months whose totals are remembered for each key: a year, and the one that runs.
+pub const USAGE_MONTHS_MAX: usize = 13;
+
+/// Keys in one report of usage: all that can be remembered.
+pub const USAGE_KEYS_MAX: usize = LIVE_KEYS_MAX + REVOKED_KEYS_MAX;
+
+/// Gateways whose last report is known, the one whose process began first forgotten first. A group has five at most; the rest is
+/// room for those that were replaced.
+pub const USAGE_GATEWAYS_MAX: usize = 64;
+
 /// Changes by administrators that are remembered. A few a day last a year; a snapshot grows by less than a megabyte.
 pub const AUDIT_ENTRIES_MAX: usize = 1024;
 

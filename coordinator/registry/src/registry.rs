@@ -19,6 +19,7 @@ use crate::joining::Joiner;
 use crate::key::ApiKey;
 use crate::limits;
 use crate::reply::{Refusal, Reply};
+use crate::usage::{Usage, UsageMark};
 use crate::voters::Voters;
 use crate::{ClusterId, Command, KeyId, ModelName, ModelPolicy, NodeId, TokenId};
 
@@ -46,6 +47,8 @@ pub struct Registry {
     pub(crate) keys: BTreeMap<KeyId, ApiKey>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) jobs: Jobs,
+    #[serde(default, skip_serializing_if = "Usage::is_empty")]
+    pub(crate) usage: Usage,
     #[serde(default, skip_serializing_if = "Trail::is_empty")]
     pub(crate) audit: Trail,
 }
@@ -66,10 +69,10 @@ impl Registry {
         if self.cluster.is_none() {
             return Err(Refusal::NotFounded);
         }
-        self.change(command)
+        self.decide_founded(command)
     }
 
-    fn change(&mut self, command: &Command) -> Result<Reply, Refusal> {
+    fn decide_founded(&mut self, command: &Command) -> Result<Reply, Refusal> {
         match command {
             Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
             Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name } => {
@@ -123,15 +126,18 @@ impl Registry {
             }
             Command::DropKeySecret { key, number } => self.drop_key_secret(key, *number),
             Command::RevokeKey { key, at_unix_ms } => self.revoke_key(key, *at_unix_ms),
-            Command::BeginJob { job, tenant, request, run, at_unix_ms } => {
-                self.begin_job(*job, *tenant, *request, *run, *at_unix_ms)
+            Command::BeginJob { .. }
+            | Command::TakeJob { .. }
+            | Command::EndJob { .. }
+            | Command::DropJob { .. }
+            | Command::ForgetJobs { .. } => self.decide_job(command),
+            Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
+                let told = UsageMark { life: *life, sequence: *sequence };
+                self.count_usage(*gateway, told, *at_unix_ms, used)
             }
-            Command::TakeJob { job, from, run, at_unix_ms } => self.take_job(*job, *from, *run, *at_unix_ms),
-            Command::EndJob { job, run, kept, at_unix_ms: at } => {
-                self.end_job(*job, *run, kept.as_ref(), *at)
+            Command::Note { by, at_unix_ms, action, outcome } => {
+                self.noted(by, *at_unix_ms, action, *outcome)
             }
-            Command::DropJob { job, run } => self.drop_job(*job, *run),
-            Command::ForgetJobs { at_unix_ms } => Ok(self.forget_jobs(*at_unix_ms)),
             Command::Audited { by, at_unix_ms, action, command } => {
                 self.audited(by, *at_unix_ms, action, command)
             }

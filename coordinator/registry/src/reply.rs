@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job_refusal::JobRefusal;
 use crate::key_refusal::KeyRefusal;
+use crate::usage::UsageMark;
 use crate::{Field, ModelName, NodeId, Role, TokenId};
 
 /// The outcome of one command.
@@ -149,6 +150,15 @@ pub enum Refusal {
         /// The replica.
         replica: u64,
     },
+    /// The report of usage is not the gateway's next one.
+    UsageOutOfTurn {
+        /// The replica whose gateway told it.
+        gateway: u64,
+        /// The report.
+        told: UsageMark,
+        /// The last one that was counted.
+        known: UsageMark,
+    },
     /// An API key is not as the command needs it.
     Key(KeyRefusal),
     /// A job is not as the command needs it.
@@ -254,6 +264,7 @@ impl fmt::Display for Refusal {
             Refusal::VotersLocked { number, by } => words_for_locked(f, *number, *by),
             Refusal::VoterChangeOutOfTurn { number, next } => words_for_turn(f, *number, *next),
             Refusal::ReplicaRemoved { replica } => words_for_removed(f, *replica),
+            Refusal::UsageOutOfTurn { gateway, told, known } => words_for_usage(f, *gateway, *told, *known),
             Refusal::Key(refusal) => write!(f, "{refusal}"),
             Refusal::Job(refusal) => write!(f, "{refusal}"),
             Refusal::TooMany { what, limit } => words_for_full(f, *what, *limit),
@@ -310,6 +321,20 @@ fn words_for_removed(f: &mut fmt::Formatter<'_>, replica: u64) -> fmt::Result {
         f,
         "replica {replica} was removed from the coordinators, and its id is never used again; join the machine anew in \
          an empty data folder, which gives it a new id"
+    )
+}
+
+fn words_for_usage(
+    f: &mut fmt::Formatter<'_>,
+    gateway: u64,
+    told: UsageMark,
+    known: UsageMark,
+) -> fmt::Result {
+    write!(
+        f,
+        "report {} of life {} of gateway {gateway} is out of turn, since report {} of life {} was counted last; it \
+         begins another life",
+        told.sequence, told.life, known.sequence, known.life
     )
 }
 

@@ -8,8 +8,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use registry::{
-        Bounded, BrokenTrail, Command, Field, Grant, KeyField, KeyId, KeyRefusal, ModelName, Refusal,
-        Registry, Reply, Scope, limits, verify,
+        Allowance, Bounded, BrokenTrail, Command, Field, Grant, KeyField, KeyId, KeyRefusal, ModelName,
+        Refusal, Registry, Reply, Scope, limits, verify,
     };
 
     use super::script::command;
@@ -73,6 +73,7 @@ mod tests {
             scopes: [Scope::Read].into(),
             models: Some((0..models).map(|number| ModelName::new(&format!("m{number}")).unwrap()).collect()),
             expires_at_unix_ms: None,
+            allowance: Allowance::default(),
         };
         let mut registry = founded();
         let mut create = |id: &str, grant: Grant| {
@@ -107,6 +108,7 @@ mod tests {
                 scopes: [Scope::Read].into(),
                 models: None,
                 expires_at_unix_ms: None,
+                allowance: Allowance::default(),
             },
         };
         assert_eq!(registry.apply(&change), malformed(KeyField::Name));

@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 33] = [
+    const LINES: [(&str, &str); 36] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -69,6 +69,12 @@ mod tests {
         ("drop_job", "drop-job k run=1.ab.4"),
         ("forget_jobs", "forget-jobs at=1716"),
         ("audited_again", "by 0a1b at=1710: drain 1"),
+        (
+            "change_key_allowance",
+            "change-key 0a1b revision=2 name=ci scopes=inference models=demo rpm=60 tpm=9000 concurrency=4 monthly=1000000",
+        ),
+        ("count_usage", "usage gateway=1 life=1700 sequence=1 at=1795694400000 0a1b=2+30+400"),
+        ("note", "note local-1 begun at=1712 because promote coordinator 4"),
     ];
 
     fn golden(path: &str) -> PathBuf {
@@ -111,7 +117,7 @@ mod tests {
     }
 
     /// Objects whose fields are names of things; a newer release has as few ways to add a field there as we.
-    const MAPS: [&str; 12] = [
+    const MAPS: [&str; 17] = [
         "tokens",
         "nodes",
         "placed",
@@ -124,6 +130,11 @@ mod tests {
         "jobs",
         "keys",
         "secrets",
+        "of_keys",
+        "gateways",
+        "days",
+        "months",
+        "used",
     ];
 
     /// Adds a field to every object that is none of the maps, nor the source of a model.
@@ -184,7 +195,7 @@ mod tests {
         let mut newer = serde_json::to_value(full()).unwrap();
         add_field(&mut newer, false);
         let newer = newer.to_string();
-        assert_eq!(newer.matches("added_later").count(), 33, "{newer}");
+        assert_eq!(newer.matches("added_later").count(), 40, "{newer}");
         assert_eq!(serde_json::from_str::<Registry>(&newer).unwrap(), full());
         for (name, line) in lines() {
             let text = serde_json::to_string(&command(line)).unwrap();

@@ -7,12 +7,12 @@ mod script;
 mod tests {
     use registry::{
         Bounded, Command, Digest, Field, JobId, JobRefusal, KeyField, KeyId, KeyRefusal, ModelName, NodeId,
-        Refusal, Registry, Role, TokenId,
+        Refusal, Registry, Role, TokenId, UsageMark,
     };
 
     use super::script::command;
 
-    const FIELDS: [Field; 26] = [
+    const FIELDS: [Field; 28] = [
         Field::ClusterId,
         Field::CaCertificate,
         Field::CaKey,
@@ -36,6 +36,8 @@ mod tests {
         Field::Key(KeyField::Name),
         Field::Key(KeyField::Scopes),
         Field::Key(KeyField::Models),
+        Field::Key(KeyField::Allowance),
+        Field::Key(KeyField::Usage),
         Field::Key(KeyField::By),
         Field::Key(KeyField::Action),
         Field::Key(KeyField::Audited),
@@ -96,6 +98,7 @@ mod tests {
             (Refusal::VotersLocked { number: 2, by: 1 }, "try again"),
             (Refusal::VoterChangeOutOfTurn { number: 2, next: 4 }, "ask again"),
             (Refusal::ReplicaRemoved { replica: 3 }, "empty data folder"),
+            (Refusal::UsageOutOfTurn { gateway: 3, told: mark(4, 2), known: mark(6, 1) }, "another life"),
             (full(Bounded::LiveNodes), "revoke one"),
             (full(Bounded::ModelsOnNode), "remove one"),
             (full(Bounded::ModelPolicies), "the default again"),
@@ -111,6 +114,10 @@ mod tests {
         .into_iter()
         .chain(of_keys())
         .collect()
+    }
+
+    fn mark(life: u64, sequence: u64) -> UsageMark {
+        UsageMark { life, sequence }
     }
 
     fn of_keys() -> impl Iterator<Item = (Refusal, &'static str)> {
@@ -181,7 +188,7 @@ mod tests {
     }
 
     /// One of each command, and what of it must be seen.
-    const LINES: [(&str, &str); 29] = [
+    const LINES: [(&str, &str); 31] = [
         ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
         ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
@@ -222,10 +229,18 @@ mod tests {
             "by local-1 at=7: key-secret 0a 3 secret=a at=7",
             "Audited { by: \"local-1\", at_unix_ms: 7, action: \"add",
         ),
+        (
+            "usage gateway=1 life=2 sequence=1 at=7 0a=1+2+3",
+            "CountUsage { gateway: 1, life: 2, sequence: 1, at_unix_ms: 7",
+        ),
+        (
+            "note local-1 begun at=7 because promote coordinator 4",
+            "Note { by: \"local-1\", at_unix_ms: 7, action: \"promote",
+        ),
         ("drop-secret 0a 1", "DropKeySecret { key: KeyId(\"0a\"), number: 1 }"),
         ("revoke-key 0a at=8", "RevokeKey { key: KeyId(\"0a\"), at_unix_ms: 8 }"),
         ("begin j of=7 asks=hi run=1.a.1 at=9", "request: Digest(68696869…), run: JobRun { replica: 1"),
-        ("take j from=1.a.1 run=2.b.1 at=9", "run: JobRun { replica: 2, life: Life(11), number: 1 }, .. }"),
+        ("take j from=1.a.1 run=2.b.1 at=9", "run: JobRun { replica: 2, life: Life(11), number: 1 }, at"),
         ("end j run=2.b.1 answer=yes bytes=3 on=2 at=9", "digest: Digest(79657379…), bytes: 3"),
         ("drop-job j run=2.b.1", "DropJob { job: JobId(Digest(6a6a6a6a…)), run"),
         ("forget-jobs at=10", "ForgetJobs { at_unix_ms: 10 }"),

@@ -18,6 +18,8 @@
 //!    each is), `placement` (the score), `ledger` (what is in flight), `retry_budget` (how many may be retries).
 //! 4. Beside: `residency` (which model should be where), `decisions` (why it came so).
 //!
+//! Before all that, and known to none of it: `allowance` (how much an account may ask for).
+//!
 //! What is told: `views` (figures), `verdict` and `tellings` (words), `fact` (what outlives a leader). What must be true: `invariants`
 //! of each state, `witness` of the history.
 
@@ -68,6 +70,7 @@ mod decisions;
 mod verdict;
 mod views;
 mod tellings;
+pub mod allowance;
 pub mod invariants;
 pub mod witness;
 

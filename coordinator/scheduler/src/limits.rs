@@ -52,6 +52,15 @@ pub(crate) const AFFINITY_TURNS: u64 = 40;
 /// Marked requests that are tried in one walk: a lost Mac leaves as many as it carried, and each may differ from the others.
 pub(crate) const MARKED_TRIED_MAX: usize = 64;
 
+/// Who has not said how long an answer may get claims what nine of ten such answers do not exceed: the tenth goes into debt.
+pub(crate) const EXPECTED_ANSWER_PERMILLE: u32 = 900;
+
+/// Claims of one account that are open at once: as many as a room of Macs ever works on.
+pub(crate) const CLAIMS_MAX: usize = 16_384;
+
+/// Usage that a gateway has told the leader is written down within so long, or never: several times the pause between two reports.
+pub(crate) const UNSEEN_USAGE: Span = Span::from_s(15);
+
 /// Debug builds check every invariant after every command while at most this many requests live; the checks read them all.
 #[cfg(debug_assertions)]
 pub(crate) const CHECKED_REQUESTS_MAX: usize = 1_000;

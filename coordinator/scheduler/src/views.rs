@@ -9,6 +9,7 @@ use crate::command::Class;
 use crate::effect::{Affinity, Effect, Why};
 use crate::fact::lane_of;
 use crate::ids::{ModelId, NodeId, RequestId, TenantId};
+use crate::limits;
 use crate::machine::Scheduler;
 use crate::overload::Rung;
 use crate::placement::{self, Candidate};
@@ -148,6 +149,12 @@ impl Scheduler {
             position: self.position_of(record),
         });
         waiting.collect()
+    }
+
+    /// Tokens that an answer of this tenant will probably have, in 1..=`max_tokens`: as long as all but the longest.
+    #[must_use]
+    pub fn expected_answer(&self, tenant: TenantId, model: ModelId, max_tokens: u32) -> u32 {
+        self.answers.quantile(tenant, model, max_tokens, limits::EXPECTED_ANSWER_PERMILLE)
     }
 
     /// Counts for metrics.

@@ -112,6 +112,8 @@ impl Life {
                 self.fail(failure).await
             }
             Order::Stop(AbortReason::DeadlineExceeded) => self.fail(Failure::DeadlineExceeded).await,
+            // Claims have lines of their own.
+            Order::Verdict(_) => Then::GoOn,
         }
     }
 

@@ -1,8 +1,9 @@
 //! How a gateway speaks to the scheduler: to the leader in this very process, or over gRPC to the one on another machine.
 //!
 //! Owns both ways, so that the front need not know which it has. `client` is the calling end of the far way, `service` the leader's,
-//! `words` the translation. Refuses to keep anything: what must survive a leader is in the front.
+//! `words` and `claim_words` the translation. Refuses to keep anything: what must survive a leader is in the front.
 
+mod claim_words;
 mod client;
 mod service;
 mod words;
@@ -10,6 +11,7 @@ mod words;
 use scheduler::{Outcome, RequestId, Usage};
 use tokio::sync::mpsc;
 
+use crate::claims::Word;
 use crate::front::Told;
 use crate::leader::{Leader, NewRequest, Order, Past};
 
@@ -39,6 +41,8 @@ pub(crate) enum Saying {
         outcome: Outcome,
         usage: Usage,
     },
+    /// Of what a key may ask for.
+    Claim(Word),
 }
 
 impl Desk {
@@ -72,6 +76,7 @@ pub(crate) async fn tell(leader: &Leader, saying: Saying) -> Option<(RequestId, 
             leader.finished(request, attempt, outcome, usage).await;
             None
         }
+        Saying::Claim(word) => leader.claim(word).await,
     }
 }
 

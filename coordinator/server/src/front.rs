@@ -5,6 +5,8 @@
 //! all that waits and all that runs. Follows the leadership of the group and keeps the one desk at which it speaks. Refuses to
 //! decide: orders are passed on as they come.
 
+mod claims;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +16,8 @@ use scheduler::{Outcome, RequestId, Usage};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::claims::Claims;
+use crate::claims::{Asking, Word};
 use crate::desk::{self, Desk, Saying};
 use crate::leader::{NewRequest, Order, Past};
 use crate::leading::Leading;
@@ -30,6 +34,7 @@ pub(crate) struct Told {
 
 enum Message {
     Submit(NewRequest, mpsc::Sender<Order>),
+    Claim(RequestId, Asking, mpsc::Sender<Order>),
     Saying(Saying),
     /// A desk is open, or could not be opened, or is closed: then `None`.
     Desk(u64, Option<Desk>),
@@ -57,7 +62,7 @@ impl Front {
         let (told, orders) = mpsc::channel(limits::FRONT_INBOX);
         let desks =
             Desks { ways, told, inbox: inbox.downgrade(), number: 0, state: State::Closed, sought: None };
-        let counter = Counter { live: BTreeMap::new(), desks };
+        let counter = Counter { live: BTreeMap::new(), claims: Claims::default(), desks };
         tokio::spawn(async move {
             let _ = stop.run_until_cancelled(counter.run(messages, orders)).await;
         });
@@ -89,6 +94,16 @@ impl Front {
         self.send(Message::Saying(Saying::Finished { request, attempt, outcome, usage })).await;
     }
 
+    /// Claims a part of what a key may ask for; the verdict arrives on the line, under whichever leader.
+    pub(crate) async fn claim(&self, number: RequestId, asking: Asking, line: mpsc::Sender<Order>) {
+        self.send(Message::Claim(number, asking, line)).await;
+    }
+
+    /// A claim is over.
+    pub(crate) async fn settled(&self, number: RequestId, tokens: u64) {
+        self.send(Message::Saying(Saying::Claim(Word::Settled { number, tokens }))).await;
+    }
+
     /// A closed inbox means that the coordinator is going down; whoever waits learns it from its own line.
     async fn send(&self, message: Message) {
         let _ = self.inbox.send(message).await;
@@ -106,6 +121,7 @@ struct Entry {
 
 struct Counter {
     live: BTreeMap<RequestId, Entry>,
+    claims: Claims,
     desks: Desks,
 }
 
@@ -131,6 +147,10 @@ impl Counter {
                 let offered = self.desks.say(Saying::Submit(new.clone())).await;
                 self.live.insert(request, Entry { new, past: Past::default(), offered, line });
             }
+            Message::Claim(number, asking, line) => {
+                self.desks.say(Saying::Claim(Word::Claim(number, asking.clone()))).await;
+                self.claims.open(number, asking, line);
+            }
             Message::Saying(saying) => {
                 self.note(&saying);
                 self.desks.say(saying).await;
@@ -145,6 +165,9 @@ impl Counter {
 
     /// A new leader hears of everything, those first that came first.
     async fn offer_all(&mut self) {
+        for word in self.claims.words(self.desks.term()) {
+            self.desks.say(Saying::Claim(word)).await;
+        }
         let mut entries: Vec<&mut Entry> = self.live.values_mut().collect();
         entries.sort_by_key(|entry| (entry.new.arrived, entry.new.request));
         for entry in entries {
@@ -171,7 +194,8 @@ impl Counter {
             Saying::Finished { request, attempt, outcome, usage } => {
                 self.note_end(*request, *attempt, *outcome, *usage);
             }
-            Saying::Submit(_) | Saying::Adopt(..) => {}
+            Saying::Claim(Word::Settled { number, .. }) => self.claims.settled(*number),
+            Saying::Submit(_) | Saying::Adopt(..) | Saying::Claim(_) => {}
         }
     }
 
@@ -197,6 +221,12 @@ impl Counter {
     /// Orders of a desk that was left are void: the attempt numbers of two leaders could be the same.
     fn pass_on(&mut self, told: Told) {
         let Told { desk, request, order } = told;
+        if let Order::Verdict(verdict) = order {
+            if self.desks.is_current(desk) {
+                self.claims.heard(request, verdict, self.desks.term());
+            }
+            return;
+        }
         let Some(entry) = self.live.get_mut(&request).filter(|_| self.desks.is_current(desk)) else { return };
         match &order {
             Order::Wait { .. } => {
@@ -209,6 +239,7 @@ impl Counter {
             Order::Run { attempt, node, .. } => {
                 entry.past = Past { attempts: *attempt, running: Some((*node, false)) };
             }
+            Order::Verdict(_) => return,
             Order::Refused { .. } | Order::Stop(_) => {
                 if let Some(entry) = self.live.remove(&request) {
                     let _ = entry.line.try_send(order);
@@ -292,6 +323,11 @@ impl Desks {
             }
             State::Closed | State::Seeking => false,
         }
+    }
+
+    /// Of the leader at whose desk this is.
+    fn term(&self) -> u64 {
+        self.sought.map_or(0, |(term, _)| term)
     }
 
     fn is_current(&self, number: u64) -> bool {

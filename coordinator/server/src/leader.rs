@@ -1,9 +1,10 @@
 //! The leader: the shell around the scheduler, as the rest of the coordinator speaks to it.
 //!
 //! Owns the messages to the loop and the handle that sends them. `mind` is the loop, `names` what its numbers mean, `orders` the
-//! lines to the generations, `facts` what outlives it, `told` what the registry says, `proposals` and `canary` what it has
+//! lines to the generations, `accounts` what keys have in use, `facts` what outlives it, `told` what the registry says, `proposals` and `canary` what it has
 //! others do, `gauges` and `view` what it shows. Refuses every decision: commands go in, effects come out and are carried.
 
+mod accounts;
 mod canary;
 mod facts;
 mod gauges;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::claims::Word;
 use crate::clock::Clock;
 use crate::generation::Traits;
 use crate::leader::mind::Mind;
@@ -96,6 +98,7 @@ enum Message {
     Reserved { reservation: ReservationId, granted: bool },
     Home { node: u64, model: ModelName, bytes: u64 },
     Probed { probe: ProbeNumber, result: ProbeResult },
+    Claim(Word, mpsc::Sender<Order>),
     View(oneshot::Sender<QueueView>),
     Explain(Subject, oneshot::Sender<Option<String>>),
 }
@@ -153,6 +156,14 @@ impl Leader {
 
     pub(crate) async fn finished(&self, request: RequestId, attempt: u32, outcome: Outcome, usage: Usage) {
         self.send(Message::Finished { request, attempt: Attempt(attempt), outcome, usage }).await;
+    }
+
+    /// Of what a key may ask for. A claim's verdict arrives on the line returned.
+    pub(crate) async fn claim(&self, word: Word) -> Option<(RequestId, mpsc::Receiver<Order>)> {
+        let (line, verdict) = mpsc::channel(1);
+        let number = word.opens();
+        self.send(Message::Claim(word, line)).await;
+        number.map(|number| (number, verdict))
     }
 
     /// The complete truth of `node`.

@@ -14,6 +14,8 @@ mod catalogue;
 mod cards;
 mod generation;
 mod jobs;
+mod claims;
+mod tally;
 mod leader;
 mod leading;
 mod front;
@@ -86,6 +88,7 @@ use crate::readiness::Readiness;
 use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::{Link, Streams};
+use crate::tally::{Books, Tally};
 use crate::views::Inside;
 
 /// A coordinator that serves.
@@ -137,7 +140,8 @@ pub async fn run(
             "the API speaks plain HTTP beyond this machine: put a proxy with TLS before it, or keys can be overheard"
         );
     }
-    let router = gateway::router(parts.gateway_state(api_address, local_key));
+    let books = Books::open(replica.0, Arc::new(consensus.clone()), &consensus.changes());
+    let router = gateway::router(parts.gateway_state(api_address, local_key, books.tally.clone()));
     let failed = CancellationToken::new();
     let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
     tokio::spawn(end_with_registry(consensus.clone(), stop.clone(), failed.clone()));
@@ -159,6 +163,7 @@ pub async fn run(
     }
 
     serving.await.context("the API listener failed")?;
+    books.close().await;
     inner.cancel();
     // It opens nothing any more.
     let _ = std::fs::remove_file(config.data_folder.join(ADMIN_KEY_FILE));
@@ -365,7 +370,12 @@ impl Parts {
         Ok(Self { sources, room, grouping, jobs, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
-    fn gateway_state(&self, api: SocketAddr, local_key: gateway::LocalKey) -> gateway::GatewayState {
+    fn gateway_state(
+        &self,
+        api: SocketAddr,
+        local_key: gateway::LocalKey,
+        tally: Tally,
+    ) -> gateway::GatewayState {
         let readiness = Readiness::follow(&self.sources.consensus);
         let sources = self.sources.clone();
         gateway::GatewayState {
@@ -380,6 +390,8 @@ impl Parts {
             registry: self.sources.consensus.changes(),
             local_key: Arc::new(local_key),
             facts: Arc::new(self.sources.consensus.clone()),
+            claims: Arc::new(self.cluster.front.clone()),
+            tally,
             room: self.room.clone(),
             group: Arc::new(self.grouping.clone()),
             jobs: self.jobs.clone(),

@@ -147,6 +147,12 @@ pub(crate) const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 /// Facts that may wait for the registry: a thousand breakers that move at once, with room. Beyond, the disk takes nothing.
 pub(crate) const PROPOSALS: usize = 4_096;
 
+/// Between two reports of a gateway's usage, if there was any. A crash loses as much; each costs a flush of a majority's disks.
+pub(crate) const USAGE_EVERY: Duration = Duration::from_secs(2);
+
+/// For the last report at the end of a coordinator.
+pub(crate) const USAGE_LAST: Duration = Duration::from_secs(3);
+
 /// Canaries that may wait. The scheduler has one at a time.
 pub(crate) const PROBES: usize = 16;
 

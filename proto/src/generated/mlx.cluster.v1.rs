@@ -136,7 +136,7 @@ pub struct EnlistReply {}
 /// What a gateway says to the leader. The first message is `term`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeskMessage {
-    #[prost(oneof = "desk_message::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "desk_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub message: ::core::option::Option<desk_message::Message>,
 }
 /// Nested message and enum types in `DeskMessage`.
@@ -154,6 +154,12 @@ pub mod desk_message {
         Began(super::DeskBegan),
         #[prost(message, tag = "5")]
         Finished(super::DeskFinished),
+        #[prost(message, tag = "6")]
+        Claim(super::DeskClaim),
+        #[prost(message, tag = "7")]
+        Settled(super::DeskSettled),
+        #[prost(message, tag = "8")]
+        Spent(super::DeskSpent),
     }
 }
 /// A request, new or taken over from an earlier leader: numbers and keyed hashes, no prompt.
@@ -218,12 +224,60 @@ pub struct DeskFinished {
     #[prost(uint64, tag = "6")]
     pub prefill_us: u64,
 }
+/// A client's request before it becomes submissions: what it takes of what its key may ask for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeskClaim {
+    /// From the same numbers as requests, and none of theirs.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub model: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub tenant: u64,
+    /// Tokens of all its prompts, each once.
+    #[prost(uint64, tag = "5")]
+    pub prompt_tokens: u64,
+    /// How many answers it asks for, and the most tokens of each.
+    #[prost(uint32, tag = "6")]
+    pub answers: u32,
+    #[prost(uint32, tag = "7")]
+    pub max_tokens: u32,
+    /// The client said that bound itself.
+    #[prost(bool, tag = "8")]
+    pub asked: bool,
+    /// An earlier leader had granted it so many tokens; absent: it is new.
+    #[prost(uint64, optional, tag = "9")]
+    pub granted: ::core::option::Option<u64>,
+    /// How long ago that was.
+    #[prost(uint64, tag = "10")]
+    pub granted_us: u64,
+}
+/// It is over, and took so many tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeskSettled {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint64, tag = "2")]
+    pub tokens: u64,
+}
+/// How long a key's buckets took to be whole again, as far as earlier leaders told this gateway.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeskSpent {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub requests_us: u64,
+    #[prost(uint64, tag = "3")]
+    pub tokens_us: u64,
+}
 /// What the leader says of one request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeskOrder {
     #[prost(uint64, tag = "1")]
     pub request: u64,
-    #[prost(oneof = "desk_order::Order", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "desk_order::Order", tags = "2, 3, 4, 5, 6")]
     pub order: ::core::option::Option<desk_order::Order>,
 }
 /// Nested message and enum types in `DeskOrder`.
@@ -239,6 +293,9 @@ pub mod desk_order {
         /// Its deadline has passed.
         #[prost(bool, tag = "5")]
         Stop(bool),
+        /// On a claim.
+        #[prost(message, tag = "6")]
+        Verdict(super::DeskVerdict),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -250,6 +307,32 @@ pub struct DeskWait {
     pub eta_us: ::core::option::Option<u64>,
     #[prost(bool, tag = "3")]
     pub loading: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeskVerdict {
+    /// Unspecified: it is granted.
+    #[prost(enumeration = "DeskExcess", tag = "1")]
+    pub excess: i32,
+    /// The tokens that it was charged with.
+    #[prost(uint64, tag = "2")]
+    pub granted: u64,
+    /// When to come back, where that is known.
+    #[prost(uint64, tag = "3")]
+    pub after_us: u64,
+    /// Absent: the key has no such bound.
+    #[prost(message, optional, tag = "4")]
+    pub requests: ::core::option::Option<DeskStanding>,
+    #[prost(message, optional, tag = "5")]
+    pub tokens: ::core::option::Option<DeskStanding>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeskStanding {
+    #[prost(uint64, tag = "1")]
+    pub limit: u64,
+    #[prost(uint64, tag = "2")]
+    pub remaining: u64,
+    #[prost(uint64, tag = "3")]
+    pub reset_us: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeskRun {
@@ -741,6 +824,45 @@ impl DeskOutcome {
             "DESK_OUTCOME_CORRUPT" => Some(Self::Corrupt),
             "DESK_OUTCOME_INTERNAL" => Some(Self::Internal),
             "DESK_OUTCOME_NOT_THERE" => Some(Self::NotThere),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DeskExcess {
+    Unspecified = 0,
+    Requests = 1,
+    Tokens = 2,
+    /// Its prompt has more tokens than a minute allows.
+    Never = 3,
+    Concurrent = 4,
+    Month = 5,
+}
+impl DeskExcess {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DESK_EXCESS_UNSPECIFIED",
+            Self::Requests => "DESK_EXCESS_REQUESTS",
+            Self::Tokens => "DESK_EXCESS_TOKENS",
+            Self::Never => "DESK_EXCESS_NEVER",
+            Self::Concurrent => "DESK_EXCESS_CONCURRENT",
+            Self::Month => "DESK_EXCESS_MONTH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DESK_EXCESS_UNSPECIFIED" => Some(Self::Unspecified),
+            "DESK_EXCESS_REQUESTS" => Some(Self::Requests),
+            "DESK_EXCESS_TOKENS" => Some(Self::Tokens),
+            "DESK_EXCESS_NEVER" => Some(Self::Never),
+            "DESK_EXCESS_CONCURRENT" => Some(Self::Concurrent),
+            "DESK_EXCESS_MONTH" => Some(Self::Month),
             _ => None,
         }
     }

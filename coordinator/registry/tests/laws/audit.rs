@@ -22,6 +22,14 @@ proptest! {
             let before = registry.audit().to_vec();
             let reply = registry.apply(command);
             let noted = registry.audit().strip_prefix(before.as_slice()).expect("entries stay");
+            if let Command::Note { by, at_unix_ms, action, outcome } = command {
+                prop_assert_eq!(noted.len(), usize::from(reply == Reply::Done));
+                for entry in noted {
+                    let told = (&entry.by, entry.at_unix_ms, &entry.action, entry.outcome);
+                    prop_assert_eq!(told, (by, *at_unix_ms, action, *outcome));
+                }
+                continue;
+            }
             let Command::Audited { by, at_unix_ms, action, .. } = command else {
                 prop_assert!(noted.is_empty());
                 continue;
@@ -43,7 +51,8 @@ proptest! {
         let bare = |command: &Command| inner(command).unwrap_or_else(|| command.clone());
         let well = |command: &&Command| {
             let Command::Audited { by, action, .. } = command else { return true };
-            let nested = inner(command).as_ref().and_then(inner).is_some();
+            let nested = inner(command).as_ref().and_then(inner).is_some()
+                || matches!(inner(command), Some(Command::Note { .. }));
             by.starts_with("local-") && !action.is_empty() && !action.contains(char::is_control) && !nested
         };
         let commands: Vec<_> = commands.iter().filter(well).cloned().collect();

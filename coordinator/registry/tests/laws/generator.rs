@@ -36,7 +36,8 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
 /// Any command, some of them as an administrator gives it.
 pub(crate) fn said() -> impl Strategy<Value = Command> {
     let badly = key_generator::badly_audited();
-    prop_oneof![12 => command(), 3 => key_generator::audited(command()), 1 => badly].boxed()
+    let noted = key_generator::notes();
+    prop_oneof![12 => command(), 3 => key_generator::audited(command()), 1 => badly, 1 => noted].boxed()
 }
 
 /// Any command that is well formed and no founding.
@@ -51,7 +52,7 @@ pub(crate) fn well_formed() -> impl Strategy<Value = Command> {
         ]
         .boxed()
     };
-    prop_oneof![4 => any(), 1 => key_generator::audited(any())]
+    prop_oneof![8 => any(), 2 => key_generator::audited(any()), 1 => key_generator::notes()]
 }
 
 /// A history that begins with a founding, so that something can happen; in half of all cases also with machines that

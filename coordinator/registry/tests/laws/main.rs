@@ -31,6 +31,10 @@ mod oracle_keys;
 #[cfg(test)]
 mod oracle_jobs;
 #[cfg(test)]
+mod oracle_usage;
+#[cfg(test)]
+mod usage;
+#[cfg(test)]
 mod voters;
 #[cfg(test)]
 mod key_generator;

@@ -11,6 +11,7 @@ use registry::{
 use crate::generator::{config, farm, founding, well_formed};
 use crate::oracle_jobs::{NaiveJob, compare_jobs};
 use crate::oracle_keys::{NaiveKey, compare_keys};
+use crate::oracle_usage::{Report, compare_usage};
 
 /// Everything that ever happened, and nothing derived from it.
 #[derive(Default)]
@@ -38,6 +39,7 @@ pub(crate) struct Oracle {
     pub(crate) ended: Vec<u64>,
     pub(crate) keys: Vec<NaiveKey>,
     pub(crate) jobs: Vec<NaiveJob>,
+    pub(crate) reports: Vec<Report>,
     /// When, by whom, what, and how it ended.
     pub(crate) trail: Vec<(u64, String, String, Outcome)>,
 }
@@ -87,6 +89,12 @@ impl Oracle {
             Command::EndJob { job, run, kept, at_unix_ms } => self.end(*job, *run, kept, *at_unix_ms),
             Command::DropJob { job, run } => self.drop_job(*job, *run),
             Command::ForgetJobs { at_unix_ms } => Ok(self.forget(*at_unix_ms)),
+            Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
+                self.count_usage((*gateway, *life, *sequence), *at_unix_ms, used)
+            }
+            Command::Note { by, at_unix_ms, action, outcome } => {
+                Ok(self.noted((*at_unix_ms, by.clone(), action.clone(), *outcome)))
+            }
             Command::Audited { by, at_unix_ms, action, command } => {
                 Ok(self.audited(by, *at_unix_ms, action, command))
             }
@@ -187,5 +195,6 @@ proptest! {
         compare_voters(&registry, &oracle)?;
         compare_keys(&registry, &oracle)?;
         compare_jobs(&registry, &oracle)?;
+        compare_usage(&registry, &oracle)?;
     }
 }

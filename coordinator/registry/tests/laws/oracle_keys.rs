@@ -21,6 +21,10 @@ pub(crate) struct NaiveKey {
 }
 
 impl NaiveKey {
+    pub(crate) fn is(&self, id: &KeyId) -> bool {
+        self.id == *id
+    }
+
     fn live_secrets(&self) -> Vec<u32> {
         let all = 1..=u32::try_from(self.secrets.len()).unwrap();
         all.filter(|number| self.revoked.is_none() && !self.dropped.contains(number)).collect()
@@ -129,6 +133,14 @@ impl Oracle {
             self.trail.push((said.0, said.1, said.2, outcome));
         }
         reply
+    }
+
+    pub(crate) fn noted(&mut self, note: (u64, String, String, Outcome)) -> Reply {
+        let fresh = !self.trail.contains(&note);
+        if fresh {
+            self.trail.push(note);
+        }
+        done_if(fresh)
     }
 
     fn some_key(&mut self, id: &KeyId) -> Result<&mut NaiveKey, Refusal> {

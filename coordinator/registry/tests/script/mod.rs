@@ -30,6 +30,8 @@
 //! key-secret 0a 2 secret=b at=60
 //! drop-secret 0a 1
 //! revoke-key 0a at=70
+//! usage gateway=1 life=7 sequence=1 at=80 0a=2+30+4
+//! note local-1 done at=80 because promote coordinator 3
 //! by local-1 at=80: revoke-key 0a at=70
 //! begin j of=7 asks=hi run=1.a.1 at=90
 //! take j from=1.a.1 run=2.b.1 at=91
@@ -43,8 +45,8 @@ pub(crate) mod jobs;
 use std::collections::BTreeMap;
 
 use registry::{
-    BreakerState, ClusterId, Command, Fingerprint, Grant, KeyId, ModelName, ModelPolicy, ModelSource, NodeId,
-    Role, Scope, TokenId, VoterChange,
+    Allowance, BreakerState, ClusterId, Command, Fingerprint, Grant, KeyId, ModelName, ModelPolicy,
+    ModelSource, NodeId, Outcome, Role, Scope, TokenId, Used, VoterChange,
 };
 
 /// A line in parts: `verb names... key=value... because reason`.
@@ -213,6 +215,23 @@ fn about_keys(verb: &str, line: &Line<'_>) -> Option<Command> {
             secret_hash: secret_hash(),
             at_unix_ms: at(),
         },
+        "usage" => {
+            let told = ["gateway", "life", "sequence", "at"];
+            let of_keys = line.settings.iter().filter(|(name, _)| !told.contains(name));
+            Command::CountUsage {
+                gateway: line.number("gateway"),
+                life: line.number("life"),
+                sequence: line.number("sequence"),
+                at_unix_ms: at(),
+                used: of_keys.map(|(key, numbers)| (KeyId((*key).to_owned()), used(numbers))).collect(),
+            }
+        }
+        "note" => Command::Note {
+            by: line.name(0).to_owned(),
+            at_unix_ms: at(),
+            action: line.reason.to_owned(),
+            outcome: outcome(line.name(1)),
+        },
         "drop-secret" => Command::DropKeySecret { key: key(), number: number() },
         "revoke-key" => Command::RevokeKey { key: key(), at_unix_ms: at() },
         _ => return None,
@@ -226,7 +245,25 @@ fn grant(line: &Line<'_>) -> Grant {
         scopes: line.list("scopes").map(scope).collect(),
         models: (!models.is_empty()).then_some(models),
         expires_at_unix_ms: line.optional("expires"),
+        allowance: Allowance {
+            requests_per_minute: line.optional("rpm"),
+            tokens_per_minute: line.optional("tpm"),
+            concurrent_requests: line.optional("concurrency"),
+            tokens_per_month: line.optional("monthly"),
+        },
     }
+}
+
+/// `requests+prompt tokens+answer tokens`.
+fn used(word: &str) -> Used {
+    let mut numbers = word.split('+').map(|number| number.parse().unwrap());
+    let mut next = || numbers.next().unwrap();
+    Used { requests: next(), prompt_tokens: next(), answer_tokens: next() }
+}
+
+fn outcome(word: &str) -> Outcome {
+    let all = [Outcome::Begun, Outcome::Done, Outcome::AlreadySo, Outcome::Refused];
+    *all.iter().find(|outcome| outcome.name() == word).unwrap_or_else(|| panic!("not an outcome: {word}"))
 }
 
 fn scope(word: &str) -> Scope {

@@ -6,7 +6,7 @@ mod jobs;
 
 use std::fmt::{Result, Write};
 
-use registry::{NodeId, Registry};
+use registry::{KeyId, NodeId, Registry, Used};
 
 /// Writes all facts, indented like replies.
 pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
@@ -131,7 +131,23 @@ fn keys(registry: &Registry, out: &mut String) -> Result {
         let secrets: Vec<_> = key.secrets().map(|(number, _)| number.to_string()).collect();
         let revoked = key.revoked_at_unix_ms.map_or(String::new(), |at| format!(", revoked at {at}"));
         write!(out, "  key {id} {} revision {revision}, made at {made}: {}", grant.name, scopes.join(", "))?;
-        writeln!(out, " of {models}{until}, secrets [{}]{revoked}", secrets.join(", "))?;
+        let allowance = grant.allowance;
+        writeln!(out, " of {models}{until}{allowance}, secrets [{}]{revoked}", secrets.join(", "))?;
+        usage(registry, id, out)?;
+    }
+    Ok(())
+}
+
+fn usage(registry: &Registry, key: &KeyId, out: &mut String) -> Result {
+    let Some(usage) = registry.key_usage(key) else { return Ok(()) };
+    for (what, totals) in [("day", &usage.days), ("month", &usage.months)] {
+        for (when, used) in totals {
+            let Used { requests, prompt_tokens, answer_tokens } = used;
+            writeln!(
+                out,
+                "    {what} {when}: {requests} requests, {prompt_tokens} + {answer_tokens} tokens"
+            )?;
+        }
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{Saying, tell, words};
+use crate::claims::Word;
 use crate::leader::{Leader, Order};
 use crate::leading::Leading;
 use crate::limits;
@@ -137,6 +138,15 @@ impl Attended {
                 }
                 scheduler::Outcome::Busy | scheduler::Outcome::NotThere | scheduler::Outcome::Failed(_) => {}
             },
+            Saying::Claim(Word::Settled { number, .. }) => {
+                self.live.remove(number);
+            }
+            Saying::Claim(word) => {
+                if self.live.len() >= limits::REQUESTS_PER_DESK {
+                    return;
+                }
+                self.live.extend(word.opens());
+            }
             Saying::Began { .. } => {}
         }
         if let Some((request, orders)) = tell(&self.leader, saying).await {

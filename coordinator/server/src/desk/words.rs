@@ -12,7 +12,7 @@ use proto::v1::{
 use scheduler::{AbortReason, Class, Failure, Outcome, Refusal, RequestId, Span, Usage, WhyNot};
 use tokio::time::Instant;
 
-use super::Saying;
+use super::{Saying, claim_words};
 use crate::generation::Traits;
 use crate::leader::{NewRequest, Order, Past};
 
@@ -31,6 +31,7 @@ pub(super) fn message(saying: Saying) -> DeskMessage {
             cached_tokens: usage.cached_tokens,
             prefill_us: usage.prefill.0,
         }),
+        Saying::Claim(word) => claim_words::message(word),
     };
     DeskMessage { message: Some(message) }
 }
@@ -39,6 +40,9 @@ pub(super) fn saying(message: DeskMessage) -> Option<Saying> {
     use desk_message::Message;
     Some(match message.message? {
         Message::Term(_) => return None,
+        Message::Claim(claim) => Saying::Claim(claim_words::claimed(claim)),
+        Message::Settled(settled) => Saying::Claim(claim_words::settled(settled)),
+        Message::Spent(spent) => Saying::Claim(claim_words::spent(spent)),
         Message::Submit(submit) => {
             let past = Past {
                 attempts: submit.attempts,
@@ -76,6 +80,7 @@ pub(super) fn told(request: RequestId, order: Order) -> DeskOrder {
             Wire::Refused(DeskRefused { refusal: refusal.into(), span_us: span.0, words })
         }
         Order::Stop(AbortReason::DeadlineExceeded) => Wire::Stop(true),
+        Order::Verdict(verdict) => Wire::Verdict(claim_words::verdict_on_wire(verdict)),
     };
     DeskOrder { request: request.0, order: Some(order) }
 }
@@ -96,6 +101,7 @@ pub(super) fn order(order: DeskOrder) -> Option<(RequestId, Order)> {
             Order::Refused { refusal, words: refused.words }
         }
         Wire::Stop(_) => Order::Stop(AbortReason::DeadlineExceeded),
+        Wire::Verdict(verdict) => Order::Verdict(claim_words::verdict(verdict)),
     };
     Some((RequestId(order.request), told))
 }
@@ -257,7 +263,9 @@ mod tests {
         match saying {
             Saying::Submit(new) => format!("submit {}", without_times(new)),
             Saying::Adopt(new, past) => format!("adopt {} {past:?}", without_times(new)),
-            Saying::Cancel(_) | Saying::Began { .. } | Saying::Finished { .. } => format!("{saying:?}"),
+            Saying::Cancel(_) | Saying::Began { .. } | Saying::Finished { .. } | Saying::Claim(_) => {
+                format!("{saying:?}")
+            }
         }
     }
 

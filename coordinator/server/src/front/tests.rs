@@ -1,5 +1,7 @@
 //! The front with real scheduler loops behind it, in this process and across a real gRPC call: what survives a change of leader.
 
+mod claiming;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
 
@@ -38,6 +38,8 @@ pub(crate) enum Retry {
     /// The same request will fail again.
     Never,
     After(Duration),
+    /// It will fail until then, which is too far away for a program to wait.
+    NotBefore(Duration),
     /// Nothing is known; the client's own rule holds.
     Unsaid,
 }
@@ -62,6 +64,22 @@ impl ApiError {
     fn queue_full(message: impl Into<String>, after: Duration) -> Self {
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self { status, code: "queue_full", message: message.into(), param: None, retry: Retry::After(after) }
+    }
+
+    /// A key asks for more than it may in a minute, or at one time.
+    pub(crate) fn too_many(message: impl Into<String>, after: Duration) -> Self {
+        Self { retry: Retry::After(after), ..Self::never_fits(message) }
+    }
+
+    /// A key asks for more at once than it may in a minute.
+    pub(crate) fn never_fits(message: impl Into<String>) -> Self {
+        Self::refused(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message)
+    }
+
+    /// A key has used up what it may in a month.
+    pub(crate) fn quota_exceeded(message: impl Into<String>, after: Duration) -> Self {
+        let refused = Self::refused(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", message);
+        Self { retry: Retry::NotBefore(after), ..refused }
     }
 
     /// Not now; perhaps after a while.
@@ -209,19 +227,24 @@ impl IntoResponse for ApiError {
             Retry::Never => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
             }
+            Retry::NotBefore(after) => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+                say_when(headers, after);
+            }
             Retry::After(after) => {
-                let after = after.clamp(Duration::from_millis(1), limits::RETRY_AFTER_MAX);
-                let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-                headers.insert(
-                    RETRY_AFTER_MS,
-                    HeaderValue::from(after.as_secs() * 1_000 + u64::from(after.subsec_millis())),
-                );
+                say_when(headers, after.clamp(Duration::from_millis(1), limits::RETRY_AFTER_MAX));
             }
             Retry::Unsaid => {}
         }
         response
     }
+}
+
+fn say_when(headers: &mut HeaderMap, after: Duration) {
+    let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+    headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    let millis = after.as_secs() * 1_000 + u64::from(after.subsec_millis());
+    headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
 }
 
 #[cfg(test)]

@@ -32,6 +32,9 @@ pub(crate) const RETRY_WHILE_LOADING: Duration = Duration::from_secs(5);
 /// When a node or this coordinator went away under a request: another is found within the election and session time-outs.
 pub(crate) const RETRY_AFTER_LOSS: Duration = Duration::from_secs(1);
 
+/// When a key has as many requests under way as it may: nobody knows when one of them ends.
+pub(crate) const RETRY_WHILE_BUSY: Duration = Duration::from_secs(1);
+
 /// The SDKs honour `retry-after` only up to here; saying more would make them come back at once.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 

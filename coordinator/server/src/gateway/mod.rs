@@ -21,6 +21,7 @@ mod limits;
 mod once;
 mod openai;
 pub(crate) mod text;
+mod passing;
 mod models;
 mod probes;
 mod views;
@@ -43,15 +44,17 @@ use registry::Registry;
 use tokio::sync::watch;
 
 use crate::catalogue::Catalogue;
+use crate::claims::Decide;
 use crate::gateway::access::{Access, Guard};
-use crate::gateway::admin::change::Propose;
 use crate::gateway::host::Hosts;
 use crate::gateway::long_texts::LongTexts;
 use crate::gateway::request_numbers::RequestNumbers;
 use crate::generation::StartGeneration;
 use crate::jobs::Jobs;
+use crate::tally::Tally;
 
 pub(crate) use crate::gateway::access::local_key::LocalKey;
+pub(crate) use crate::gateway::admin::change::Propose;
 pub(crate) use crate::gateway::admin::coordinators::{Group, GroupError};
 pub(crate) use crate::gateway::hash_keys::{HashKey, HashKeys};
 pub(crate) use crate::gateway::views::{Document, Views};
@@ -94,6 +97,10 @@ pub(crate) struct GatewayState {
     pub(crate) facts: Arc<dyn Propose>,
     /// The coordinators, and their authority.
     pub(crate) room: Arc<dyn Room>,
+    /// Where it is decided whether a key may ask for so much.
+    pub(crate) claims: Arc<dyn Decide>,
+    /// What keys have used.
+    pub(crate) tally: Tally,
     /// Where the group of coordinators is changed.
     pub(crate) group: Arc<dyn Group>,
     /// Requests that are answered once.

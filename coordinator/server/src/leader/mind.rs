@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::accounts::{Accounts, Moment};
 use super::facts::{self, Scribe};
 use super::grace::Grace;
 use super::names::{self, Names};
@@ -22,6 +23,7 @@ use super::orders::{Lines, Order};
 use super::proposals::{Answer, Proposal};
 use super::told::Told;
 use super::{Message, ModelNews, NewRequest, NodeNews, canary, gauges, view};
+use crate::claims::{Asking, Word};
 use crate::clock::{Clock, unix_ms};
 use crate::limits;
 
@@ -33,6 +35,7 @@ pub(super) struct Mind {
     scribe: Scribe,
     grace: Grace,
     told: Told,
+    accounts: Accounts,
     registry: Arc<Registry>,
     /// Nodes whose reservations the scheduler knows.
     homes_told: BTreeSet<NodeId>,
@@ -60,6 +63,7 @@ impl Mind {
             scribe,
             grace: Grace::default(),
             told: Told::default(),
+            accounts: Accounts::default(),
             registry: Arc::clone(registry),
             homes_told: BTreeSet::new(),
             proposals,
@@ -112,6 +116,8 @@ impl Mind {
             Message::Lead { settles_at } => {
                 self.apply(Command::Lead { settles_at: self.clock.at(settles_at) });
             }
+            // Its gateway is gone.
+            Message::Cancel(number) if self.accounts.release(number) => {}
             Message::Cancel(request) => {
                 self.lines.close(request);
                 self.apply(Command::Cancel { request });
@@ -135,6 +141,7 @@ impl Mind {
                 self.apply(Command::Recall(Fact::Home { node, model, bytes }));
             }
             Message::Probed { probe, result } => self.apply(Command::Probed { probe, result }),
+            Message::Claim(word, line) => self.hear(word, &line),
             Message::View(reply) => {
                 let _ = reply.send(view::queue(&self.scheduler, &self.names, self.clock.now()));
             }
@@ -218,7 +225,18 @@ impl Mind {
         for command in self.told.news(&registry, &mut self.names) {
             self.apply(command);
         }
+        self.accounts.follow(self.clock.now(), &registry);
         self.registry = registry;
+    }
+
+    fn hear(&mut self, word: Word, line: &mpsc::Sender<Order>) {
+        let (scheduler, names) = (&self.scheduler, &mut self.names);
+        let expected = &mut |asking: &Asking| {
+            let (tenant, model) = (names::tenant(asking.tenant), names.number(&asking.model));
+            scheduler.expected_answer(tenant, model, asking.max_tokens)
+        };
+        let moment = &mut Moment { clock: &self.clock, registry: &self.registry, expected };
+        self.accounts.hear(word, line, moment);
     }
 
     fn reported(&mut self, node: NodeId, news: NodeNews) {

@@ -9,15 +9,30 @@ use std::time::Duration;
 use scheduler::{AbortReason, Affinity, Attempt, NodeId, Position, Refusal, RequestId, Span};
 use tokio::sync::mpsc;
 
+use crate::claims::Verdict;
 use crate::limits;
 
 /// What the scheduler says about one request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Order {
-    Wait { ahead: u32, eta: Option<Duration>, loading: bool },
-    Run { attempt: u32, node: u64, affinity: &'static str, prefill_chunk: u32 },
-    Refused { refusal: Refusal, words: String },
+    Wait {
+        ahead: u32,
+        eta: Option<Duration>,
+        loading: bool,
+    },
+    Run {
+        attempt: u32,
+        node: u64,
+        affinity: &'static str,
+        prefill_chunk: u32,
+    },
+    Refused {
+        refusal: Refusal,
+        words: String,
+    },
     Stop(AbortReason),
+    /// On a claim, which is no request yet.
+    Verdict(Verdict),
 }
 
 #[derive(Default)]

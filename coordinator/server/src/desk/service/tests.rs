@@ -125,3 +125,29 @@ async fn a_gateway_of_another_term_or_without_one_is_refused() {
     room.leading.send_replace(None);
     assert_eq!(room.call(GATEWAY, 3).await.err().expect("refused").code(), tonic::Code::FailedPrecondition);
 }
+
+#[tokio::test]
+async fn a_gateway_that_goes_gives_its_claims_free_and_no_others() {
+    let room = Room::new();
+    let mut going = room.call(GATEWAY, 3).await.expect("served");
+    let mut staying = room.call(ReplicaId(3), 3).await.expect("served");
+    let asking = crate::claims::Asking {
+        key: registry::KeyId("0a".to_owned()),
+        model: "m".to_owned(),
+        tenant: 1,
+        prompt_tokens: 1,
+        answers: 1,
+        max_tokens: 1,
+        asked: true,
+    };
+    let claim = |number| Saying::Claim(Word::Claim(RequestId(number), asking.clone()));
+    going.say(claim(1)).await;
+    staying.say(claim(2)).await;
+    assert_eq!((going.told().await, staying.told().await), (RequestId(1), RequestId(2)));
+    drop(going.says);
+    while going.hears.next().await.is_some() {}
+    // Settled already, or not there: either way a word about it changes nothing, and the desk goes on.
+    staying.say(Saying::Claim(Word::Settled { number: RequestId(1), tokens: 9 })).await;
+    staying.say(claim(3)).await;
+    assert_eq!(staying.told().await, RequestId(3));
+}

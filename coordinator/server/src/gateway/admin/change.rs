@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use consensus::{Consensus, ProposeError, Retry};
 use futures_util::future::BoxFuture;
-use registry::{Command, KeyRefusal, Refusal, Reply};
+use registry::{Command, KeyRefusal, Outcome, Refusal, Reply};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
@@ -50,18 +50,51 @@ impl FromRequestParts<Gateway> for Administrator {
 impl Administrator {
     /// Makes the change and notes it, refused or not. The reply is never a refusal: that is an error with its words.
     pub(crate) async fn change(&self, gateway: &Gateway, command: Command) -> Result<Reply, ApiError> {
-        let audited = command.audited(&self.by, unix_ms());
-        let latest = Instant::now() + limits::CHANGE_PATIENCE;
-        loop {
-            match gateway.facts.propose(audited.clone()).await {
-                Ok(Reply::Refused(refusal)) => return Err(refused(&refusal)),
-                Ok(reply) => return Ok(reply),
-                Err(error) if is_worth_waiting(&error) && Instant::now() < latest => {
-                    tracing::info!(%error, "a change waits for a leader");
-                    tokio::time::sleep(limits::CHANGE_AGAIN).await;
-                }
-                Err(error) => return Err(lost(&error)),
+        propose(gateway, command.audited(&self.by, unix_ms())).await
+    }
+
+    /// Notes what is about to be tried that is no command of the registry. What cannot be noted is not to be done.
+    pub(crate) async fn begin(&self, gateway: &Gateway, action: String) -> Result<Begun, ApiError> {
+        let begun = Begun { by: self.by.clone(), at_unix_ms: unix_ms(), action };
+        propose(gateway, begun.note(Outcome::Begun)).await?;
+        Ok(begun)
+    }
+}
+
+/// A change that the audit trail knows to be under way.
+#[must_use]
+pub(crate) struct Begun {
+    by: String,
+    at_unix_ms: u64,
+    action: String,
+}
+
+impl Begun {
+    /// Notes how it ended. What cannot be noted stays begun in the trail: that it was tried is known.
+    pub(crate) async fn ended(self, gateway: &Gateway, outcome: Outcome) {
+        if let Err(error) = propose(gateway, self.note(outcome)).await {
+            tracing::warn!(%error, action = self.action, "the audit trail does not know how a change ended");
+        }
+    }
+
+    fn note(&self, outcome: Outcome) -> Command {
+        let Self { by, at_unix_ms, action } = self;
+        Command::Note { by: by.clone(), at_unix_ms: *at_unix_ms, action: action.clone(), outcome }
+    }
+}
+
+/// Says it until it is done, for a while.
+async fn propose(gateway: &Gateway, command: Command) -> Result<Reply, ApiError> {
+    let latest = Instant::now() + limits::CHANGE_PATIENCE;
+    loop {
+        match gateway.facts.propose(command.clone()).await {
+            Ok(Reply::Refused(refusal)) => return Err(refused(&refusal)),
+            Ok(reply) => return Ok(reply),
+            Err(error) if is_worth_waiting(&error) && Instant::now() < latest => {
+                tracing::info!(%error, "a change waits for a leader");
+                tokio::time::sleep(limits::CHANGE_AGAIN).await;
             }
+            Err(error) => return Err(lost(&error)),
         }
     }
 }
@@ -145,6 +178,7 @@ pub(super) fn refused(refusal: &Refusal) -> ApiError {
         | Refusal::VoterChangeOutOfTurn { .. }
         | Refusal::ReplicaRemoved { .. }
         | Refusal::Job(_)
+        | Refusal::UsageOutOfTurn { .. }
         | Refusal::TooMany { .. } => (StatusCode::CONFLICT, "conflict"),
     };
     ApiError::refused(status, code, format!("Nothing was changed: {refusal}."))

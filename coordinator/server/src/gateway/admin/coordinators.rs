@@ -10,9 +10,10 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use futures_util::future::BoxFuture;
 use proto::v1::change_group_request::Change;
 use proto::v1::{ChangeGroupRequest, GroupMember, GroupReplacement};
+use registry::Outcome;
 use serde::{Deserialize, Serialize};
 
-use super::change;
+use super::change::{self, Administrator};
 use crate::gateway::error::ApiError;
 use crate::gateway::{Gateway, limits};
 
@@ -64,41 +65,45 @@ struct With {
 }
 
 pub(crate) async fn list(State(gateway): State<Gateway>) -> Result<Json<Members>, ApiError> {
-    changed(&gateway, None, false).await
+    group(&gateway, None, false).await.map_err(told)
 }
 
 pub(crate) async fn promote(
     State(gateway): State<Gateway>,
+    administrator: Administrator,
     Path(replica): Path<u64>,
     Query(allowing): Query<Allowing>,
 ) -> Result<Json<Members>, ApiError> {
-    changed(&gateway, Some(Change::Promote(replica)), allowing.even).await
+    changed(&gateway, &administrator, Change::Promote(replica), allowing.even).await
 }
 
 pub(crate) async fn remove(
     State(gateway): State<Gateway>,
+    administrator: Administrator,
     Path(replica): Path<u64>,
     Query(allowing): Query<Allowing>,
 ) -> Result<Json<Members>, ApiError> {
-    changed(&gateway, Some(Change::Remove(replica)), allowing.even).await
+    changed(&gateway, &administrator, Change::Remove(replica), allowing.even).await
 }
 
 pub(crate) async fn replace(
     State(gateway): State<Gateway>,
+    administrator: Administrator,
     Path(replica): Path<u64>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Members>, ApiError> {
     let With { with } = change::read(&headers, body).await?;
     let both = GroupReplacement { old: replica, new: with };
-    changed(&gateway, Some(Change::Replace(both)), false).await
+    changed(&gateway, &administrator, Change::Replace(both), false).await
 }
 
 pub(crate) async fn lead(
     State(gateway): State<Gateway>,
+    administrator: Administrator,
     Path(replica): Path<u64>,
 ) -> Result<Json<Members>, ApiError> {
-    changed(&gateway, Some(Change::Lead(replica)), false).await
+    changed(&gateway, &administrator, Change::Lead(replica), false).await
 }
 
 pub(crate) async fn backup(
@@ -112,21 +117,51 @@ pub(crate) async fn backup(
     Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes))
 }
 
-async fn changed(gateway: &Gateway, change: Option<Change>, even: bool) -> Result<Json<Members>, ApiError> {
-    let members =
-        gateway.group.change(ChangeGroupRequest { change, even }).await.map_err(|error| match error {
-            GroupError::Refused(why) => {
-                ApiError::refused(StatusCode::CONFLICT, "conflict", format!("Nothing was changed: {why}."))
-            }
-            GroupError::Unavailable(why) => {
-                let words = format!(
-                    "The group cannot be changed or shown now: {why}. Look before you send it again."
-                );
-                ApiError::unavailable("no_leader", words, limits::RETRY_AFTER_LOSS)
-            }
-        })?;
+/// The trail knows of it before it is tried, and how it ended, as far as that is known here.
+async fn changed(
+    gateway: &Gateway,
+    administrator: &Administrator,
+    change: Change,
+    even: bool,
+) -> Result<Json<Members>, ApiError> {
+    let begun = administrator.begin(gateway, words(&change, even)).await?;
+    let changed = group(gateway, Some(change), even).await;
+    match &changed {
+        Ok(_) => begun.ended(gateway, Outcome::Done).await,
+        Err(GroupError::Refused(_)) => begun.ended(gateway, Outcome::Refused).await,
+        Err(GroupError::Unavailable(_)) => {}
+    }
+    changed.map_err(told)
+}
+
+/// For the audit trail.
+fn words(change: &Change, even: bool) -> String {
+    let even = if even { ", an even number allowed" } else { "" };
+    match change {
+        Change::Promote(replica) => format!("promote coordinator {replica}{even}"),
+        Change::Remove(replica) => format!("remove coordinator {replica}{even}"),
+        Change::Replace(GroupReplacement { old, new }) => format!("replace coordinator {old} by {new}"),
+        Change::Lead(replica) => format!("hand the lead to coordinator {replica}"),
+    }
+}
+
+async fn group(gateway: &Gateway, change: Option<Change>, even: bool) -> Result<Json<Members>, GroupError> {
+    let members = gateway.group.change(ChangeGroupRequest { change, even }).await?;
     let coordinators = members.into_iter().map(member).collect();
     Ok(Json(Members { schema: "mlx-serving.coordinators.v1", coordinators }))
+}
+
+fn told(error: GroupError) -> ApiError {
+    match error {
+        GroupError::Refused(why) => {
+            ApiError::refused(StatusCode::CONFLICT, "conflict", format!("Nothing was changed: {why}."))
+        }
+        GroupError::Unavailable(why) => {
+            let words =
+                format!("The group cannot be changed or shown now: {why}. Look before you send it again.");
+            ApiError::unavailable("no_leader", words, limits::RETRY_AFTER_LOSS)
+        }
+    }
 }
 
 fn member(member: GroupMember) -> Member {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use registry::{ApiKey, Grant, KeyId, ModelName, Scope};
+use registry::{Allowance, ApiKey, Grant, KeyId, KeyUsage, ModelName, Scope, Used};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A key that is to be made.
@@ -20,6 +20,22 @@ pub(crate) struct NewKey {
     models: Option<BTreeSet<ModelName>>,
     #[serde(default)]
     expires_in_s: Option<u64>,
+    #[serde(default)]
+    limits: Limits,
+}
+
+/// Bounds of what a key may ask for; what is not said stays, `null` is none.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    #[serde(default, deserialize_with = "said")]
+    rpm: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "said")]
+    tpm: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "said")]
+    concurrency: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "said")]
+    tokens_per_month: Option<Option<u64>>,
 }
 
 /// What shall be other.
@@ -34,6 +50,8 @@ pub(crate) struct KeyChange {
     models: Option<Option<BTreeSet<ModelName>>>,
     #[serde(default, deserialize_with = "said")]
     expires_in_s: Option<Option<u64>>,
+    #[serde(default)]
+    limits: Limits,
 }
 
 /// A key that can ask models and nothing else.
@@ -48,12 +66,13 @@ fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Optio
 
 impl NewKey {
     pub(crate) fn grant(self, now_unix_ms: u64) -> Grant {
-        let Self { name, scopes, models, expires_in_s } = self;
+        let Self { name, scopes, models, expires_in_s, limits } = self;
         Grant {
             name,
             scopes,
             models,
             expires_at_unix_ms: expires_in_s.map(|after_s| later(now_unix_ms, after_s)),
+            allowance: limits.of(Allowance::default()),
         }
     }
 }
@@ -66,6 +85,18 @@ impl KeyChange {
             scopes: self.scopes.unwrap_or_else(|| before.scopes.clone()),
             models: self.models.unwrap_or_else(|| before.models.clone()),
             expires_at_unix_ms: self.expires_in_s.map_or(before.expires_at_unix_ms, expires),
+            allowance: self.limits.of(before.allowance),
+        }
+    }
+}
+
+impl Limits {
+    fn of(self, before: Allowance) -> Allowance {
+        Allowance {
+            requests_per_minute: self.rpm.unwrap_or(before.requests_per_minute),
+            tokens_per_minute: self.tpm.unwrap_or(before.tokens_per_minute),
+            concurrent_requests: self.concurrency.unwrap_or(before.concurrent_requests),
+            tokens_per_month: self.tokens_per_month.unwrap_or(before.tokens_per_month),
         }
     }
 }
@@ -87,6 +118,7 @@ pub(crate) struct KeyView {
     made_at_unix_ms: u64,
     revoked_at_unix_ms: Option<u64>,
     secrets: Vec<SecretView>,
+    usage: UsageView,
 }
 
 #[derive(Serialize)]
@@ -96,6 +128,23 @@ struct GrantView {
     /// `null`: every one.
     models: Option<Vec<String>>,
     expires_at_unix_ms: Option<u64>,
+    limits: LimitsView,
+}
+
+/// `null`: there is no such bound.
+#[derive(Serialize)]
+struct LimitsView {
+    rpm: Option<u64>,
+    tpm: Option<u64>,
+    concurrency: Option<u64>,
+    tokens_per_month: Option<u64>,
+}
+
+/// By the calendar of UTC.
+#[derive(Serialize)]
+struct UsageView {
+    today: Used,
+    this_month: Used,
 }
 
 #[derive(Serialize)]
@@ -105,8 +154,10 @@ struct SecretView {
 }
 
 impl KeyView {
-    pub(crate) fn new(id: &KeyId, key: &ApiKey, now_unix_ms: u64) -> Self {
+    pub(crate) fn new(id: &KeyId, key: &ApiKey, usage: Option<&KeyUsage>, now_unix_ms: u64) -> Self {
         let grant = &key.grant;
+        let Allowance { requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_month } =
+            grant.allowance;
         let names = |models: &BTreeSet<ModelName>| models.iter().map(ToString::to_string).collect();
         Self {
             id: id.to_string(),
@@ -115,6 +166,12 @@ impl KeyView {
                 scopes: grant.scopes.iter().map(|scope| scope.name()).collect(),
                 models: grant.models.as_ref().map(names),
                 expires_at_unix_ms: grant.expires_at_unix_ms,
+                limits: LimitsView {
+                    rpm: requests_per_minute,
+                    tpm: tokens_per_minute,
+                    concurrency: concurrent_requests,
+                    tokens_per_month,
+                },
             },
             state: match (key.is_revoked(), grant.has_expired(now_unix_ms)) {
                 (true, _) => "revoked",
@@ -128,6 +185,10 @@ impl KeyView {
                 .secrets()
                 .map(|(number, secret)| SecretView { number, made_at_unix_ms: secret.made_at_unix_ms })
                 .collect(),
+            usage: UsageView {
+                today: usage.map(|usage| usage.day(now_unix_ms)).unwrap_or_default(),
+                this_month: usage.map(|usage| usage.month(now_unix_ms)).unwrap_or_default(),
+            },
         }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct KeyDocument {
 pub(crate) async fn list(State(gateway): State<Gateway>) -> Json<KeyList> {
     let registry = gateway.registry.borrow().clone();
     let now = unix_ms();
-    let keys = registry.keys().map(|(id, key)| KeyView::new(id, key, now)).collect();
+    let keys = registry.keys().map(|(id, key)| KeyView::new(id, key, registry.key_usage(id), now)).collect();
     Json(KeyList { schema: "mlx-serving.keys.v1", keys })
 }
 
@@ -125,7 +125,8 @@ fn known(gateway: &Gateway, id: &KeyId) -> Result<ApiKey, ApiError> {
 }
 
 fn document(gateway: &Gateway, id: &KeyId, secret: Option<String>) -> Result<Json<KeyDocument>, ApiError> {
-    let key = KeyView::new(id, &known(gateway, id)?, unix_ms());
+    let registry = gateway.registry.borrow().clone();
+    let key = KeyView::new(id, &known(gateway, id)?, registry.key_usage(id), unix_ms());
     Ok(Json(KeyDocument { schema: KEY, key, secret }))
 }
 

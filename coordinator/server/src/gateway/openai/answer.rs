@@ -7,11 +7,14 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use registry::Used;
+
 use super::choice::{Choice, Making, PromptEnd, Stage};
 use super::usage::Usage;
 use crate::gateway::error::ApiError;
 use crate::gateway::limits;
 use crate::gateway::metrics::{ModelMetrics, Timeline};
+use crate::gateway::passing::Meter;
 use crate::generation::{Failure, StartGeneration, Wish};
 
 pub(crate) struct Answer {
@@ -19,6 +22,8 @@ pub(crate) struct Answer {
     /// Answers to the same prompt stand together; the prompt counts once.
     per_prompt: usize,
     deadline: tokio::time::Instant,
+    /// Hears what was taken, when it is over.
+    meter: Option<Meter>,
 }
 
 impl Answer {
@@ -29,6 +34,7 @@ impl Answer {
         n: u32,
         making: &Making<'_>,
         asked: Instant,
+        meter: Option<Meter>,
     ) -> Self {
         let metrics = wishes.first().map(|wish| ModelMetrics::of(&wish.model));
         let deadline = wishes.first().map_or_else(tokio::time::Instant::now, |wish| wish.deadline);
@@ -37,7 +43,7 @@ impl Answer {
             Choice::new(generations.start(wish), prompt, making, Timeline::new(metrics, asked))
         };
         let choices = wishes.into_iter().zip(metrics.into_iter().cycle()).map(start).collect();
-        Self { choices, per_prompt: usize::try_from(n).unwrap_or(1).max(1), deadline }
+        Self { choices, per_prompt: usize::try_from(n).unwrap_or(1).max(1), deadline, meter }
     }
 
     /// Takes in what has arrived for any choice.
@@ -104,6 +110,19 @@ impl Answer {
         )
     }
 
+    /// What its key has used by now: prompts that a node had, each once, and every token that came.
+    fn used(&self) -> Used {
+        let prompts = self.choices.chunks(self.per_prompt);
+        let worked_on = prompts.filter(|choices| choices.iter().any(|choice| choice.node.is_some()));
+        let prompts: Vec<_> = worked_on.filter_map(|choices| choices.first()).collect();
+        let tokens = |count: u32| u64::from(count);
+        Used {
+            requests: u64::from(!prompts.is_empty()),
+            prompt_tokens: prompts.iter().map(|choice| tokens(choice.prompt_tokens)).sum(),
+            answer_tokens: self.choices.iter().map(|choice| tokens(choice.completion_tokens)).sum(),
+        }
+    }
+
     /// Nodes that worked on it, each once.
     pub(crate) fn nodes(&self) -> Vec<u64> {
         let mut nodes: Vec<_> = self.choices.iter().filter_map(|choice| choice.node).collect();
@@ -146,5 +165,14 @@ impl Answer {
 
     fn overdue(&mut self) {
         self.choices.iter_mut().for_each(Choice::overdue);
+    }
+}
+
+impl Drop for Answer {
+    /// However it ended: in full, cut, or because its client hung up.
+    fn drop(&mut self) {
+        if let Some(meter) = self.meter.take() {
+            meter.tell(self.used());
+        }
     }
 }

@@ -29,6 +29,7 @@ use crate::gateway::deadline::Patience;
 use crate::gateway::error::ApiError;
 use crate::gateway::metrics::Spent;
 use crate::gateway::once::{self, Asked};
+use crate::gateway::passing::{self, Meter, Pass};
 use crate::gateway::shelf::Shelf;
 use crate::gateway::text::detokenizer::Start;
 use crate::gateway::{Gateway, request_id};
@@ -59,8 +60,13 @@ async fn chat_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiEr
     let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
     prepared.ignored.extend(hints::in_headers(&headers));
 
-    let answer = answer(&gateway, &mut prepared, Start::Fresh, asked);
-    let told = Told::of(&gateway, &headers, &answer, &prepared);
+    let pass = match Pass::of(&gateway, &who, &prepared).await {
+        Ok(pass) => pass,
+        Err(refused) => return Ok(refused.into_response()),
+    };
+    let standing = pass.standing;
+    let answer = answer(&gateway, &mut prepared, Start::Fresh, asked, pass.meter);
+    let told = Told::of(&gateway, &headers, &answer, &prepared, standing);
     let logprobs = prepared.logprobs;
     let answered = match prepared.options.delivery {
         Delivery::Whole => {
@@ -94,8 +100,13 @@ async fn completion_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>,
     let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
     prepared.ignored.extend(hints::in_headers(&headers));
 
-    let answer = answer(&gateway, &mut prepared, Start::Continuing, asked);
-    let told = Told::of(&gateway, &headers, &answer, &prepared);
+    let pass = match Pass::of(&gateway, &who, &prepared).await {
+        Ok(pass) => pass,
+        Err(refused) => return Ok(refused.into_response()),
+    };
+    let standing = pass.standing;
+    let answer = answer(&gateway, &mut prepared, Start::Continuing, asked, pass.meter);
+    let told = Told::of(&gateway, &headers, &answer, &prepared, standing);
     let head = head(&prepared, "cmpl-", "text_completion");
     let (logprobs, echoes) = (prepared.logprobs, std::mem::take(&mut prepared.echoes));
     let answered = match prepared.options.delivery {
@@ -113,11 +124,17 @@ async fn completion_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>,
     Ok(told.tell(answered))
 }
 
-fn answer(gateway: &Gateway, prepared: &mut Prepared, start: Start, asked: Instant) -> Answer {
+fn answer(
+    gateway: &Gateway,
+    prepared: &mut Prepared,
+    start: Start,
+    asked: Instant,
+    meter: Option<Meter>,
+) -> Answer {
     let wishes = std::mem::take(&mut prepared.wishes);
     let stops = &prepared.options.stops;
     let making = Making { card: &prepared.served.card, stops, logprobs: prepared.logprobs, start };
-    Answer::start(gateway.generations.as_ref(), wishes, prepared.options.n, &making, asked)
+    Answer::start(gateway.generations.as_ref(), wishes, prepared.options.n, &making, asked, meter)
 }
 
 async fn whole(
@@ -169,22 +186,30 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, ApiError> {
 struct Told {
     requests: String,
     ignored: String,
+    standing: passing::Told,
 }
 
 impl Told {
     /// From here on the request can be explained by its name.
-    fn of(gateway: &Gateway, headers: &HeaderMap, answer: &Answer, prepared: &Prepared) -> Self {
+    fn of(
+        gateway: &Gateway,
+        headers: &HeaderMap,
+        answer: &Answer,
+        prepared: &Prepared,
+        standing: passing::Told,
+    ) -> Self {
         let requests = answer.requests();
         if let (Some(name), Some(first)) = (request_id::of(headers), requests.first()) {
             gateway.request_numbers.remember(name.clone(), *first);
         }
-        Self { requests: list(&requests), ignored: prepared.ignored.join(", ") }
+        Self { requests: list(&requests), ignored: prepared.ignored.join(", "), standing }
     }
 
     fn tell(self, answered: Result<Response<Body>, ApiError>) -> Response<Body> {
         let mut response = answered.into_response();
         insert(response.headers_mut(), REQUEST, &self.requests);
         insert(response.headers_mut(), IGNORED_PARAMS, &self.ignored);
+        self.standing.tell(response.headers_mut());
         response
     }
 }

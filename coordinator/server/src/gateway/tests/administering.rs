@@ -29,10 +29,13 @@ async fn a_key_is_made_shown_changed_and_revoked() {
         (made["key"]["id"].as_str().unwrap().to_owned(), made["secret"].as_str().unwrap().to_owned());
     assert_eq!(secret, format!("mlx_{id}_{}", &secret[secret.len() - 64..]));
     let made_at = made["key"]["made_at_unix_ms"].as_u64().unwrap();
+    let nothing = json!({"requests": 0, "prompt_tokens": 0, "answer_tokens": 0});
     let expected = json!({
         "id": id, "name": "ci", "scopes": ["inference", "read"], "models": ["org/demo"], "state": "live", "revision": 0,
         "made_at_unix_ms": made_at, "expires_at_unix_ms": made_at + 3_600_000, "revoked_at_unix_ms": null,
         "secrets": [{"number": 1, "made_at_unix_ms": made_at}],
+        "limits": {"rpm": null, "tpm": null, "concurrency": null, "tokens_per_month": null},
+        "usage": {"today": nothing, "this_month": nothing},
     });
     assert_eq!(made["key"], expected);
 
@@ -59,6 +62,24 @@ async fn a_key_is_made_shown_changed_and_revoked() {
     assert!(revoked["revoked_at_unix_ms"].is_u64());
     assert_eq!(stage.administer("DELETE", &path, None).await.status, 200, "as often as one likes");
     assert_refused(&stage.administer("PATCH", &path, Some(&change)).await, 409, "conflict", "revoked");
+}
+
+#[tokio::test]
+async fn limits_are_set_and_taken_away_one_by_one() {
+    let stage = stage();
+    let (id, _) = stage.new_key(&json!({"name": "ci", "limits": {"rpm": 60, "tpm": 9000}})).await;
+    let path = format!("/keys/{id}");
+    let limits = async |change: Value| {
+        let changed = stage.administer("PATCH", &path, Some(&json!({"limits": change}))).await;
+        assert_eq!(changed.status, 200, "{}", changed.text);
+        changed.json()["key"]["limits"].clone()
+    };
+    let first = limits(json!({"concurrency": 2, "tokens_per_month": 1_000_000})).await;
+    assert_eq!(first, json!({"rpm": 60, "tpm": 9000, "concurrency": 2, "tokens_per_month": 1_000_000}));
+    let second = limits(json!({"rpm": null, "tpm": 5})).await;
+    assert_eq!(second, json!({"rpm": null, "tpm": 5, "concurrency": 2, "tokens_per_month": 1_000_000}));
+    let last = stage.facts.now().audit().last().unwrap().action.clone();
+    assert!(last.contains("5 tokens a minute, 2 requests at once, 1000000 tokens a month"), "{last}");
 }
 
 #[tokio::test]
@@ -134,6 +155,8 @@ async fn what_is_not_understood_is_refused_and_changes_nothing() {
     for (body, words) in [
         (json!({}), "missing field `name`"),
         (json!({"name": "a", "rpm": 5}), "unknown field `rpm`"),
+        (json!({"name": "a", "limits": {"rps": 5}}), "unknown field `rps`"),
+        (json!({"name": "a", "limits": {"rpm": -5}}), "invalid value"),
         (json!({"name": "a", "scopes": ["root"]}), "unknown variant `root`"),
         (json!({"name": "a", "models": ["../up"]}), "no part of a model name"),
         (json!({"name": "a", "expires_in_s": -1}), "invalid value"),
@@ -150,12 +173,13 @@ async fn what_is_not_understood_is_refused_and_changes_nothing() {
         (json!({"name": "a\nb"}), "control characters"),
         (json!({"name": "a", "scopes": []}), "at least one of the scopes"),
         (json!({"name": "a", "models": []}), "without a list"),
+        (json!({"name": "a", "limits": {"tpm": 0}}), "each bound of what an API key may ask for"),
     ] {
         assert_refused(&stage.administer("POST", "/keys", Some(&body)).await, 400, "invalid_value", words);
     }
     assert_eq!(stage.facts.now().keys().count(), 1);
     let noted = stage.facts.now().audit().iter().filter(|entry| entry.outcome == Outcome::Refused).count();
-    assert_eq!(noted, 4, "what the registry refused is noted");
+    assert_eq!(noted, 5, "what the registry refused is noted");
 }
 
 #[tokio::test]

@@ -73,6 +73,8 @@ async fn a_client_that_does_not_read_stops_the_flow() {
         registry: facts.registry(),
         local_key: Arc::new(LocalKey::make(1).unwrap().0),
         facts: facts.clone(),
+        claims: Arc::new(super::passing::Judge::default()),
+        tally: crate::tally::Tally::default(),
         room: Arc::new(OneRoom),
         group: Arc::new(super::grouping::Alone),
         jobs: Arc::<Drawer>::default().jobs(1),

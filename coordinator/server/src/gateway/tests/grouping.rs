@@ -1,8 +1,10 @@
 //! The group of coordinators over the API. A group of one stands behind it.
 
+use consensus::ProposeError;
 use futures_util::future::BoxFuture;
 use proto::v1::change_group_request::Change;
 use proto::v1::{ChangeGroupRequest, GroupMember};
+use registry::verify;
 use serde_json::json;
 
 use super::stage::Stage;
@@ -64,6 +66,48 @@ async fn a_change_is_refused_with_the_reason_and_an_even_number_is_asked_for() {
     assert_eq!(promoted.json()["coordinators"][1]["replica"], 2);
     let lost = stage.administer("POST", "/coordinators/2/lead", None).await;
     assert_eq!((lost.status.as_u16(), lost.error_code().as_str()), (503, "no_leader"), "{}", lost.text);
+}
+
+/// Number, who, what and how far it is.
+fn trail(stage: &Stage) -> Vec<(String, &'static str)> {
+    let registry = stage.facts.now();
+    assert_eq!(verify(registry.audit()), Ok(()));
+    let told = registry.audit().iter().map(|entry| {
+        assert_eq!(entry.by, "local-1");
+        (entry.action.clone(), entry.outcome.name())
+    });
+    told.collect()
+}
+
+#[tokio::test]
+async fn every_change_of_the_group_is_noted_before_it_and_after_it() {
+    let stage = Stage::saying("hi");
+    stage.administer("GET", "/coordinators", None).await;
+    assert!(trail(&stage).is_empty(), "to look is no change");
+    let with = json!({"with": 3});
+    for (method, path, body, action, ended) in [
+        ("POST", "/2/promote", None, "promote coordinator 2", Some("refused")),
+        ("POST", "/2/promote?even=true", None, "promote coordinator 2, an even number allowed", Some("done")),
+        ("DELETE", "/2", None, "remove coordinator 2", Some("refused")),
+        ("POST", "/2/replace", Some(&with), "replace coordinator 2 by 3", Some("refused")),
+        ("POST", "/2/lead", None, "hand the lead to coordinator 2", None),
+    ] {
+        let before = trail(&stage).len();
+        stage.administer(method, &format!("/coordinators{path}"), body).await;
+        let noted = trail(&stage).split_off(before);
+        // Of what may or may not have happened nobody says how it ended.
+        let expected = ["begun"].into_iter().chain(ended).map(|outcome| (action.to_owned(), outcome));
+        assert_eq!(noted, expected.collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_the_group_that_cannot_be_noted_is_not_made() {
+    let stage = Stage::saying("hi");
+    stage.facts.fail_with(vec![ProposeError::StorageFull { free: 1 << 20 }]);
+    let refused = stage.administer("POST", "/coordinators/2/promote?even=true", None).await;
+    assert_eq!((refused.status.as_u16(), refused.error_code().as_str()), (507, "storage_full"));
+    assert!(trail(&stage).is_empty());
 }
 
 #[tokio::test]

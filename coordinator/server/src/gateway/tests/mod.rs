@@ -35,6 +35,7 @@ mod holding_keys;
 mod answering_once;
 mod taking_over;
 mod going_on;
+mod passing;
 mod revoking;
 mod administering;
 mod treating_models;

@@ -22,6 +22,7 @@ use super::cards;
 use super::drawer::Drawer;
 use super::facts::{Facts, OneRoom};
 use super::grouping::Alone;
+use super::passing::Judge;
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
 use crate::gateway::{GatewayState, LocalKey, Ready, router};
@@ -81,6 +82,7 @@ pub(super) struct Stage {
     pub(super) catalogue: Catalogue,
     pub(super) facts: Arc<Facts>,
     pub(super) drawer: Arc<Drawer>,
+    pub(super) judge: Arc<Judge>,
     /// The text of the coordinator's own key.
     pub(super) local_key: String,
     /// Nobody leads, for longer than an election takes.
@@ -152,6 +154,7 @@ impl Stage {
         facts: Arc<Facts>,
         drawer: Arc<Drawer>,
     ) -> Self {
+        let judge = Arc::new(Judge::default());
         let (local_key, local_text) = LocalKey::make(1).expect("randomness");
         let outage = Arc::new(AtomicBool::new(false));
         let without = outage.clone();
@@ -167,13 +170,24 @@ impl Stage {
             registry: facts.registry(),
             local_key: Arc::new(local_key),
             facts: facts.clone(),
+            claims: judge.clone(),
+            tally: judge.tally.clone(),
             room: Arc::new(OneRoom),
             group: Arc::new(Alone),
             jobs: drawer.jobs(replica),
             hash_key: [7; 32],
             api: api.parse().unwrap(),
         };
-        Self { router: router(state), cluster, catalogue, facts, drawer, local_key: local_text, outage }
+        Self {
+            router: router(state),
+            cluster,
+            catalogue,
+            facts,
+            drawer,
+            judge,
+            local_key: local_text,
+            outage,
+        }
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Reply {
