@@ -10,7 +10,9 @@ use crate::generator::{config, founding, said};
 use crate::job_generator::jobs;
 
 fn history() -> impl Strategy<Value = Vec<Command>> {
-    vec(prop_oneof![5 => jobs(), 1 => said()], 0..120)
+    // Side by side they are too large for a stack.
+    let command = prop_oneof![5 => jobs().boxed(), 1 => said().boxed()].boxed();
+    vec(command, 0..120)
 }
 
 /// Shows each command with the job before and after it.
