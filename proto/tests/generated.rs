@@ -5,7 +5,15 @@ use std::path::Path;
 
 /// Proto file, its package, and the messages whose bytes are shared instead of copied.
 const FILES: [(&str, &str, &[&str]); 2] = [
-    ("cluster.proto", "mlx.cluster.v1", &[".mlx.cluster.v1.ModelCardChunk"]),
+    (
+        "cluster.proto",
+        "mlx.cluster.v1",
+        &[
+            ".mlx.cluster.v1.ModelCardChunk",
+            ".mlx.cluster.v1.KeepAnswerRequest.answer",
+            ".mlx.cluster.v1.FetchAnswerReply.answer",
+        ],
+    ),
     ("raft.proto", "mlx.raft.v1", &[".mlx.raft.v1.SnapshotChunk"]),
 ];
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cluster.client import TIMEOUT_S, chat
 from cluster.cuts import BY_NAME, CHAT, Asked, CutRoom, assert_right
-from cluster.harness import until
+from cluster.harness import DEMO, ENDLESS, until
 
 PACE = "t1_s=0.05"
 DISK_MIB = 160
@@ -110,3 +111,29 @@ def test_a_key_is_revoked_on_a_full_disk_though_none_is_made(room: CutRoom) -> N
         assert refused["error"]["code"] == "storage_full", refused
         assert administrator.delete(f"/keys/{made['key']['id']}").status_code == 200
     assert httpx.get(f"{room.url}/v1/models", headers={"x-api-key": made["secret"]}).status_code == 401
+
+
+def test_on_a_full_disk_nothing_is_begun_that_could_not_be_kept_and_what_runs_is_answered(room: CutRoom) -> None:
+    room.fill(1, PACE)
+    until("the reserve is there", (room.folder / "coordinator-home/coordinator/registry/ballast").exists)
+    url, body = f"{room.url}/v1/chat/completions", chat(DEMO, max_tokens=40, logit_bias=ENDLESS, stream=True)
+
+    def ask(key: str) -> httpx.Response:
+        return httpx.post(url, json=body, headers={"idempotency-key": key}, timeout=TIMEOUT_S)
+
+    given, filling = b"", room.folder / "coordinator-home" / "filling"
+    with httpx.stream("POST", url, json=body, headers={"idempotency-key": "runs"}, timeout=TIMEOUT_S) as running:
+        for piece in running.iter_raw():
+            if not given:
+                fill(room)
+                until("the coordinator sees that its disk is full", lambda: is_full(room))
+            given += piece
+    assert given.endswith(b"data: [DONE]\n\n")
+    gone, refused = ask("runs"), ask("new")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (410, "idempotency_answer_gone")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage_full")
+    filling.unlink()
+    until("there is room again", lambda: not is_full(room))
+    first, again = ask("new"), ask("new")
+    assert first.status_code == 200 and again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"

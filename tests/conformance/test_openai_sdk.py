@@ -191,3 +191,38 @@ def test_errors_are_the_sdks_own_classes(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(model=DEMO, messages=QUESTION, max_tokens=10_000_000)  # type: ignore[arg-type]
     assert refused.value.code == "context_length_exceeded"
+
+
+def test_a_request_with_an_idempotency_key_is_answered_once(client: openai.OpenAI) -> None:
+    def ask(question: str) -> tuple[str, str | None, str | None]:
+        raw = client.chat.completions.with_raw_response.create(
+            model=DEMO,
+            messages=[{"role": "user", "content": question}],
+            temperature=1,
+            max_tokens=24,
+            extra_headers={"Idempotency-Key": "sdk-1"},
+        )
+        answer = raw.parse()
+        return answer.id, answer.choices[0].message.content, raw.headers.get("idempotent-replayed")
+
+    first, again = ask("What is mlx-serving?"), ask("What is mlx-serving?")
+    assert first[2] is None and again == (first[0], first[1], "true")
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        ask("What is a Mac?")
+    assert refused.value.code == "idempotency_key_reused"
+
+
+def test_a_stream_with_an_idempotency_key_is_the_stream_that_the_sdk_knows(client: openai.OpenAI) -> None:
+    def ask() -> list[str]:
+        chunks = client.chat.completions.create(
+            model=DEMO,
+            messages=QUESTION,  # type: ignore[arg-type]
+            temperature=1,
+            max_tokens=24,
+            stream=True,
+            extra_headers={"Idempotency-Key": "sdk-2"},
+        )
+        return [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+
+    first = ask()
+    assert "".join(first) and ask() == first

@@ -75,7 +75,13 @@ impl Registry {
         Ok(Reply::Done)
     }
 
-    pub(crate) fn quarantine(&mut self, fingerprint: Fingerprint, new: Quarantine) -> Result<Reply, Refusal> {
+    pub(crate) fn quarantine(
+        &mut self,
+        fingerprint: Fingerprint,
+        at_unix_ms: u64,
+        until_unix_ms: u64,
+    ) -> Result<Reply, Refusal> {
+        let new = Quarantine { at_unix_ms, until_unix_ms };
         if new.until_unix_ms <= new.at_unix_ms {
             return Err(Refusal::Malformed { what: Field::QuarantineEnd });
         }

@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BreakerState, ClusterId, Fingerprint, Grant, KeyId, ModelName, ModelPolicy, ModelSource, NodeId, Outcome,
-    Role, TokenId, Used, VoterChange,
+    BreakerState, ClusterId, Digest, Fingerprint, Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName,
+    ModelPolicy, ModelSource, NodeId, Outcome, Role, Tenant, TokenId, Used, VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -249,6 +249,55 @@ pub enum Command {
         /// When it was decided.
         at_unix_ms: u64,
     },
+    /// A request begins that shall be answered once. Accepted only if there is no such job, or its time is over. Idempotent.
+    BeginJob {
+        /// The job.
+        job: JobId,
+        /// Whose it is.
+        tenant: Tenant,
+        /// What is asked.
+        request: Digest,
+        /// Who runs it.
+        run: JobRun,
+        /// When it was asked for.
+        at_unix_ms: u64,
+    },
+    /// Another run takes the job over, because the former one is dead. Accepted only while that one has it. Idempotent.
+    TakeJob {
+        /// The job.
+        job: JobId,
+        /// The run that is dead.
+        from: JobRun,
+        /// The one that begins anew.
+        run: JobRun,
+        /// When it was decided.
+        at_unix_ms: u64,
+    },
+    /// The job is answered. Accepted only from the run that has it, after the answer is on the disks that are named.
+    /// Idempotent.
+    EndJob {
+        /// The job.
+        job: JobId,
+        /// The run that has it.
+        run: JobRun,
+        /// Its answer; absent: it could not be kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<KeptAnswer>,
+        /// When it ended.
+        at_unix_ms: u64,
+    },
+    /// The job was not done and may be begun anew. Accepted only from the run that has it. Idempotent.
+    DropJob {
+        /// The job.
+        job: JobId,
+        /// The run that has it.
+        run: JobRun,
+    },
+    /// Forgets every job whose time is over at this moment. Idempotent.
+    ForgetJobs {
+        /// The moment.
+        at_unix_ms: u64,
+    },
     /// What keys have used, as a gateway tells it. Each report counts once. Idempotent.
     CountUsage {
         /// The replica whose gateway it is.
@@ -288,7 +337,8 @@ pub enum Command {
 }
 
 impl Command {
-    /// It only ends what somebody was allowed to: whatever else has to wait, this has not.
+    /// It only ends what somebody was allowed to, or what was let in while there was room: whatever else has to wait, this
+    /// has not.
     #[must_use]
     pub fn takes_rights_away(&self) -> bool {
         match self {
@@ -297,7 +347,10 @@ impl Command {
             | Command::RevokeFounder { .. }
             | Command::RevokeJoinToken { .. }
             | Command::DropKeySecret { .. }
-            | Command::RevokeKey { .. } => true,
+            | Command::RevokeKey { .. }
+            | Command::EndJob { .. }
+            | Command::DropJob { .. }
+            | Command::ForgetJobs { .. } => true,
             Command::FoundCluster { .. }
             | Command::IssueJoinToken { .. }
             | Command::AdmitNode { .. }
@@ -318,6 +371,8 @@ impl Command {
             | Command::CreateKey { .. }
             | Command::ChangeKey { .. }
             | Command::AddKeySecret { .. }
+            | Command::BeginJob { .. }
+            | Command::TakeJob { .. }
             | Command::CountUsage { .. }
             | Command::Note { .. } => false,
         }

@@ -35,19 +35,7 @@ impl fmt::Debug for Command {
             Command::UnplaceModel { node, model } => shown!(f, UnplaceModel, node, model).finish(),
             Command::SetModelPolicy { model, policy } => shown!(f, SetModelPolicy, model, policy).finish(),
             Command::DrainNode { node, draining } => shown!(f, DrainNode, node, draining).finish(),
-            Command::MoveBreaker {
-                node,
-                model,
-                state,
-                generation,
-                opens,
-                until_unix_ms,
-                why,
-                at_unix_ms,
-            } => {
-                shown!(f, MoveBreaker, node, model, state, generation, opens, until_unix_ms, why, at_unix_ms)
-                    .finish()
-            }
+            Command::MoveBreaker { .. } => breaker(self, f),
             Command::ChargeDeath { fingerprint, node, at_unix_ms } => {
                 shown!(f, ChargeDeath, fingerprint, node, at_unix_ms).finish()
             }
@@ -71,6 +59,11 @@ impl fmt::Debug for Command {
             }
             Command::DropKeySecret { key, number } => shown!(f, DropKeySecret, key, number).finish(),
             Command::RevokeKey { key, at_unix_ms } => shown!(f, RevokeKey, key, at_unix_ms).finish(),
+            Command::BeginJob { .. }
+            | Command::TakeJob { .. }
+            | Command::EndJob { .. }
+            | Command::DropJob { .. }
+            | Command::ForgetJobs { .. } => job(self, f),
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
                 shown!(f, CountUsage, gateway, life, sequence, at_unix_ms, used).finish()
             }
@@ -82,4 +75,33 @@ impl fmt::Debug for Command {
             }
         }
     }
+}
+
+fn breaker(command: &Command, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Command::MoveBreaker { node, model, state, generation, opens, until_unix_ms, why, at_unix_ms } =
+        command
+    else {
+        return f.debug_struct("Command").finish_non_exhaustive();
+    };
+    shown!(f, MoveBreaker, node, model, state, generation, opens, until_unix_ms, why, at_unix_ms).finish()
+}
+
+fn job(command: &Command, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if let Command::BeginJob { job, tenant, request, run, at_unix_ms } = command {
+        return shown!(f, BeginJob, job, tenant, request, run, at_unix_ms).finish();
+    }
+    if let Command::TakeJob { job, from, run, at_unix_ms } = command {
+        return shown!(f, TakeJob, job, from, run, at_unix_ms).finish();
+    }
+    if let Command::EndJob { job, run, kept, at_unix_ms } = command {
+        return shown!(f, EndJob, job, run, kept, at_unix_ms).finish();
+    }
+    if let Command::DropJob { job, run } = command {
+        return shown!(f, DropJob, job, run).finish();
+    }
+    if let Command::ForgetJobs { at_unix_ms } = command {
+        return shown!(f, ForgetJobs, at_unix_ms).finish();
+    }
+    // No other command is about jobs.
+    f.debug_struct("Command").finish_non_exhaustive()
 }

@@ -65,6 +65,11 @@ impl Command {
             Command::AddKeySecret { key, number, .. } => format!("add secret {number} to key {key}"),
             Command::DropKeySecret { key, number } => format!("drop secret {number} of key {key}"),
             Command::RevokeKey { key, .. } => format!("revoke key {key}"),
+            Command::BeginJob { job, .. } => format!("begin job {job}"),
+            Command::TakeJob { job, .. } => format!("take job {job} over"),
+            Command::EndJob { job, .. } => format!("end job {job}"),
+            Command::DropJob { job, .. } => format!("drop job {job}"),
+            Command::ForgetJobs { at_unix_ms } => format!("forget the jobs that are over at {at_unix_ms}"),
             Command::CountUsage { gateway, .. } => format!("count the usage that gateway {gateway} tells"),
             Command::Note { action, .. } | Command::Audited { action, .. } => action.clone(),
         }

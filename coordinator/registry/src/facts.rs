@@ -58,6 +58,18 @@ pub struct Token {
 }
 
 impl Token {
+    /// Nobody has joined with it yet.
+    pub(crate) fn fresh(
+        secret_hash: [u8; 32],
+        role: Role,
+        expires_at_unix_ms: u64,
+        uses: Option<u32>,
+        name: Option<&str>,
+    ) -> Self {
+        let name = name.map(String::from);
+        Token { secret_hash, role, expires_at_unix_ms, uses, name, revoked: false, used: 0 }
+    }
+
     /// No further machine may join with it.
     #[must_use]
     pub fn spent(&self) -> bool {

@@ -51,6 +51,8 @@ pub enum Field {
     VoterChange,
     /// The address of a coordinator.
     ReplicaAddress,
+    /// Who has the answer of a job.
+    JobHolders,
     /// A field of an API key, or of what administrators do.
     Key(KeyField),
 }
@@ -140,6 +142,9 @@ impl fmt::Display for Field {
                 "a coordinator's address has 1 to {} bytes and no control characters",
                 limits::REPLICA_ADDRESS_BYTES_MAX
             ),
+            Field::JobHolders => {
+                write!(f, "a kept answer must be held by 1 to {} coordinators", limits::REPLICAS_MAX)
+            }
             Field::Key(field) => write!(f, "{field}"),
         }
     }

@@ -8,8 +8,7 @@ use core::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Digits of the text.
-const DIGITS: usize = 16;
+use crate::hex_number::{self, DIGITS};
 
 /// The keyed hash of all that decides what a request does to a runtime. Tells nothing about its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,9 +16,7 @@ pub struct Fingerprint(pub u64);
 
 impl Fingerprint {
     fn parse(text: &str) -> Option<Self> {
-        let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let number = u64::from_str_radix(text, 16).ok()?;
-        (text.len() == DIGITS && digits).then_some(Fingerprint(number))
+        hex_number::parse(text).map(Fingerprint)
     }
 }
 

@@ -4,12 +4,14 @@
 //! join tokens are out, which nodes were admitted, drained or revoked, which models each of them offers, which it
 //! holds and how much memory that reserves, how often each model shall be held, how each breaker last moved, which
 //! requests killed runtimes, what a healthy runtime answers to the canary, which change of the coordinators' group is
-//! under way, which API keys there are, how much they may use and have used, and what administrators did. A fact changes by [`Registry::apply`] and by nothing else, so replicas that apply the same commands in the
-//! same order are equal; [`Registry::begin_epoch`] makes another registry of a copy.
+//! under way, which API keys there are, how much they may use and have used, which requests are answered only once and who has their answers, and what
+//! administrators did. A fact changes by [`Registry::apply`] and by nothing else, so replicas that apply the same
+//! commands in the same order are equal; [`Registry::begin_epoch`] makes another registry of a copy.
 //!
 //! Refuses what does not endure: no load, heartbeat or waiting request is known here, and of a request that killed
-//! never more than its fingerprint. Also refuses to guess: it has no clock and no randomness. The proposer stamps a
-//! command with time, ids and hashes, and the reply to an accepted command depends on the facts alone.
+//! never more than its fingerprint, of one that is answered only once never more than keyed digests. Also refuses to
+//! guess: it has no clock and no randomness. The proposer stamps a command with time, ids and hashes, and the reply to
+//! an accepted command depends on the facts alone.
 //!
 //! What is on disk is the JSON of [`Command`] (the log) and of [`Registry`] (the snapshot). Both are read by
 //! later releases: a new field gets a default, a field or name that was once written is never reused with
@@ -37,6 +39,9 @@ mod allowance;
 mod usage;
 mod keys;
 mod key_refusal;
+mod job;
+mod jobs;
+mod job_refusal;
 mod audit;
 mod command_words;
 mod reply;
@@ -46,6 +51,7 @@ mod facts;
 mod names;
 mod model;
 mod fingerprint;
+mod hex_number;
 mod secret_hash;
 pub mod limits;
 
@@ -57,6 +63,8 @@ pub use command::Command;
 pub use facts::{Cluster, Node, Token};
 pub use field::Field;
 pub use fingerprint::Fingerprint;
+pub use job::{Digest, Ended, Job, JobId, JobRun, KeptAnswer, Life, Tenant};
+pub use job_refusal::JobRefusal;
 pub use key::{ApiKey, Grant, KeySecret, Scope};
 pub use key_field::KeyField;
 pub use key_refusal::KeyRefusal;

@@ -9,11 +9,12 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Trail;
-use crate::blame::{Blame, Death, Quarantine};
+use crate::blame::{Blame, Death};
 use crate::breakers::Breaker;
 use crate::canary::Golden;
 use crate::facts::{Cluster, Node, Token};
 use crate::field::{Field, check_id};
+use crate::jobs::Jobs;
 use crate::joining::Joiner;
 use crate::key::ApiKey;
 use crate::limits;
@@ -44,6 +45,8 @@ pub struct Registry {
     pub(crate) voters: Voters,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) keys: BTreeMap<KeyId, ApiKey>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) jobs: Jobs,
     #[serde(default, skip_serializing_if = "Usage::is_empty")]
     pub(crate) usage: Usage,
     #[serde(default, skip_serializing_if = "Trail::is_empty")]
@@ -73,13 +76,8 @@ impl Registry {
         match command {
             Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
             Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name } => {
-                let (role, expires_at_unix_ms, uses) = (*role, *expires_at_unix_ms, *uses);
-                let (secret_hash, name) = (*secret_hash, name.clone());
-                let (used, revoked) = (0, false);
-                self.issue_token(
-                    id,
-                    Token { secret_hash, role, expires_at_unix_ms, uses, name, revoked, used },
-                )
+                let name = name.as_deref();
+                self.issue_token(id, Token::fresh(*secret_hash, *role, *expires_at_unix_ms, *uses, name))
             }
             Command::RevokeJoinToken { id } => self.revoke_token(id),
             Command::AdmitNode { token, secret_hash, name, public_key, at_unix_ms } => {
@@ -104,8 +102,8 @@ impl Registry {
                 why,
                 at_unix_ms,
             } => {
-                let (state, generation, opens) = (*state, *generation, *opens);
-                let (until_unix_ms, why, at_unix_ms) = (*until_unix_ms, why.clone(), *at_unix_ms);
+                let (state, generation, opens, why) = (*state, *generation, *opens, why.clone());
+                let (until_unix_ms, at_unix_ms) = (*until_unix_ms, *at_unix_ms);
                 let moved = Breaker { state, generation, opens, until_unix_ms, why, at_unix_ms };
                 self.move_breaker(*node, model.as_ref(), moved)
             }
@@ -113,8 +111,7 @@ impl Registry {
                 self.charge(*fingerprint, Death { at_unix_ms: *at_unix_ms, node: *node })
             }
             Command::QuarantineRequest { fingerprint, at_unix_ms, until_unix_ms } => {
-                let (at_unix_ms, until_unix_ms) = (*at_unix_ms, *until_unix_ms);
-                self.quarantine(*fingerprint, Quarantine { at_unix_ms, until_unix_ms })
+                self.quarantine(*fingerprint, *at_unix_ms, *until_unix_ms)
             }
             Command::PardonRequest { fingerprint } => Ok(self.pardon(*fingerprint)),
             Command::SetGolden { model, card_digest, ids } => self.set_golden(model, card_digest, ids),
@@ -129,6 +126,11 @@ impl Registry {
             }
             Command::DropKeySecret { key, number } => self.drop_key_secret(key, *number),
             Command::RevokeKey { key, at_unix_ms } => self.revoke_key(key, *at_unix_ms),
+            Command::BeginJob { .. }
+            | Command::TakeJob { .. }
+            | Command::EndJob { .. }
+            | Command::DropJob { .. }
+            | Command::ForgetJobs { .. } => self.decide_job(command),
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
                 let told = UsageMark { life: *life, sequence: *sequence };
                 self.count_usage(*gateway, told, *at_unix_ms, used)

@@ -7,6 +7,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::job_refusal::JobRefusal;
 use crate::key_refusal::KeyRefusal;
 use crate::usage::UsageMark;
 use crate::{Field, ModelName, NodeId, Role, TokenId};
@@ -160,6 +161,8 @@ pub enum Refusal {
     },
     /// An API key is not as the command needs it.
     Key(KeyRefusal),
+    /// A job is not as the command needs it.
+    Job(JobRefusal),
     /// A collection is full.
     TooMany {
         /// Which one.
@@ -190,6 +193,10 @@ pub enum Bounded {
     LiveKeys,
     /// Secrets of one API key.
     KeySecrets,
+    /// Jobs that are remembered.
+    Jobs,
+    /// Those of one tenant.
+    JobsOfTenant,
 }
 
 impl fmt::Display for Refusal {
@@ -259,6 +266,7 @@ impl fmt::Display for Refusal {
             Refusal::ReplicaRemoved { replica } => words_for_removed(f, *replica),
             Refusal::UsageOutOfTurn { gateway, told, known } => words_for_usage(f, *gateway, *told, *known),
             Refusal::Key(refusal) => write!(f, "{refusal}"),
+            Refusal::Job(refusal) => write!(f, "{refusal}"),
             Refusal::TooMany { what, limit } => words_for_full(f, *what, *limit),
             Refusal::Malformed { what } => write!(f, "{what}"),
         }
@@ -353,6 +361,16 @@ fn words_for_full(f: &mut fmt::Formatter<'_>, what: Bounded, limit: usize) -> fm
             f,
             "there are {limit} API keys, the most there can be; revoke one that is not needed with \
              `mlx-serving keys revoke`"
+        ),
+        Bounded::Jobs => write!(
+            f,
+            "{limit} requests with an idempotency key are remembered, the most that can be; each is forgotten a day \
+             after its answer, so send this one later or without such a key"
+        ),
+        Bounded::JobsOfTenant => write!(
+            f,
+            "{limit} requests of this tenant with an idempotency key are remembered, the most that can be; each is \
+             forgotten a day after its answer, so send this one later or without such a key"
         ),
         Bounded::KeySecrets => write!(
             f,

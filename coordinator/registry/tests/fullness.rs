@@ -6,8 +6,8 @@ mod script;
 #[cfg(test)]
 mod tests {
     use registry::{
-        Bounded, Command, Field, Fingerprint, ModelName, ModelSource, NodeId, Refusal, Registry, Reply,
-        limits,
+        Bounded, Command, Digest, Field, Fingerprint, JobId, JobRun, Life, ModelName, ModelSource, NodeId,
+        Refusal, Registry, Reply, Tenant, limits,
     };
 
     use super::script::command;
@@ -199,6 +199,49 @@ mod tests {
         let until = |now| registry.quarantined(Fingerprint(0xab), now).map(|known| known.until_unix_ms);
         assert_eq!([until(0), until(19), until(20), until(21)], [Some(20), Some(20), None, None]);
         assert_eq!(registry.quarantined(Fingerprint(0xac), 15), None);
+    }
+
+    fn begin(number: u64, tenant: u64, at_unix_ms: u64) -> Command {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        let (job, request) = (JobId(Digest(id)), Digest([1; 32]));
+        let run = JobRun { replica: 1, life: Life(1), number };
+        Command::BeginJob { job, tenant: Tenant(tenant), request, run, at_unix_ms }
+    }
+
+    /// So many jobs, begun at 2; each tenant has its share. Taken from a snapshot, because one by one takes its time.
+    fn with_jobs(count: usize) -> Registry {
+        let mut first = farm();
+        assert_eq!(first.apply(&begin(0, 0, 2)), Reply::Done);
+        let mut facts = serde_json::to_value(&first).unwrap();
+        let jobs = facts["jobs"].as_object_mut().unwrap();
+        let job = jobs.values().next().unwrap().clone();
+        for number in 1..count {
+            let mut job = job.clone();
+            job["tenant"] = format!("{:016x}", number / limits::JOBS_PER_TENANT_MAX).into();
+            jobs.insert(format!("{number:016x}{:048}", 0), job);
+        }
+        serde_json::from_value(facts).unwrap()
+    }
+
+    #[test]
+    fn a_tenant_that_has_its_share_of_jobs_begins_no_more_until_one_is_over() {
+        let most = limits::JOBS_PER_TENANT_MAX;
+        let mut registry = with_jobs(most);
+        assert_eq!(registry.apply(&begin(9_999, 0, 2)), full(Bounded::JobsOfTenant, most));
+        assert_eq!(registry.apply(&begin(9_999, 1, 2)), Reply::Done);
+        assert_eq!(registry.apply(&begin(9_998, 0, 2 + limits::JOB_RUN_MS)), Reply::Done);
+    }
+
+    #[test]
+    fn where_all_jobs_are_taken_none_begins_until_one_is_over() {
+        let most = limits::JOBS_MAX;
+        let mut registry = with_jobs(most);
+        assert_eq!(registry.apply(&begin(99_999, 99, 2)), full(Bounded::Jobs, most));
+        assert_eq!(registry.jobs().count(), most);
+        let over = 2 + limits::JOB_RUN_MS;
+        assert_eq!(registry.apply(&begin(99_999, 99, over)), Reply::Done);
+        assert_eq!(registry.jobs().count(), 1, "those that are over are forgotten with that");
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 30] = [
+    const LINES: [(&str, &str); 36] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -62,6 +62,12 @@ mod tests {
         ("drop_key_secret", "drop-secret 0a1b 1"),
         ("revoke_key", "revoke-key 0c at=1708"),
         ("audited", "by local-1 at=1709: key-secret 0a1b 3 secret=c at=1709"),
+        ("begin_job", "begin j of=7 asks=hi run=1.ab.3 at=1712"),
+        ("take_job", "take j from=1.ab.3 run=2.c.1 at=1713"),
+        ("end_job", "end j run=2.c.1 answer=yes bytes=3 on=2,3 at=1714"),
+        ("begin_job_to_drop", "begin k of=7 asks=hi run=1.ab.4 at=1715"),
+        ("drop_job", "drop-job k run=1.ab.4"),
+        ("forget_jobs", "forget-jobs at=1716"),
         ("audited_again", "by 0a1b at=1710: drain 1"),
         (
             "change_key_allowance",
@@ -111,7 +117,7 @@ mod tests {
     }
 
     /// Objects whose fields are names of things; a newer release has as few ways to add a field there as we.
-    const MAPS: [&str; 16] = [
+    const MAPS: [&str; 17] = [
         "tokens",
         "nodes",
         "placed",
@@ -121,6 +127,7 @@ mod tests {
         "charges",
         "quarantines",
         "seat",
+        "jobs",
         "keys",
         "secrets",
         "of_keys",
@@ -188,7 +195,7 @@ mod tests {
         let mut newer = serde_json::to_value(full()).unwrap();
         add_field(&mut newer, false);
         let newer = newer.to_string();
-        assert_eq!(newer.matches("added_later").count(), 36, "{newer}");
+        assert_eq!(newer.matches("added_later").count(), 40, "{newer}");
         assert_eq!(serde_json::from_str::<Registry>(&newer).unwrap(), full());
         for (name, line) in lines() {
             let text = serde_json::to_string(&command(line)).unwrap();

@@ -6,13 +6,13 @@ mod script;
 #[cfg(test)]
 mod tests {
     use registry::{
-        Bounded, Command, Field, KeyField, KeyId, KeyRefusal, ModelName, NodeId, Refusal, Registry, Role,
-        TokenId, UsageMark,
+        Bounded, Command, Digest, Field, JobId, JobRefusal, KeyField, KeyId, KeyRefusal, ModelName, NodeId,
+        Refusal, Registry, Role, TokenId, UsageMark,
     };
 
     use super::script::command;
 
-    const FIELDS: [Field; 27] = [
+    const FIELDS: [Field; 28] = [
         Field::ClusterId,
         Field::CaCertificate,
         Field::CaKey,
@@ -31,6 +31,7 @@ mod tests {
         Field::GoldenIds,
         Field::VoterChange,
         Field::ReplicaAddress,
+        Field::JobHolders,
         Field::Key(KeyField::Id),
         Field::Key(KeyField::Name),
         Field::Key(KeyField::Scopes),
@@ -63,6 +64,7 @@ mod tests {
     /// Every refusal but those of fields, and what it advises.
     fn refusals() -> Vec<(Refusal, &'static str)> {
         let (token, node, model) = (TokenId("t".to_owned()), NodeId(3), ModelName::new("big").unwrap());
+        let job = JobId(Digest([9; 32]));
         let stale = |model| Refusal::StaleGeneration { node, model, generation: 5, known: 7 };
         let full = |what| Refusal::TooMany { what, limit: 5 };
         let no_room = Refusal::NoRoom {
@@ -103,6 +105,11 @@ mod tests {
             (full(Bounded::Goldens), "remove one"),
             (full(Bounded::LiveKeys), "revoke one"),
             (full(Bounded::KeySecrets), "end the old one"),
+            (full(Bounded::Jobs), "send this one later"),
+            (full(Bounded::JobsOfTenant), "send this one later"),
+            (Refusal::Job(JobRefusal::Known { job }), "look at how it stands"),
+            (Refusal::Job(JobRefusal::Unknown { job }), "begin it"),
+            (Refusal::Job(JobRefusal::NotItsRun { job }), "look at how it stands"),
         ]
         .into_iter()
         .chain(of_keys())
@@ -181,7 +188,7 @@ mod tests {
     }
 
     /// One of each command, and what of it must be seen.
-    const LINES: [(&str, &str); 26] = [
+    const LINES: [(&str, &str); 31] = [
         ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
         ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
@@ -232,6 +239,11 @@ mod tests {
         ),
         ("drop-secret 0a 1", "DropKeySecret { key: KeyId(\"0a\"), number: 1 }"),
         ("revoke-key 0a at=8", "RevokeKey { key: KeyId(\"0a\"), at_unix_ms: 8 }"),
+        ("begin j of=7 asks=hi run=1.a.1 at=9", "request: Digest(68696869…), run: JobRun { replica: 1"),
+        ("take j from=1.a.1 run=2.b.1 at=9", "run: JobRun { replica: 2, life: Life(11), number: 1 }, at"),
+        ("end j run=2.b.1 answer=yes bytes=3 on=2 at=9", "digest: Digest(79657379…), bytes: 3"),
+        ("drop-job j run=2.b.1", "DropJob { job: JobId(Digest(6a6a6a6a…)), run"),
+        ("forget-jobs at=10", "ForgetJobs { at_unix_ms: 10 }"),
     ];
 
     #[test]

@@ -13,6 +13,7 @@ use tonic::Status;
 
 use crate::authority::{self, Authority};
 use crate::clock::unix_ms;
+use crate::founding::Founded;
 use crate::renewing;
 
 /// Longest name a machine may give itself, in characters.
@@ -26,6 +27,11 @@ pub(crate) struct Joining {
 }
 
 impl Joining {
+    pub(crate) fn new(consensus: &Consensus, founded: &Founded) -> Self {
+        let (authority, cluster) = (founded.authority.clone(), founded.cluster.clone());
+        Self { consensus: consensus.clone(), authority, cluster }
+    }
+
     pub(crate) async fn join(&self, request: JoinRequest) -> Result<JoinReply, Status> {
         let csr = Authority::read_request(&request.csr_pem)
             .map_err(|_| Status::invalid_argument("the certificate signing request cannot be read"))?;

@@ -13,6 +13,7 @@ mod gateway;
 mod catalogue;
 mod cards;
 mod generation;
+mod jobs;
 mod claims;
 mod tally;
 mod leader;
@@ -77,6 +78,7 @@ use crate::fleet::Fleet;
 use crate::founding::Founded;
 use crate::front::{Front, Ways};
 use crate::grouping::Grouping;
+use crate::jobs::Jobs;
 use crate::joining::Joining;
 use crate::leading::Office;
 use crate::looking::Looking;
@@ -279,6 +281,7 @@ struct Parts {
     sources: Sources,
     room: Arc<membership::Running>,
     grouping: Grouping,
+    jobs: Jobs,
     hash_key: [u8; 32],
     cluster: Cluster,
     cluster_address: SocketAddr,
@@ -323,16 +326,14 @@ impl Parts {
             data_folder: config.data_folder.clone(),
             backups: Arc::default(),
         };
+        let answers = jobs::open(config, consensus, founded, peers, replica)?;
+        tokio::spawn(stop.clone().run_until_cancelled_owned(answers.clone().keep_up()));
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
             streams: streams.clone(),
             cards,
-            joining: Joining {
-                consensus: consensus.clone(),
-                authority: founded.authority.clone(),
-                cluster: founded.cluster.clone(),
-            },
+            joining: Joining::new(consensus, founded),
             cluster: founded.cluster.clone(),
             stream_port: bound.port(),
             replica,
@@ -341,6 +342,7 @@ impl Parts {
             desks: Desks::default(),
             looking: looking.clone(),
             grouping: grouping.clone(),
+            answers: answers.clone(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;
@@ -364,7 +366,8 @@ impl Parts {
         let cluster = Cluster { front, streams };
         let authority = founded.authority.clone();
         let room = Arc::new(membership::Running { consensus: consensus.clone(), authority });
-        Ok(Self { sources, room, grouping, hash_key: founded.hash_key, cluster, cluster_address })
+        let jobs = Jobs { runs: answers.runs.clone(), keeper: Arc::new(answers) };
+        Ok(Self { sources, room, grouping, jobs, hash_key: founded.hash_key, cluster, cluster_address })
     }
 
     fn gateway_state(
@@ -391,6 +394,7 @@ impl Parts {
             tally,
             room: self.room.clone(),
             group: Arc::new(self.grouping.clone()),
+            jobs: self.jobs.clone(),
             hash_key: self.hash_key,
             api,
         }

@@ -164,6 +164,23 @@ pub(crate) const PROPOSE_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// A canary's time; the scheduler gives it the same.
 pub(crate) const CANARY: Duration = Duration::from_secs(10);
 
+/// An answer that is kept, with its head: what a gRPC message carries by default, less some air; some 17,000 tokens as a
+/// stream. One that is longer is given and not kept.
+pub(crate) const ANSWER_BYTES_MAX: usize = (4 << 20) - (64 << 10);
+
+/// Runs of jobs in one process. A client may go away from each, so connections are no bound; at the size of the longest answer
+/// that is kept they hold two gigabytes.
+pub(crate) const RUNS_MAX: usize = 512;
+
+/// All kept answers on one disk: a day of two hundred jobs an hour of 200 KB each. Beyond, the oldest goes first.
+pub(crate) const ANSWERS_BYTES_MAX: u64 = 1 << 30;
+
+/// An answer of which the registry knows nothing is removed at this age: its job's end is told within seconds, or never.
+pub(crate) const ANSWER_UNNAMED: Duration = Duration::from_secs(600);
+
+/// Moving an answer to or from another coordinator's disk: four megabytes over a slow wireless network, and two flushes.
+pub(crate) const ANSWER_MOVE: Duration = Duration::from_secs(5);
+
 /// How often those who wait hear of their place, if it has changed.
 pub(crate) const REMIND_EVERY: Duration = Duration::from_secs(5);
 /// So many are reminded at once, those in front first: whoever is behind a thousand others needs no news of single places.

@@ -12,10 +12,11 @@ use futures_util::{Stream, StreamExt as _};
 use proto::identity::Role;
 use proto::standing;
 use proto::v1::{
-    AgentHello, AgentMessage, ChangeGroupReply, ChangeGroupRequest, CoordinatorAddress, CoordinatorMessage,
-    Coordinators, DeskMessage, EnlistReply, EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest,
-    ModelCardChunk, ModelCardStored, RegistryVersion, RenewReply, RenewRequest, WantedModel, WantedModels,
-    Welcome, agent_message, cluster_server, coordinator_message,
+    AgentHello, AgentMessage, AskRunReply, AskRunRequest, ChangeGroupReply, ChangeGroupRequest,
+    CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply, EnlistRequest,
+    FetchAnswerReply, FetchAnswerRequest, JoinReply, JoinRequest, KeepAnswerReply, KeepAnswerRequest,
+    LookReply, LookRequest, ModelCardChunk, ModelCardStored, RegistryVersion, RenewReply, RenewRequest,
+    WantedModel, WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
 };
 use registry::{Command, ModelName, NodeId, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,6 +29,7 @@ use crate::desk::Desks;
 use crate::entrance::{Caller, REVOKED};
 use crate::fleet::Fleet;
 use crate::grouping::Grouping;
+use crate::jobs::Exchange;
 use crate::joining::Joining;
 use crate::leading::Leading;
 use crate::limits;
@@ -54,6 +56,7 @@ pub(crate) struct Sessions {
     pub(crate) desks: Desks,
     pub(crate) looking: Looking,
     pub(crate) grouping: Grouping,
+    pub(crate) answers: Exchange,
     pub(crate) stop: CancellationToken,
 }
 
@@ -112,6 +115,27 @@ impl cluster_server::Cluster for Sessions {
     ) -> Result<Response<ChangeGroupReply>, Status> {
         self.coordinator(&request)?;
         self.grouping.answer(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn keep_answer(
+        &self,
+        request: Request<KeepAnswerRequest>,
+    ) -> Result<Response<KeepAnswerReply>, Status> {
+        self.coordinator(&request)?;
+        self.answers.take_in(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn fetch_answer(
+        &self,
+        request: Request<FetchAnswerRequest>,
+    ) -> Result<Response<FetchAnswerReply>, Status> {
+        self.coordinator(&request)?;
+        self.answers.give(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn ask_run(&self, request: Request<AskRunRequest>) -> Result<Response<AskRunReply>, Status> {
+        self.coordinator(&request)?;
+        Ok(Response::new(self.answers.answer(request.into_inner())))
     }
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {

@@ -12,8 +12,9 @@ use proto::token::JoinToken;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::model_source::Source;
 use proto::v1::{
-    AgentHello, AgentMessage, CoordinatorMessage, DeskMessage, EnlistRequest, JoinReply, JoinRequest,
-    LookRequest, ModelCardChunk, ModelSource, RenewRequest, WantedModel, agent_message, coordinator_message,
+    AgentHello, AgentMessage, AskRunRequest, CoordinatorMessage, DeskMessage, EnlistRequest,
+    FetchAnswerRequest, JoinReply, JoinRequest, KeepAnswerRequest, LookRequest, ModelCardChunk, ModelSource,
+    RenewRequest, WantedModel, agent_message, coordinator_message,
 };
 use rcgen::{CertificateParams, KeyPair};
 use server::{Config, Ready};
@@ -313,7 +314,10 @@ async fn each_call_is_refused_to_a_caller_of_another_role_and_to_one_without_a_c
         let enlist = client.enlist(EnlistRequest::default()).await.expect_err("refused");
         let desk = client.desk(tokio_stream::iter([DeskMessage::default()])).await.expect_err("refused");
         let look = client.look(LookRequest::default()).await.expect_err("refused");
-        for refused in [enlist, desk, look] {
+        let keep = client.keep_answer(KeepAnswerRequest::default()).await.expect_err("refused");
+        let fetch = client.fetch_answer(FetchAnswerRequest::default()).await.expect_err("refused");
+        let ask = client.ask_run(AskRunRequest::default()).await.expect_err("refused");
+        for refused in [enlist, desk, look, keep, fetch, ask] {
             assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
         }
     }
@@ -323,6 +327,25 @@ async fn each_call_is_refused_to_a_caller_of_another_role_and_to_one_without_a_c
         let card = client.put_model_card(tokio_stream::iter([ModelCardChunk::default()])).await;
         assert_eq!((refused.code(), card.expect_err("refused").code()), (code, code));
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_have_its_digest_is_not_kept() {
+    let room = Room::open().await;
+    let coordinator = room.join(&room.coordinators_token()).await.expect("joins");
+    let mut client = room.client(&coordinator.reply.ca_certificate_pem, Some(&coordinator)).await;
+    let digest = vec![7; 32];
+    let answer = bytes::Bytes::from_static(b"an answer");
+    for (digest, answer) in [(digest.clone(), answer.clone()), (vec![7; 31], answer)] {
+        let refused = client.keep_answer(KeepAnswerRequest { digest, answer }).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    }
+    let fetched = client.fetch_answer(FetchAnswerRequest { digest }).await.expect("asked").into_inner();
+    assert_eq!(fetched.answer, None);
+    let run = client.ask_run(AskRunRequest { life: 1, number: 1 }).await.expect("asked").into_inner();
+    assert!(!run.goes_on, "nobody began it here");
+    let answers = room.home.path().join("answers");
+    assert_eq!(std::fs::read_dir(answers).expect("a folder").count(), 0);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use registry::{
     Role, TokenId, VoterChange,
 };
 
-use crate::key_generator;
+use crate::{job_generator, key_generator};
 
 /// A failing case is printed and then kept as a test of its own, not in a file beside this one.
 pub(crate) fn config() -> ProptestConfig {
@@ -25,8 +25,10 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         2 => offers(),
         6 => facts(),
         3 => key_generator::keys(),
+        2 => job_generator::jobs(),
         1 => badly_formed(),
         1 => key_generator::badly_formed(),
+        1 => job_generator::badly_formed(),
     ]
     .boxed()
 }
@@ -46,6 +48,7 @@ pub(crate) fn well_formed() -> impl Strategy<Value = Command> {
             2 => offers_well_formed(),
             6 => facts(),
             3 => key_generator::keys(),
+            3 => job_generator::jobs(),
         ]
         .boxed()
     };

@@ -29,6 +29,8 @@ mod oracle_voters;
 #[cfg(test)]
 mod oracle_keys;
 #[cfg(test)]
+mod oracle_jobs;
+#[cfg(test)]
 mod oracle_usage;
 #[cfg(test)]
 mod usage;
@@ -38,5 +40,9 @@ mod voters;
 mod key_generator;
 #[cfg(test)]
 mod keys;
+#[cfg(test)]
+mod job_generator;
+#[cfg(test)]
+mod jobs;
 #[cfg(test)]
 mod audit;

@@ -9,6 +9,7 @@ use registry::{
 };
 
 use crate::generator::{config, farm, founding, well_formed};
+use crate::oracle_jobs::{NaiveJob, compare_jobs};
 use crate::oracle_keys::{NaiveKey, compare_keys};
 use crate::oracle_usage::{Report, compare_usage};
 
@@ -37,6 +38,7 @@ pub(crate) struct Oracle {
     /// The number of each that ended.
     pub(crate) ended: Vec<u64>,
     pub(crate) keys: Vec<NaiveKey>,
+    pub(crate) jobs: Vec<NaiveJob>,
     pub(crate) reports: Vec<Report>,
     /// When, by whom, what, and how it ended.
     pub(crate) trail: Vec<(u64, String, String, Outcome)>,
@@ -80,6 +82,13 @@ impl Oracle {
             }
             Command::DropKeySecret { key, number } => self.drop_secret(key, *number),
             Command::RevokeKey { key, at_unix_ms } => self.revoke_key(key, *at_unix_ms),
+            Command::BeginJob { job, tenant, request, run, at_unix_ms } => {
+                self.begin(*job, (*tenant, *request, *run, *at_unix_ms))
+            }
+            Command::TakeJob { job, from, run, at_unix_ms } => self.take(*job, *from, *run, *at_unix_ms),
+            Command::EndJob { job, run, kept, at_unix_ms } => self.end(*job, *run, kept, *at_unix_ms),
+            Command::DropJob { job, run } => self.drop_job(*job, *run),
+            Command::ForgetJobs { at_unix_ms } => Ok(self.forget(*at_unix_ms)),
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
                 self.count_usage((*gateway, *life, *sequence), *at_unix_ms, used)
             }
@@ -185,6 +194,7 @@ proptest! {
         compare_health(&registry, &oracle)?;
         compare_voters(&registry, &oracle)?;
         compare_keys(&registry, &oracle)?;
+        compare_jobs(&registry, &oracle)?;
         compare_usage(&registry, &oracle)?;
     }
 }

@@ -33,7 +33,14 @@
 //! usage gateway=1 life=7 sequence=1 at=80 0a=2+30+4
 //! note local-1 done at=80 because promote coordinator 3
 //! by local-1 at=80: revoke-key 0a at=70
+//! begin j of=7 asks=hi run=1.a.1 at=90
+//! take j from=1.a.1 run=2.b.1 at=91
+//! end j run=2.b.1 answer=yes bytes=3 on=2,3 at=92
+//! drop-job j run=2.b.1
+//! forget-jobs at=99
 //! ```
+
+pub(crate) mod jobs;
 
 use std::collections::BTreeMap;
 
@@ -67,6 +74,7 @@ pub(crate) fn command(text: &str) -> Command {
         .or_else(|| about_health(verb, &line))
         .or_else(|| about_voters(verb, &line))
         .or_else(|| about_keys(verb, &line))
+        .or_else(|| jobs::about(verb, &line))
         .unwrap_or_else(|| panic!("not a command: {text}"))
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Owns the words. Refuses to leave out a fact that is not the default, so that a scenario shows what changed.
 
+mod jobs;
+
 use std::fmt::{Result, Write};
 
 use registry::{KeyId, NodeId, Registry, Used};
@@ -33,6 +35,7 @@ pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
     blame(registry, out)?;
     voters(registry, out)?;
     keys(registry, out)?;
+    jobs::jobs(registry, out)?;
     audit(registry, out)
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::limits;
 use crate::generation::Failure;
 
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// RFC 6750.
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="mlx-serving""#);
 const CHALLENGE_SCOPE: HeaderValue =

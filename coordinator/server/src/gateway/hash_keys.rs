@@ -3,12 +3,18 @@
 //! Owns the keys, all made from one secret of the cluster: the same client keeps its numbers through a restart, and nobody
 //! outside can compute a number or aim at one. Refuses to keep what was hashed, and to let two purposes share a key.
 
+use registry::Digest;
+
 /// The keys of one cluster.
 pub(crate) struct HashKeys {
     pub(crate) tenants: HashKey,
     pub(crate) sessions: HashKey,
     pub(crate) prompts: HashKey,
     pub(crate) salts: HashKey,
+    /// Of jobs: their names, what is asked, and what is answered.
+    pub(crate) jobs: HashKey,
+    pub(crate) requests: HashKey,
+    pub(crate) answers: HashKey,
 }
 
 /// The key for one purpose, or one link of a chain.
@@ -23,6 +29,9 @@ impl HashKeys {
             sessions: key("sessions"),
             prompts: key("prompts"),
             salts: key("salts"),
+            jobs: key("jobs"),
+            requests: key("requests"),
+            answers: key("answers"),
         }
     }
 }
@@ -31,6 +40,11 @@ impl HashKey {
     /// Differs whenever a part differs, also when the parts are only divided differently.
     pub(crate) fn number(&self, parts: &[&[u8]]) -> u64 {
         self.derived(parts).as_number()
+    }
+
+    /// [`Self::number`] where it shall name something for good.
+    pub(crate) fn digest(&self, parts: &[&[u8]]) -> Digest {
+        Digest(self.derived(parts).0)
     }
 
     /// A key that only those make who have this one and the parts.
@@ -61,11 +75,12 @@ mod tests {
     fn each_purpose_has_a_key_of_its_own() {
         let keys = HashKeys::new([7; 32]);
         let of = |keys: &HashKeys| {
-            [keys.tenants, keys.sessions, keys.prompts, keys.salts].map(|key| key.number(&[b"same"]))
+            let HashKeys { tenants, sessions, prompts, salts, jobs, requests, answers } = keys;
+            [tenants, sessions, prompts, salts, jobs, requests, answers].map(|key| key.number(&[b"same"]))
         };
         let numbers: std::collections::BTreeSet<_> =
             of(&keys).into_iter().chain(of(&HashKeys::new([8; 32]))).collect();
-        assert_eq!(numbers.len(), 8, "no purpose and no cluster shares a number with another");
+        assert_eq!(numbers.len(), 14, "no purpose and no cluster shares a number with another");
     }
 
     #[test]

@@ -76,6 +76,18 @@ pub(crate) const CHANGE_AGAIN: Duration = Duration::from_millis(200);
 /// The body of an administrator's change: a name and a list of models.
 pub(crate) const CHANGE_BYTES_MAX: usize = 64 << 10;
 
+/// An `Idempotency-Key`, in bytes, as in the IETF's draft of the header and with the servers that know it.
+pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// How often it is looked how a job stands before the client is told to come back: each look follows somebody else's change.
+pub(crate) const JOB_LOOKS: usize = 4;
+
+/// When a client that asks for an answer that somebody else is giving may ask again.
+pub(crate) const RETRY_IN_FLIGHT: Duration = Duration::from_secs(1);
+
+/// Until a gateway gives up telling the registry how a job stands. A new leader takes two seconds.
+pub(crate) const JOB_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Messages of one conversation: a template costs about a microsecond for each.
 pub(crate) const MESSAGES_MAX: usize = 16_384;
 

@@ -18,6 +18,7 @@ mod long_texts;
 mod names;
 mod shelf;
 mod limits;
+mod once;
 mod openai;
 pub(crate) mod text;
 mod passing;
@@ -45,16 +46,17 @@ use tokio::sync::watch;
 use crate::catalogue::Catalogue;
 use crate::claims::Decide;
 use crate::gateway::access::{Access, Guard};
-use crate::gateway::hash_keys::HashKeys;
 use crate::gateway::host::Hosts;
 use crate::gateway::long_texts::LongTexts;
 use crate::gateway::request_numbers::RequestNumbers;
 use crate::generation::StartGeneration;
+use crate::jobs::Jobs;
 use crate::tally::Tally;
 
 pub(crate) use crate::gateway::access::local_key::LocalKey;
 pub(crate) use crate::gateway::admin::change::Propose;
 pub(crate) use crate::gateway::admin::coordinators::{Group, GroupError};
+pub(crate) use crate::gateway::hash_keys::{HashKey, HashKeys};
 pub(crate) use crate::gateway::views::{Document, Views};
 
 /// What administrators ask of the cluster beside its facts.
@@ -101,6 +103,8 @@ pub(crate) struct GatewayState {
     pub(crate) tally: Tally,
     /// Where the group of coordinators is changed.
     pub(crate) group: Arc<dyn Group>,
+    /// Requests that are answered once.
+    pub(crate) jobs: Jobs,
     /// The cluster's secret behind every number that is made of a client's words.
     pub(crate) hash_key: [u8; 32],
     /// Where clients reach this API.
@@ -112,6 +116,7 @@ pub(crate) struct GatewayState {
 struct Gateway {
     state: GatewayState,
     hash_keys: Arc<HashKeys>,
+    access: Access,
     request_numbers: RequestNumbers,
     long_texts: LongTexts,
 }
@@ -133,6 +138,7 @@ pub(crate) fn router(state: GatewayState) -> Router {
     let gateway = Gateway {
         state,
         hash_keys,
+        access: access.clone(),
         request_numbers: RequestNumbers::default(),
         long_texts: LongTexts::new(),
     };
@@ -140,6 +146,7 @@ pub(crate) fn router(state: GatewayState) -> Router {
     router
         .fallback(probes::no_such_path)
         .method_not_allowed_fallback(probes::no_such_method)
+        .layer(from_fn(once::refuse))
         .layer(from_fn_with_state(Guard { access, needs: Arc::new(needs) }, access::check))
         .layer(from_fn_with_state(hosts, host::check))
         .layer(from_fn(request_id::name))

@@ -130,7 +130,7 @@ impl Access {
     }
 
     /// Until he may do this no longer. A shorter list of models and an expiry hold from the next request on.
-    async fn ended(mut self, who: Who, scope: Scope) -> ApiError {
+    pub(crate) async fn ended(mut self, who: Who, scope: Scope) -> ApiError {
         let Who::Key(holder) = who else { return std::future::pending().await };
         let lost = |registry: &Arc<Registry>| {
             let key = registry.key(&holder.id).filter(|key| !key.is_revoked());

@@ -142,7 +142,7 @@ fn lost(error: &ProposeError) -> ApiError {
 }
 
 /// Nobody makes room on a disk while a client waits, and a replica that has stopped does not come back.
-fn is_worth_waiting(error: &ProposeError) -> bool {
+pub(crate) fn is_worth_waiting(error: &ProposeError) -> bool {
     error.retry() != Retry::Never && !error.fatal() && !matches!(error, ProposeError::StorageFull { .. })
 }
 
@@ -177,6 +177,7 @@ pub(super) fn refused(refusal: &Refusal) -> ApiError {
         | Refusal::VotersLocked { .. }
         | Refusal::VoterChangeOutOfTurn { .. }
         | Refusal::ReplicaRemoved { .. }
+        | Refusal::Job(_)
         | Refusal::UsageOutOfTurn { .. }
         | Refusal::TooMany { .. } => (StatusCode::CONFLICT, "conflict"),
     };

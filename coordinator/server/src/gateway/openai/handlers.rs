@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions` and `POST /v1/completions`, from bytes to bytes.
 //!
-//! Owns the sequence: read, prepare, wish, answer. Each step is a module of its own; a
+//! Owns the sequence: read, prepare, wish, answer, once where the client names its request. Each step is a module of its own; a
 //! request reads from top to bottom here.
 
 use std::time::{Instant, SystemTime};
@@ -28,10 +28,11 @@ use crate::gateway::caller::Caller;
 use crate::gateway::deadline::Patience;
 use crate::gateway::error::ApiError;
 use crate::gateway::metrics::Spent;
+use crate::gateway::once::{self, Asked};
 use crate::gateway::passing::{self, Meter, Pass};
 use crate::gateway::shelf::Shelf;
 use crate::gateway::text::detokenizer::Start;
-use crate::gateway::{Gateway, body, request_id};
+use crate::gateway::{Gateway, request_id};
 
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-mlx-ignored-params");
 const REQUEST: HeaderName = HeaderName::from_static("x-mlx-request");
@@ -47,8 +48,12 @@ pub(crate) async fn chat(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
-    let asked = Instant::now();
-    let bytes = body::read(&headers, body).await?;
+    let asked = Asked::read(who, headers, body).await?;
+    once::answer(gateway, "chat/completions", asked, |gateway, asked| Box::pin(chat_of(gateway, asked))).await
+}
+
+async fn chat_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiError> {
+    let Asked { who, headers, bytes, at: asked } = asked;
     let (shelf, patience) = (Shelf::of(&gateway.catalogue, &who), Patience::of(&headers));
     let caller = Caller::of(&headers, &who, &gateway.hash_keys)?;
     let prepare = move |bytes: &[u8]| preparing::chat(bytes, &shelf, caller, patience, unix_s());
@@ -82,8 +87,13 @@ pub(crate) async fn completions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
-    let asked = Instant::now();
-    let bytes = body::read(&headers, body).await?;
+    let asked = Asked::read(who, headers, body).await?;
+    once::answer(gateway, "completions", asked, |gateway, asked| Box::pin(completion_of(gateway, asked)))
+        .await
+}
+
+async fn completion_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiError> {
+    let Asked { who, headers, bytes, at: asked } = asked;
     let (shelf, patience) = (Shelf::of(&gateway.catalogue, &who), Patience::of(&headers));
     let caller = Caller::of(&headers, &who, &gateway.hash_keys)?;
     let prepare = move |bytes: &[u8]| preparing::completion(bytes, &shelf, caller, patience);

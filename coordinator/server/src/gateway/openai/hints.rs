@@ -21,8 +21,8 @@ const HINTS: [&str; 7] = [
     "provider",
 ];
 
-/// Headers that promise something we do not do: named like a hint, so that nobody relies on it.
-const HEADERS: [&str; 1] = ["idempotency-key"];
+/// Headers that promise something we do not do, as without an `Idempotency-Key`: named like a hint, so that nobody relies on it.
+const HEADERS: [&str; 1] = ["last-event-id"];
 
 /// Known to others and not honoured here: the answer would not be what the client asked for.
 const UNSUPPORTED: [&str; 23] = [

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::cards;
+use super::drawer::Drawer;
 use super::facts::{Facts, OneRoom};
 use super::stage::{Stage, chat_body, dispatched, finished, ids, model, queued, request, tokens};
 use super::viewing::Scripted;
@@ -76,6 +77,7 @@ async fn a_client_that_does_not_read_stops_the_flow() {
         tally: crate::tally::Tally::default(),
         room: Arc::new(OneRoom),
         group: Arc::new(super::grouping::Alone),
+        jobs: Arc::<Drawer>::default().jobs(1),
         hash_key: [7; 32],
         api: "127.0.0.1:7440".parse().unwrap(),
     };

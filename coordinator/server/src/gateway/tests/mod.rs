@@ -5,6 +5,7 @@
 mod cards;
 mod stage;
 mod facts;
+mod drawer;
 mod speaking;
 mod templates;
 mod detokenising;
@@ -31,6 +32,9 @@ mod grouping;
 mod guarding;
 mod naming_hosts;
 mod holding_keys;
+mod answering_once;
+mod taking_over;
+mod going_on;
 mod passing;
 mod revoking;
 mod administering;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::cards;
+use super::drawer::Drawer;
 use super::facts::{Facts, OneRoom};
 use super::grouping::Alone;
 use super::passing::Judge;
@@ -80,6 +81,7 @@ pub(super) struct Stage {
     cluster: Arc<Cluster>,
     pub(super) catalogue: Catalogue,
     pub(super) facts: Arc<Facts>,
+    pub(super) drawer: Arc<Drawer>,
     pub(super) judge: Arc<Judge>,
     /// The text of the coordinator's own key.
     pub(super) local_key: String,
@@ -130,7 +132,29 @@ impl Stage {
         catalogue.replace(
             models.into_iter().map(|model| (model.name.clone(), Arc::new(model))).collect::<BTreeMap<_, _>>(),
         );
-        let (facts, judge) = (Facts::founded(), Arc::new(Judge::default()));
+        Self::gateway(api, 1, cluster, catalogue, Facts::founded(), Arc::default())
+    }
+
+    /// Another gateway of the same cluster: its facts and kept answers are the same, its script is its own.
+    pub(super) fn beside(
+        &self,
+        replica: u64,
+        script: impl Fn(usize, &Wish) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Self {
+        let cluster = Arc::new(Cluster { script: Box::new(script), seen: Mutex::default() });
+        let (facts, drawer) = (self.facts.clone(), self.drawer.clone());
+        Self::gateway("127.0.0.1:7440", replica, cluster, self.catalogue.clone(), facts, drawer)
+    }
+
+    fn gateway(
+        api: &str,
+        replica: u64,
+        cluster: Arc<Cluster>,
+        catalogue: Catalogue,
+        facts: Arc<Facts>,
+        drawer: Arc<Drawer>,
+    ) -> Self {
+        let judge = Arc::new(Judge::default());
         let (local_key, local_text) = LocalKey::make(1).expect("randomness");
         let outage = Arc::new(AtomicBool::new(false));
         let without = outage.clone();
@@ -150,10 +174,20 @@ impl Stage {
             tally: judge.tally.clone(),
             room: Arc::new(OneRoom),
             group: Arc::new(Alone),
+            jobs: drawer.jobs(replica),
             hash_key: [7; 32],
             api: api.parse().unwrap(),
         };
-        Self { router: router(state), cluster, catalogue, facts, judge, local_key: local_text, outage }
+        Self {
+            router: router(state),
+            cluster,
+            catalogue,
+            facts,
+            drawer,
+            judge,
+            local_key: local_text,
+            outage,
+        }
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Reply {
@@ -213,9 +247,14 @@ impl Reply {
         self.headers.get(name).map(|value| value.to_str().expect("plain"))
     }
 
-    /// The data of each server-sent event; comments left out.
+    /// The data of each server-sent event; comments left out, and ids.
     pub(super) fn events(&self) -> Vec<String> {
-        self.text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
+        let without_id = |event| match str::split_once(event, '\n') {
+            Some((id, rest)) if id.starts_with("id: ") => rest,
+            _ => event,
+        };
+        let events = self.text.split("\n\n").map(without_id);
+        events.filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
     }
 
     pub(super) fn comments(&self) -> Vec<&str> {

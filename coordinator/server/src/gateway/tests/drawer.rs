@@ -1,0 +1,71 @@
+//! Kept answers without disks and without a network: one drawer for all gateways of a stage.
+//!
+//! Owns what tests do to it: gateways that die, answers that are lost, disks that are full.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use registry::{Digest, JobRun};
+
+use crate::jobs::{Jobs, Keeper, Missing, Runs};
+
+#[derive(Default)]
+pub(super) struct Drawer {
+    answers: Mutex<BTreeMap<Digest, Bytes>>,
+    /// The runs of each gateway that lives and can be reached.
+    gateways: Mutex<BTreeMap<u64, Runs>>,
+    pub(super) full: AtomicBool,
+    pub(super) unreachable: AtomicBool,
+}
+
+impl Drawer {
+    /// A gateway's new life.
+    pub(super) fn jobs(self: &Arc<Self>, replica: u64) -> Jobs {
+        let runs = Runs::new(replica).expect("randomness");
+        self.gateways.lock().unwrap().insert(replica, runs.clone());
+        Jobs { runs, keeper: self.clone() }
+    }
+
+    /// Nobody reaches it any more.
+    pub(super) fn cut_off(&self, replica: u64) {
+        self.gateways.lock().unwrap().remove(&replica);
+    }
+
+    pub(super) fn lose_all(&self) {
+        self.answers.lock().unwrap().clear();
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.answers.lock().unwrap().len()
+    }
+}
+
+impl Keeper for Drawer {
+    fn has_room(&self) -> bool {
+        !self.full.load(Ordering::Relaxed)
+    }
+
+    fn keep(&self, digest: Digest, answer: Bytes) -> BoxFuture<'_, BTreeSet<u64>> {
+        self.answers.lock().unwrap().insert(digest, answer);
+        async { [1, 2].into() }.boxed()
+    }
+
+    fn fetch(&self, digest: Digest, _: BTreeSet<u64>) -> BoxFuture<'_, Result<Bytes, Missing>> {
+        let missing = match self.unreachable.load(Ordering::Relaxed) {
+            true => Missing::Unreachable,
+            false => Missing::Gone,
+        };
+        let answer = self.answers.lock().unwrap().get(&digest).cloned();
+        async move { answer.ok_or(missing) }.boxed()
+    }
+
+    fn goes_on(&self, run: JobRun) -> BoxFuture<'_, bool> {
+        let gateways = self.gateways.lock().unwrap();
+        let goes_on = gateways.get(&run.replica).is_some_and(|runs| runs.goes_on(run.life, run.number));
+        async move { goes_on }.boxed()
+    }
+}
