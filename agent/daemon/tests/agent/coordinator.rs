@@ -9,11 +9,12 @@ use proto::identity::{Identity, Role};
 use proto::tls::Credentials;
 use proto::v1::cluster_server::{Cluster, ClusterServer};
 use proto::v1::{
-    AgentHello, AgentMessage, AgentReport, AttemptFrame, AttemptStart, CardWanted, ChangeGroupReply,
-    ChangeGroupRequest, CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, DeskOrder,
-    EnlistReply, EnlistRequest, JoinReply, JoinRequest, LookReply, LookRequest, ModelCardChunk,
-    ModelCardStored, ModelState, ModelStatus, RegistryVersion, RenewReply, RenewRequest, StepSample,
-    WantedModel, WantedModels, Welcome, agent_message, coordinator_message,
+    AgentHello, AgentMessage, AgentReport, AskRunReply, AskRunRequest, AttemptFrame, AttemptStart,
+    CardWanted, ChangeGroupReply, ChangeGroupRequest, CoordinatorAddress, CoordinatorMessage, Coordinators,
+    DeskMessage, DeskOrder, EnlistReply, EnlistRequest, FetchAnswerReply, FetchAnswerRequest, JoinReply,
+    JoinRequest, KeepAnswerReply, KeepAnswerRequest, LookReply, LookRequest, ModelCardChunk, ModelCardStored,
+    ModelState, ModelStatus, RegistryVersion, RenewReply, RenewRequest, StepSample, WantedModel,
+    WantedModels, Welcome, agent_message, coordinator_message,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, ServerConfig, VarInt};
@@ -276,6 +277,21 @@ impl Cluster for Service {
         _: Request<ChangeGroupRequest>,
     ) -> Result<Response<ChangeGroupReply>, Status> {
         Err(Status::permission_denied("only coordinators change the group"))
+    }
+
+    async fn keep_answer(&self, _: Request<KeepAnswerRequest>) -> Result<Response<KeepAnswerReply>, Status> {
+        Err(Status::permission_denied("only coordinators keep answers"))
+    }
+
+    async fn fetch_answer(
+        &self,
+        _: Request<FetchAnswerRequest>,
+    ) -> Result<Response<FetchAnswerReply>, Status> {
+        Err(Status::permission_denied("only coordinators fetch answers"))
+    }
+
+    async fn ask_run(&self, _: Request<AskRunRequest>) -> Result<Response<AskRunReply>, Status> {
+        Err(Status::permission_denied("only coordinators ask for runs"))
     }
 
     async fn look(&self, _: Request<LookRequest>) -> Result<Response<LookReply>, Status> {
