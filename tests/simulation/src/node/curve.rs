@@ -28,10 +28,11 @@ impl Curve {
 
     /// The rounds that are over after `seconds`.
     pub(crate) fn rounds_within(self, seconds: f64) -> u64 {
-        let left = seconds - self.lead;
-        if left < self.first || self.first <= 0.0 {
+        // By the series itself: what is left after the lead has been rounded.
+        if self.first <= 0.0 || seconds < self.seconds(1) {
             return 0;
         }
+        let left = seconds - self.lead;
         let linear = self.first - self.growth / 2.0;
         let guess = if self.growth > 0.0 {
             ((linear * linear + 2.0 * self.growth * left).sqrt() - linear) / self.growth
@@ -91,6 +92,9 @@ mod tests {
         assert_eq!(curve.rounds_within(9.4), 1);
         assert_eq!(curve.rounds_within(9.5), 2);
         assert_eq!(Curve::default().rounds_within(9.5), 0);
+        // The sum of these two, less the first, is less than the second.
+        let curve = Curve { lead: 0.7917321325032816, first: 0.23543461792567286, growth: 0.0 };
+        assert_eq!(curve.rounds_within(curve.seconds(1)), 1);
     }
 
     proptest! {
