@@ -235,6 +235,9 @@ fn refusal(refusal: DeskRefusal, span: Span) -> Option<Refusal> {
 mod tests {
     use super::*;
 
+    use proptest::prelude::*;
+    use prost::Message as _;
+
     fn request() -> NewRequest {
         NewRequest {
             request: RequestId(9),
@@ -344,5 +347,27 @@ mod tests {
         assert_eq!(order(DeskOrder { request: 1, order: None }), None);
         let refused = DeskRefused { refusal: 99, span_us: 0, words: String::new() };
         assert_eq!(order(DeskOrder { request: 1, order: Some(desk_order::Order::Refused(refused)) }), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// What another coordinator sends is decoded before it is believed.
+        #[test]
+        fn no_bytes_bring_the_desk_down(bytes in prop::collection::vec(any::<u8>(), 0..200), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)) {
+            let mut damaged = message(Saying::Submit(request())).encode_to_vec();
+            for (at, bits) in flips {
+                let at = at.index(damaged.len());
+                damaged[at] ^= bits;
+            }
+            for bytes in [bytes, damaged] {
+                if let Ok(message) = DeskMessage::decode(bytes.as_slice()) {
+                    let _ = saying(message);
+                }
+                if let Ok(told) = DeskOrder::decode(bytes.as_slice()) {
+                    let _ = order(told);
+                }
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! with the clock at 2025-11-24 00:00.
 
 use minijinja::Value;
+use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::cards::{byte_level, files};
@@ -167,4 +168,53 @@ fn a_card_without_a_tokenizer_or_with_broken_files_is_refused() {
         .err()
         .expect("refused");
     assert!(matches!(error, CardError::Template(TemplateError::Compile(_))));
+}
+
+/// Pieces of templates, most of them where they make no sense.
+fn any_template() -> impl Strategy<Value = String> {
+    let pieces = [
+        "{% for m in messages %}",
+        "{% endfor %}",
+        "{% if m %}",
+        "{% else %}",
+        "{% endif %}",
+        "{{ m.content }}",
+        "{{ m['role'] | tojson }}",
+        "{% set x = messages * 9 %}",
+        "{{ x }}",
+        "{% macro f(a) %}{{ f(a) }}{% endmacro %}",
+        "{{ f(1) }}",
+        "{{ raise_exception('no') }}",
+        "{{ strftime_now('%d') }}",
+        "{{",
+        "%}",
+        "{#",
+        "{% generation %}",
+        "{{ 'a' * 99999999 }}",
+        "{{ range(99999999) | list }}",
+        "{{ m.content[::-1].strip().split('a')[9] }}",
+        "{{ messages[-1:][0].x.y }}",
+        "{% break %}",
+        "\u{0}",
+        "é",
+    ];
+    let piece = prop_oneof![prop::sample::select(pieces.to_vec()).prop_map(str::to_owned), "[ -~]{0,8}"];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_template_brings_the_gateway_down(source in any_template()) {
+        let Ok(template) = Template::compile(&source, Vec::new()) else { return Ok(()) };
+        let message = serde_json::json!({"role": "user", "content": "hi"});
+        let conversation = Conversation {
+            messages: vec![serde_json::from_value(message).expect("a value"); 2],
+            tools: None,
+            variables: Vec::new(),
+            now_unix_s: NOW_UNIX_S,
+        };
+        let _ = template.render(conversation);
+    }
 }
