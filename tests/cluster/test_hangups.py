@@ -16,15 +16,16 @@ def rows(room: Room) -> int:
     return sum(runtime["running"] for runtime in room.runtimes())
 
 
-async def hang_up_after(url: str, pieces: int) -> None:
-    """Reads some pieces, then closes the connection."""
+async def hang_up_after(url: str, pieces: int, when: Callable[[], bool] = lambda: True) -> bool:
+    """Reads some pieces, and on until it is so; then closes the connection. Whether the answer had not ended before."""
     async with opened(url, chat(DEMO, max_tokens=400)) as response:
         answer = Answer()
         if pieces == 0:
-            return
+            return True
         async for _ in read(response, answer):
-            if len(answer.pieces) >= pieces:
-                return
+            if len(answer.pieces) >= pieces and when():
+                return True
+    return False
 
 
 def test_a_hang_up_frees_the_slot_on_the_runtimes_own_list_within_a_second(
@@ -33,7 +34,8 @@ def test_a_hang_up_frees_the_slot_on_the_runtimes_own_list_within_a_second(
     room.coordinator()
     room.agent("one", "demo", fake="t1_s=0.02")
     room.ready()
-    asyncio.run(hang_up_after(room.url, 3))
+    # The runtime's own list must show it first, or its absence would say nothing.
+    assert asyncio.run(hang_up_after(room.url, 3, lambda: rows(room) == 1)), "never on the list"
     hung_up = time.monotonic()
     until("the row is gone", lambda: rows(room) == 0)
     freed_s = time.monotonic() - hung_up
