@@ -11,6 +11,7 @@ use consensus::{Consensus, ProposeError, Retry};
 use futures_util::future::BoxFuture;
 use registry::{Command, KeyRefusal, Outcome, Refusal, Reply};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
 use crate::clock::unix_ms;
@@ -116,6 +117,13 @@ pub(crate) async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -
     }
     // The words may repeat what an administrator sent, to himself.
     serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))
+}
+
+/// In a body that says only what shall be other: tells `null` from nothing.
+pub(super) fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(from).map(Some)
 }
 
 fn lost(error: &ProposeError) -> ApiError {

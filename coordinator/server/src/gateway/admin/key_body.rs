@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use registry::{Allowance, ApiKey, Grant, KeyId, KeyUsage, ModelName, Scope, Used};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+
+use super::change::said;
 
 /// A key that is to be made.
 #[derive(Deserialize)]
@@ -57,11 +59,6 @@ pub(crate) struct KeyChange {
 /// A key that can ask models and nothing else.
 fn inference() -> BTreeSet<Scope> {
     [Scope::Inference].into()
-}
-
-/// Tells `null` from nothing.
-fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(from).map(Some)
 }
 
 impl NewKey {

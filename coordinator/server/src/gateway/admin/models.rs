@@ -10,9 +10,9 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use registry::{Command, ModelName, ModelPolicy, Registry};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use super::change::{self, Administrator};
+use super::change::{self, Administrator, said};
 use crate::gateway::error::ApiError;
 use crate::gateway::{Gateway, names};
 
@@ -58,11 +58,6 @@ struct PolicyChange {
     replicas_max: Option<Option<u32>>,
     #[serde(default, deserialize_with = "said")]
     idle_unload_s: Option<Option<u64>>,
-}
-
-/// Tells `null` from nothing.
-fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(from).map(Some)
 }
 
 impl PolicyChange {
