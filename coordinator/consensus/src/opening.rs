@@ -25,6 +25,7 @@ use crate::replica::Replica;
 use crate::room::{self, Room};
 use crate::wal::ballast::Ballasted;
 use crate::wal::folder::Folder;
+use crate::wal::hands::Hands;
 use crate::{leadership, limits};
 
 /// Opens the replica; where that fails, the folder is free again when the caller reads the error.
@@ -57,7 +58,8 @@ async fn run(
     folder: Folder,
     released: watch::Receiver<bool>,
     options: Options,
-) -> Result<(Replica, Ballasted, watch::Sender<Room>), OpenError> {
+) -> Result<(Replica, (Ballasted, Hands), watch::Sender<Room>), OpenError> {
+    let hands = folder.hands();
     let (folder, disk) = folder.ballasted(limits::BALLAST_BYTES);
     let stores = log_store::open(folder, options.replica).await?;
     let links = Arc::new(Links::new(Arc::clone(&options.dial)));
@@ -89,7 +91,7 @@ async fn run(
         changing: Mutex::default(),
         room,
     };
-    Ok((replica, disk, to_room))
+    Ok((replica, (disk, hands), to_room))
 }
 
 /// Founds what is to be founded, and waits for as much as can be waited for.

@@ -13,6 +13,7 @@ use crate::members::{self, Role};
 use crate::replica::Replica;
 use crate::wal::ballast::Ballasted;
 use crate::wal::disk::Disk;
+use crate::wal::hands::Hands;
 
 /// What one look at the disk says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(crate) fn look(disk: &Ballasted, before: Room) -> Room {
 }
 
 /// Follows the disk as long as the replica lives.
-pub(crate) fn follow(replica: &Arc<Replica>, disk: Ballasted, room: watch::Sender<Room>) {
+pub(crate) fn follow(replica: &Arc<Replica>, (disk, hands): (Ballasted, Hands), room: watch::Sender<Room>) {
     let replica = Arc::downgrade(replica);
     tokio::spawn(async move {
         loop {
@@ -58,7 +59,7 @@ pub(crate) fn follow(replica: &Arc<Replica>, disk: Ballasted, room: watch::Sende
                 return;
             }
             let (disk, before) = (disk.clone(), *room.borrow());
-            let Ok(now) = tokio::task::spawn_blocking(move || look(&disk, before)).await else { return };
+            let Ok(now) = hands.work(move || look(&disk, before)).await else { return };
             if now.full != before.full {
                 announce(now);
             }

@@ -36,8 +36,8 @@ pub(crate) struct Stores {
 
 /// Opens log and snapshot and checks that they fit together.
 pub(crate) async fn open(folder: Folder, replica: ReplicaId) -> Result<Stores, OpenError> {
-    let reading = tokio::task::spawn_blocking(move || read(folder, replica, Rotation::default()));
-    reading.await.map_err(|error| OpenError::Stopped(error.to_string()))?
+    let reading = folder.hands().work(move || read(folder, replica, Rotation::default())).await;
+    reading.map_err(|error| OpenError::Stopped(error.to_string()))?
 }
 
 /// As [`open`], on the calling thread.
@@ -46,6 +46,7 @@ pub(crate) fn read(folder: Folder, replica: ReplicaId, rotation: Rotation) -> Re
     let state_machine = StateMachine::open(folder.clone(), snapshot)?;
     let applied_index = state_machine.applied_index();
     let covered = *applied_index.borrow();
+    let hands = folder.hands();
     let (log, contents) = Log::open(folder, replica.0, rotation)?;
     let memory = decode(contents)?;
     let purged = memory.purged().map(|id| id.index);
@@ -53,7 +54,8 @@ pub(crate) fn read(folder: Folder, replica: ReplicaId, rotation: Rotation) -> Re
         let what = format!("it covers the log up to {covered:?}, but the log was purged up to {purged:?}");
         return Err(Damage { file: snapshot_file::NAME.to_owned(), offset: 0, index: purged, what }.into());
     }
-    let writer = Writer::start(log, limits::MARK_FLUSH_IDLE)
+    let writer = hands
+        .writer(log)
         .map_err(|source| OpenError::Io { doing: "starting the log writer".to_owned(), source })?;
     let published = state_machine.published();
     Ok(Stores { log: LogStore { memory, writer }, state_machine, published, applied_index })

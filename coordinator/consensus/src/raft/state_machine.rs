@@ -127,8 +127,8 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let folder = self.folder.clone();
-        let read = tokio::task::spawn_blocking(move || snapshot_file::read(folder.disk()));
-        let Some(file) = read.await?.map_err(io::Error::other)? else { return Ok(None) };
+        let read = folder.hands().work(move || snapshot_file::read(folder.disk())).await;
+        let Some(file) = read?.map_err(io::Error::other)? else { return Ok(None) };
         let meta = serde_json::from_slice(&file.meta)?;
         Ok(Some(Snapshot { meta, snapshot: file.state }))
     }
@@ -154,6 +154,5 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
 /// Returns when the snapshot is durable; openraft purges the log behind it after that.
 async fn write(folder: Folder, meta: SnapshotMeta, state: Vec<u8>) -> io::Result<()> {
     let meta = serde_json::to_vec(&meta)?;
-    let writing = tokio::task::spawn_blocking(move || snapshot_file::write(folder.disk(), &meta, &state));
-    writing.await?
+    folder.hands().work(move || snapshot_file::write(folder.disk(), &meta, &state)).await?
 }

@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::options::ReplicaId;
 use crate::raft::state_machine::StateMachine;
 
+#[cfg(not(test))]
+type Runtime = openraft::impls::TokioRuntime;
+/// The same with dice that a test can load.
+#[cfg(test)]
+type Runtime = crate::tests::dice::Runtime;
+
 openraft::declare_raft_types!(
     pub(crate) Types:
         D = Proposal,
@@ -18,6 +24,7 @@ openraft::declare_raft_types!(
         NodeId = ReplicaId,
         Node = Member,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, ReplicaId>,
+        AsyncRuntime = Runtime,
 );
 
 /// openraft at work.

@@ -9,6 +9,7 @@ use registry::Registry;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::clock::{Clock, Medium};
 use super::commands::founding;
 use super::generator::Generator;
 use super::net::Net;
@@ -18,6 +19,7 @@ use crate::handle::Consensus;
 use crate::limits;
 use crate::options::{Options, ReplicaId, Start};
 use crate::wal::folder::Folder;
+use crate::wal::hands::Hands;
 
 /// What keeps a test that waits for something that never comes from hanging. Never a measurement.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +27,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Group {
     pub(super) net: Net,
     pub(super) nodes: BTreeMap<u64, Node>,
+    pub(super) clock: Option<Clock>,
     settings: Settings,
 }
 
@@ -33,18 +36,22 @@ pub(super) struct Group {
 pub(super) struct Settings {
     pub(super) snapshot_every: u64,
     pub(super) leader_silence: Duration,
+    /// Everything by a virtual clock with this seed, rather than by threads and sockets.
+    pub(super) night: Option<u64>,
 }
 
 impl Default for Settings {
     /// Patient: on a machine that does much else, a leader that is asked for is still the one that was.
     fn default() -> Settings {
-        Settings { snapshot_every: 4096, leader_silence: 2 * limits::LEADER_SILENCE }
+        Settings { snapshot_every: 4096, leader_silence: 2 * limits::LEADER_SILENCE, night: None }
     }
 }
 
 pub(super) struct Node {
     pub(super) consensus: Consensus,
     pub(super) disk: SimDisk,
+    /// In a simulated night.
+    pub(super) medium: Option<Medium>,
     server: JoinHandle<()>,
 }
 
@@ -55,7 +62,9 @@ impl Group {
     }
 
     pub(super) async fn found_with(settings: Settings) -> Group {
-        let mut group = Group { net: Net::default(), nodes: BTreeMap::new(), settings };
+        let clock = settings.night.map(Clock::new);
+        let net = clock.clone().map_or_else(Net::default, Net::on_clock);
+        let mut group = Group { net, nodes: BTreeMap::new(), clock, settings };
         group.start(1, SimDisk::default(), Start::Found).await;
         for command in founding() {
             group.on(1).propose(command).await.unwrap();
@@ -114,11 +123,13 @@ impl Group {
     }
 
     async fn boot(&self, id: u64, disk: SimDisk, start: Start) -> Node {
-        let (folder, released) = Folder::on(Arc::new(disk.clone()));
+        let medium = self.clock.clone().map(|clock| Medium::new(clock, id));
+        let hands = medium.clone().map_or(Hands::Threads, Hands::Clock);
+        let (folder, released) = Folder::worked_by(Arc::new(disk.clone()), hands);
         let opening = Consensus::open_in(folder, released, self.options(id), start);
         let consensus = timeout(PATIENCE, opening).await.unwrap().unwrap();
         let server = self.net.serve(&consensus, &address(id)).await;
-        Node { consensus, disk, server }
+        Node { consensus, disk, medium, server }
     }
 
     /// Ends a replica at once; returns the disk as it stood at that moment.

@@ -4,19 +4,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use openraft::RaftLogReader;
 use openraft::entry::EntryPayload;
 use openraft::storage::RaftLogStorage;
+use registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::commands::set;
+use super::clock::Clock;
+use super::commands::{get, set};
 use super::sim_disk::SimDisk;
 use crate::error::Retry;
 use crate::handle::Consensus;
 use crate::options::ReplicaId;
 use crate::raft::log_store;
+use crate::raft::types::Entry;
 use crate::wal::folder::Folder;
 use crate::wal::log::Rotation;
 
@@ -31,6 +35,7 @@ pub(super) struct Writers {
     writers: JoinSet<Told>,
     leaders: Leaders,
     watching: JoinSet<()>,
+    clock: Option<Clock>,
 }
 
 /// Who led in which term, as every replica saw it.
@@ -45,23 +50,33 @@ struct Told {
 
 impl Writers {
     pub(super) fn start(count: u64) -> Writers {
+        Writers::start_by(count, None)
+    }
+
+    /// By a clock that only goes on while they rest, they do.
+    pub(super) fn start_by(count: u64, clock: Option<Clock>) -> Writers {
         let (sender, answered) = watch::channel(0);
         let (doors, stop) = (Doors::default(), Arc::new(AtomicBool::new(false)));
         let mut writers = JoinSet::new();
         for register in 0..count {
-            writers.spawn(write(register, Arc::clone(&doors), Arc::clone(&stop), sender.clone()));
+            let rest = clock.clone();
+            writers.spawn(write(register, Arc::clone(&doors), Arc::clone(&stop), sender.clone(), rest));
         }
         let (leaders, watching) = (Leaders::default(), JoinSet::new());
-        Writers { doors, stop, answered, writers, leaders, watching }
+        Writers { doors, stop, answered, writers, leaders, watching, clock }
     }
 
     /// This replica can be asked from now on.
     pub(super) fn open(&mut self, id: u64, consensus: &Consensus) {
         self.doors.lock().unwrap().insert(id, consensus.clone());
         let (leaders, mut leadership) = (Arc::clone(&self.leaders), consensus.leadership());
+        let clock = self.clock.clone();
         self.watching.spawn(async move {
             loop {
                 let now = leadership.borrow_and_update().clone();
+                if let Some(clock) = &clock {
+                    clock.note(format_args!("{id} says {:?} leads term {}", now.leader, now.term));
+                }
                 if let Some(leader) = now.leader {
                     leaders.lock().unwrap().entry(now.term).or_default().insert(leader.0);
                 }
@@ -108,11 +123,35 @@ pub(super) struct Remains {
 }
 
 impl History {
-    /// Checks what writers were told against what the disks of all replicas hold. Logs must not have been purged.
-    pub(super) async fn check(self, remains: &BTreeMap<u64, Remains>) {
+    fn check_leaders(&self) {
         for (term, leaders) in self.leaders.lock().unwrap().iter() {
             assert_eq!(leaders.len(), 1, "term {term} had the leaders {leaders:?}");
         }
+    }
+
+    /// As [`History::check`] where logs were purged: what is left of them is of one history, and each register holds what was
+    /// answered last, or something whose outcome nobody was told.
+    pub(super) async fn check_rest(self, remains: &BTreeMap<u64, Remains>, facts: &Registry) {
+        self.check_leaders();
+        let mut history = BTreeMap::new();
+        for (id, remains) in remains {
+            for (index, entry) in committed(*id, remains).await {
+                let entry = serde_json::to_string(&entry).unwrap();
+                let known = history.entry(index).or_insert_with(|| entry.clone());
+                assert_eq!(*known, entry, "replica {id} has another history");
+            }
+        }
+        for Told { register, answered, unknown } in self.told {
+            let found = get(facts, register);
+            let fits =
+                found == answered.last().copied() || found.is_some_and(|found| unknown.contains(&found));
+            assert!(fits, "register {register} holds {found:?}, the last answer was {:?}", answered.last());
+        }
+    }
+
+    /// Checks what writers were told against what the disks of all replicas hold. Logs must not have been purged.
+    pub(super) async fn check(self, remains: &BTreeMap<u64, Remains>) {
+        self.check_leaders();
         let mut logs = Vec::new();
         for (id, remains) in remains {
             logs.push((*id, written(*id, remains).await));
@@ -136,11 +175,21 @@ impl History {
 }
 
 /// Proposes one number after another, each at another door.
-async fn write(register: u64, doors: Doors, stop: Arc<AtomicBool>, count: watch::Sender<u64>) -> Told {
+async fn write(
+    register: u64,
+    doors: Doors,
+    stop: Arc<AtomicBool>,
+    count: watch::Sender<u64>,
+    clock: Option<Clock>,
+) -> Told {
     let mut told = Told { register, answered: Vec::new(), unknown: Vec::new() };
     let mut value = 0;
     let mut turn = register as usize;
     while !stop.load(Ordering::Relaxed) {
+        if let Some(clock) = &clock {
+            clock.note(format_args!("{register} is at {value}"));
+            tokio::time::sleep(Duration::from_millis(1 + clock.below(120))).await;
+        }
         let door = {
             let doors = doors.lock().unwrap();
             turn += 1;
@@ -168,24 +217,26 @@ async fn write(register: u64, doors: Doors, stop: Arc<AtomicBool>, count: watch:
 
 /// The numbers in a replica's committed log, with their registers, in order.
 async fn written(id: u64, remains: &Remains) -> Vec<(u64, u64)> {
+    let entries = committed(id, remains).await;
+    // One that was never added to a group holds nothing.
+    let first = entries.first().map_or(0, |(index, _)| *index);
+    assert_eq!(first, 0, "the log of replica {id} was purged");
+    let commands = entries.into_iter().filter_map(|(_, entry)| match entry.payload {
+        EntryPayload::Normal(proposal) => number(&proposal.0),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    });
+    commands.collect()
+}
+
+/// What is left of a replica's committed log.
+async fn committed(id: u64, remains: &Remains) -> Vec<(u64, Entry)> {
     let (folder, _released) = Folder::on(Arc::new(remains.disk.after_kill()));
     let mut stores = log_store::read(folder, ReplicaId(id), Rotation::default()).unwrap();
-    let hint = stores.log.read_committed().await.unwrap().map_or(0, |committed| committed.index);
-    let committed = remains.committed.unwrap_or(hint);
+    let hint = stores.log.read_committed().await.unwrap().map(|committed| committed.index);
+    let Some(committed) = remains.committed.or(hint) else { return Vec::new() };
     let mut reader = stores.log.get_log_reader().await;
     let entries = reader.try_get_log_entries(0..=committed).await.unwrap();
-    assert_eq!(
-        entries.first().map(|entry| entry.log_id.index),
-        Some(0),
-        "the log of replica {id} was purged"
-    );
-    entries
-        .iter()
-        .filter_map(|entry| match &entry.payload {
-            EntryPayload::Normal(proposal) => number(&proposal.0),
-            EntryPayload::Blank | EntryPayload::Membership(_) => None,
-        })
-        .collect()
+    entries.into_iter().map(|entry| (entry.log_id.index, entry)).collect()
 }
 
 /// The register and value of a command that [`set`] made.

@@ -2,6 +2,8 @@
 //! storage suite, and replicas on real folders.
 
 mod generator;
+pub(crate) mod dice;
+pub(crate) mod clock;
 pub(crate) mod sim_disk;
 mod log_model;
 mod commands;
@@ -27,4 +29,5 @@ mod snapshots;
 mod epochs;
 mod history;
 mod campaign;
+mod nights;
 mod losses;

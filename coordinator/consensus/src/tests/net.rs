@@ -1,5 +1,5 @@
-//! The cables between replicas in one process: real tonic over loopback, where each direction between two replicas can be cut,
-//! slowed, or torn out.
+//! The cables between replicas in one process: real tonic over loopback, or in a simulated night over streams in memory, where
+//! each direction between two replicas can be cut, slowed, or torn out.
 //!
 //! A cut direction holds bytes back, as a network that drops packets does: TCP repeats them, and they arrive when it is healed.
 //! Addresses are names that a replica takes when it starts, so that one that restarts on another port is found again.
@@ -23,6 +23,7 @@ use tonic::transport::server::{Connected, Server};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use super::clock::Clock;
 use crate::dial::Dial;
 use crate::options::ReplicaId;
 use crate::{Consensus, WhoIs};
@@ -31,24 +32,41 @@ use crate::{Consensus, WhoIs};
 pub(super) struct Net {
     state: Arc<watch::Sender<State>>,
     dials: Arc<AtomicU64>,
+    /// No sockets, and each message takes its time by this clock.
+    clock: Option<Clock>,
 }
 
 #[derive(Clone, Default)]
 struct State {
-    hosts: BTreeMap<String, SocketAddr>,
+    hosts: BTreeMap<String, Host>,
     cut: BTreeSet<(u64, u64)>,
     delay: BTreeMap<(u64, u64), Duration>,
     /// Grows when all cables of a replica are torn out.
     lives: BTreeMap<u64, u64>,
+    /// Grows when the cables between two replicas, the lower id first, are.
+    torn: BTreeMap<(u64, u64), u64>,
+}
+
+/// Where a replica is reached.
+#[derive(Clone)]
+enum Host {
+    Socket(SocketAddr),
+    Memory(mpsc::Sender<Cable>),
 }
 
 impl State {
-    fn life(&self, replica: u64) -> u64 {
-        self.lives.get(&replica).copied().unwrap_or(0)
+    /// The same for as long as a cable between the two lasts.
+    fn life(&self, from: u64, to: u64) -> [u64; 3] {
+        let life = |replica| self.lives.get(&replica).copied().unwrap_or(0);
+        [life(from), life(to), self.torn.get(&(from.min(to), from.max(to))).copied().unwrap_or(0)]
     }
 }
 
 impl Net {
+    pub(super) fn on_clock(clock: Clock) -> Net {
+        Net { clock: Some(clock), ..Net::default() }
+    }
+
     /// Holds back what `from` sends to `to`.
     pub(super) fn cut(&self, from: u64, to: u64) {
         self.state.send_modify(|state| {
@@ -80,6 +98,11 @@ impl Net {
     /// Ends every connection from and to a replica, at both ends.
     pub(super) fn tear_out(&self, replica: u64) {
         self.state.send_modify(|state| *state.lives.entry(replica).or_default() += 1);
+    }
+
+    /// Ends every connection between two replicas, at both ends.
+    pub(super) fn tear(&self, one: u64, other: u64) {
+        self.state.send_modify(|state| *state.torn.entry((one.min(other), one.max(other))).or_default() += 1);
     }
 
     /// Nobody answers at this address any more.
@@ -117,12 +140,18 @@ impl Net {
         address: &str,
         who_is: WhoIs,
     ) -> JoinHandle<()> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
+        let (accepted, incoming) = mpsc::channel(16);
+        let listener = match &self.clock {
+            None => Some(TcpListener::bind("127.0.0.1:0").await.unwrap()),
+            Some(_) => None,
+        };
+        let at = match &listener {
+            Some(listener) => Host::Socket(listener.local_addr().unwrap()),
+            None => Host::Memory(accepted.clone()),
+        };
         self.state.send_modify(|state| {
             state.hosts.insert(address.to_owned(), at);
         });
-        let (accepted, incoming) = mpsc::channel(16);
         let service = consensus.service(who_is);
         tokio::spawn(async move {
             let incoming = futures_util::stream::unfold(incoming, |mut incoming| async {
@@ -130,7 +159,9 @@ impl Net {
             });
             // Ends with this task.
             let mut accepting = JoinSet::new();
-            accepting.spawn(accept(listener, accepted));
+            if let Some(listener) = listener {
+                accepting.spawn(accept(listener, accepted));
+            }
             Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
         })
     }
@@ -138,6 +169,14 @@ impl Net {
     /// Returns when what `from` sends would reach `to`; never if the cable was torn out.
     async fn passes(&self, from: u64, to: u64) {
         let delay = self.state.borrow().delay.get(&(from, to)).copied();
+        if let Some(clock) = &self.clock {
+            clock.note(format_args!("{from} to {to}"));
+            // A switch, and now and then an access point.
+            let usual = if clock.below(8) == 0 { clock.below(12) } else { clock.below(2) };
+            if usual > 0 {
+                tokio::time::sleep(Duration::from_millis(usual)).await;
+            }
+        }
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
         }
@@ -154,7 +193,7 @@ impl Net {
         to: u64,
     ) {
         let mut state = self.state.subscribe();
-        let lives = (state.borrow().life(from), state.borrow().life(to));
+        let life = state.borrow().life(from, to);
         let carrying = async {
             let mut buffer = [0; 16 * 1024];
             while let Ok(read @ 1..) = source.read(&mut buffer).await {
@@ -166,7 +205,7 @@ impl Net {
         };
         tokio::select! {
             () = carrying => {}
-            _ = state.wait_for(|state| (state.life(from), state.life(to)) != lives) => {}
+            _ = state.wait_for(|state| state.life(from, to) != life) => {}
         }
     }
 }
@@ -176,7 +215,7 @@ async fn accept(listener: TcpListener, accepted: mpsc::Sender<Cable>) {
         let accepted = accepted.clone();
         tokio::spawn(async move {
             let Ok(from) = stream.read_u64().await else { return };
-            accepted.send(Cable { stream, from: ReplicaId(from) }).await.ok();
+            accepted.send(Cable { stream: Box::new(stream), from: ReplicaId(from) }).await.ok();
         });
     }
 }
@@ -206,24 +245,43 @@ async fn connect(
 ) -> std::io::Result<TokioIo<tokio::io::DuplexStream>> {
     net.passes(from, to).await;
     net.passes(to, from).await;
-    let at = net.state.borrow().hosts.get(&address).copied();
+    let at = net.state.borrow().hosts.get(&address).cloned();
     let at = at.ok_or_else(|| std::io::Error::other(format!("nobody is called {address}")))?;
-    let mut stream = TcpStream::connect(at).await?;
-    stream.set_nodelay(true)?;
-    stream.write_u64(from).await?;
     let (near, far) = tokio::io::duplex(64 * 1024);
     let (far_read, far_write) = tokio::io::split(far);
-    let (read, write) = stream.into_split();
+    let (read, write) = tokio::io::split(reach(at, from).await?);
     tokio::spawn(net.clone().carry(far_read, write, from, to));
     tokio::spawn(net.carry(read, far_write, to, from));
     Ok(TokioIo::new(near))
 }
 
+/// The near end of a cable to a replica, which knows from here on whose it is.
+async fn reach(at: Host, from: u64) -> std::io::Result<Box<dyn Stream>> {
+    match at {
+        Host::Socket(at) => {
+            let mut stream = TcpStream::connect(at).await?;
+            stream.set_nodelay(true)?;
+            stream.write_u64(from).await?;
+            Ok(Box::new(stream))
+        }
+        Host::Memory(accepted) => {
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            let cable = Cable { stream: Box::new(far), from: ReplicaId(from) };
+            accepted.send(cable).await.map_err(|_| std::io::ErrorKind::ConnectionRefused)?;
+            Ok(Box::new(near))
+        }
+    }
+}
+
 /// The accepted end of a connection, which knows whose it is as a certificate would.
 pub(super) struct Cable {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     from: ReplicaId,
 }
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 #[derive(Clone)]
 pub(super) struct Caller(ReplicaId);

@@ -118,6 +118,18 @@ impl SimDisk {
         self.state().fault = Some(fault);
     }
 
+    /// It dies at one of the next operations: between a write and its flush, or half-way through a replacement.
+    pub(crate) fn die_soon(&self, generator: &mut Generator) {
+        let at = self.operations() + 1 + generator.below(8);
+        self.fail(Fault::DeadFrom(at));
+    }
+
+    /// What has not gone wrong yet does not, and there is room without end.
+    pub(crate) fn mend(&self) {
+        let mut state = self.state();
+        (state.fault, state.room) = (None, None);
+    }
+
     /// The disk as the next process finds it when only the process died.
     pub(crate) fn after_kill(&self) -> SimDisk {
         let mut state = self.state().clone();

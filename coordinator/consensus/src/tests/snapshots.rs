@@ -18,7 +18,7 @@ use crate::wal::disk::Disk;
 use crate::wal::snapshot_file;
 
 /// A snapshot after every few commands.
-const SMALL: Settings = Settings { snapshot_every: 16, leader_silence: Duration::from_secs(2) };
+const SMALL: Settings = Settings { snapshot_every: 16, leader_silence: Duration::from_secs(2), night: None };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_member_gets_the_snapshot_and_then_the_log_behind_it() {

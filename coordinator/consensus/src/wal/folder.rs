@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::error::OpenError;
 use crate::wal::ballast::Ballasted;
 use crate::wal::disk::{Disk, RealDisk};
+use crate::wal::hands::Hands;
 
 const LOCK: &str = "lock";
 
@@ -22,6 +23,7 @@ const LOCK: &str = "lock";
 #[derive(Clone)]
 pub(crate) struct Folder {
     disk: Arc<dyn Disk>,
+    hands: Hands,
     _lock: Arc<Lock>,
 }
 
@@ -60,15 +62,30 @@ impl Folder {
         Folder::holding(disk, None)
     }
 
+    /// As [`Folder::on`], where all that blocks takes its time by a clock.
+    #[cfg(test)]
+    pub(crate) fn worked_by(disk: Arc<dyn Disk>, hands: Hands) -> (Folder, watch::Receiver<bool>) {
+        let (folder, released) = Folder::holding(disk, None);
+        (Folder { hands, ..folder }, released)
+    }
+
     fn holding(disk: Arc<dyn Disk>, file: Option<File>) -> (Folder, watch::Receiver<bool>) {
         let (released, on_release) = watch::channel(false);
-        (Folder { disk, _lock: Arc::new(Lock { _file: file, released }) }, on_release)
+        (
+            Folder { disk, hands: Hands::default(), _lock: Arc::new(Lock { _file: file, released }) },
+            on_release,
+        )
     }
 
     /// The folder with a ballast of so many bytes, and the disk to look after it. The lock is not held by that.
     pub(crate) fn ballasted(self, bytes: u64) -> (Folder, Ballasted) {
-        let disk = Ballasted::new(self.disk, bytes);
-        (Folder { disk: Arc::new(disk.clone()), _lock: self._lock }, disk)
+        let disk = Ballasted::new(Arc::clone(&self.disk), bytes);
+        (Folder { disk: Arc::new(disk.clone()), ..self }, disk)
+    }
+
+    /// Who works on it.
+    pub(crate) fn hands(&self) -> Hands {
+        self.hands.clone()
     }
 
     pub(crate) fn disk(&self) -> &dyn Disk {

@@ -32,6 +32,7 @@
 //!    an unfinished write and is cut.
 
 pub(crate) mod disk;
+pub(crate) mod hands;
 pub(crate) mod ballast;
 pub(crate) mod folder;
 pub(crate) mod sealed;

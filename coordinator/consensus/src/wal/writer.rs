@@ -1,9 +1,11 @@
-//! The one thread that writes the log. It takes everything that waits, writes it, flushes once, and then tells
+//! The one who writes the log. It takes everything that waits, writes it, flushes once, and then tells
 //! everybody: while a flush runs the next batch gathers, so throughput grows with the number of writers and a
 //! lone writer waits for nobody.
 //!
 //! The first failure ends it: everything that waits and everything that comes later gets the same error. There is
 //! no retry, because after a failed flush a second one that succeeds proves nothing.
+//!
+//! What is done with a batch ([`Scribe`]) is apart from who waits for one: a thread, and in simulated nights a task.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -16,13 +18,19 @@ use crate::wal::record::{Kind, Op};
 /// Called when a request is durable, or cannot become so.
 pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-/// The way to the writer. The thread ends when this is dropped and the queue is empty. The queue needs no bound of its
+/// The way to the writer, which ends when this is dropped and the queue is empty. The queue needs no bound of its
 /// own: what openraft has under way is bounded by the proposals in flight.
 pub(crate) struct Writer {
-    queue: Sender<Request>,
+    queue: Queue,
 }
 
-enum Request {
+enum Queue {
+    Thread(Sender<Request>),
+    #[cfg(test)]
+    Task(tokio::sync::mpsc::UnboundedSender<Request>),
+}
+
+pub(crate) enum Request {
     Append(Vec<Op>, Done),
     Vote(Vec<u8>, Done),
     Committed(Option<String>),
@@ -33,8 +41,14 @@ impl Writer {
     pub(crate) fn start(log: Log, idle: Duration) -> io::Result<Writer> {
         let (queue, requests) = channel();
         let thread = std::thread::Builder::new().name("consensus-log".to_owned());
-        thread.spawn(move || Thread { log, requests, idle, waiting: Vec::new() }.run())?;
-        Ok(Writer { queue })
+        thread.spawn(move || serve(Scribe::new(log), &requests, idle))?;
+        Ok(Writer { queue: Queue::Thread(queue) })
+    }
+
+    /// The writer is a task that takes its requests from the other end of `queue`.
+    #[cfg(test)]
+    pub(crate) fn to(queue: tokio::sync::mpsc::UnboundedSender<Request>) -> Writer {
+        Writer { queue: Queue::Task(queue) }
     }
 
     /// Appends records in one batch. A purge among them also removes the files it frees.
@@ -52,9 +66,14 @@ impl Writer {
     }
 
     fn send(&self, request: Request) {
-        // The thread drains its queue even after a failure; it is gone only if it could not go on at all.
-        if let Err(unsent) = self.queue.send(request) {
-            unsent.0.answer(Err(io::Error::other("the log writer has ended")));
+        let unsent = match &self.queue {
+            Queue::Thread(queue) => queue.send(request).err().map(|unsent| unsent.0),
+            #[cfg(test)]
+            Queue::Task(queue) => queue.send(request).err().map(|unsent| unsent.0),
+        };
+        // The queue is drained even after a failure; the writer is gone only if it could not go on at all.
+        if let Some(unsent) = unsent {
+            unsent.answer(Err(io::Error::other("the log writer has ended")));
         }
     }
 }
@@ -68,55 +87,86 @@ impl Request {
     }
 }
 
-struct Thread {
-    log: Log,
-    requests: Receiver<Request>,
-    idle: Duration,
-    /// Appended and not flushed yet.
-    waiting: Vec<Done>,
+/// The thread: waits for work, and uses the first idle moment to flush the mark.
+fn serve(mut scribe: Scribe, requests: &Receiver<Request>, idle: Duration) {
+    loop {
+        let first = if scribe.mark_is_due() {
+            match requests.recv_timeout(idle) {
+                Ok(request) => request,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    scribe.flush_mark();
+                    continue;
+                }
+            }
+        } else {
+            // After a failure it stays until nobody asks any more, so that every later call gets the reason.
+            let Ok(request) = requests.recv() else { break };
+            request
+        };
+        scribe.write(std::iter::once(first).chain(requests.try_iter()));
+    }
+    scribe.end();
 }
 
-impl Thread {
-    fn run(mut self) {
-        let end = self.serve();
-        let failure = match end.and_then(|()| self.log.flush_mark()) {
-            Ok(()) => return,
-            Err(failure) => failure,
-        };
+/// What is done with the log, whoever waits for the requests.
+pub(crate) struct Scribe {
+    log: Log,
+    /// Appended and not flushed yet.
+    waiting: Vec<Done>,
+    /// Why it does nothing any more.
+    failure: Option<io::Error>,
+}
+
+impl Scribe {
+    pub(crate) fn new(log: Log) -> Scribe {
+        Scribe { log, waiting: Vec::new(), failure: None }
+    }
+
+    /// Whether the first idle moment is for the mark.
+    pub(crate) fn mark_is_due(&self) -> bool {
+        self.failure.is_none() && !self.log.mark_flushed()
+    }
+
+    pub(crate) fn flush_mark(&mut self) {
+        let flushed = self.log.flush_mark();
+        self.fail_with(flushed);
+    }
+
+    /// Writes and answers a batch.
+    pub(crate) fn write(&mut self, requests: impl Iterator<Item = Request>) {
+        let mut requests = requests.take(limits::REQUESTS_PER_FLUSH_MAX);
+        if self.failure.is_none() {
+            let written = self.try_write(&mut requests);
+            self.fail_with(written);
+        }
+        if let Some(failure) = &self.failure {
+            requests.for_each(|request| request.answer(Err(again(failure))));
+        }
+    }
+
+    /// Nobody will ask any more.
+    pub(crate) fn end(mut self) {
+        if self.failure.is_none() {
+            self.flush_mark();
+        }
+    }
+
+    fn try_write(&mut self, requests: &mut impl Iterator<Item = Request>) -> io::Result<()> {
+        for request in requests {
+            self.take(request)?;
+        }
+        self.flush()?;
+        self.log.write_committed()
+    }
+
+    fn fail_with(&mut self, result: io::Result<()>) {
+        let Err(failure) = result else { return };
         tracing::error!(error = %failure, "the log cannot be written; this replica has stopped");
         for done in self.waiting.drain(..) {
             done(Err(again(&failure)));
         }
-        // Held open until nobody asks any more, so that every later call gets the reason.
-        while let Ok(request) = self.requests.recv() {
-            request.answer(Err(again(&failure)));
-        }
-    }
-
-    /// Serves until the [`Writer`] is gone.
-    fn serve(&mut self) -> io::Result<()> {
-        while let Some(first) = self.next()? {
-            self.take(first)?;
-            for _ in 1..limits::REQUESTS_PER_FLUSH_MAX {
-                let Ok(request) = self.requests.try_recv() else { break };
-                self.take(request)?;
-            }
-            self.flush()?;
-            self.log.write_committed()?;
-        }
-        Ok(())
-    }
-
-    /// Waits for work; uses the first idle moment to flush the mark.
-    fn next(&mut self) -> io::Result<Option<Request>> {
-        if !self.log.mark_flushed() {
-            match self.requests.recv_timeout(self.idle) {
-                Ok(request) => return Ok(Some(request)),
-                Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => self.log.flush_mark()?,
-            }
-        }
-        Ok(self.requests.recv().ok())
+        self.failure = Some(failure);
     }
 
     fn take(&mut self, request: Request) -> io::Result<()> {
