@@ -328,17 +328,10 @@ impl Parts {
             peers: peers.clone(),
             fleet: fleet.clone(),
         };
-        let grouping = Grouping {
-            consensus: consensus.clone(),
-            peers: peers.clone(),
-            data_folder: config.data_folder.clone(),
-            backups: Arc::default(),
-        };
+        let grouping = Grouping::new(consensus, peers, &config.data_folder);
         let answers = jobs::open(config, consensus, founded, peers, replica)?;
         tokio::spawn(stop.clone().run_until_cancelled_owned(answers.clone().keep_up()));
-        let versions = Versions::new(consensus);
-        let watching = versions.clone().watch(replica, peers.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
+        let versions = Versions::start(consensus, replica, peers, stop);
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),

@@ -11,6 +11,7 @@ use proto::standing;
 use registry::{ClusterVersion, Command, Reply};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::clock::unix_ms;
@@ -30,16 +31,26 @@ pub(crate) struct Versions {
 }
 
 impl Versions {
-    pub(crate) fn new(consensus: &Consensus) -> Self {
-        Self { consensus: consensus.clone(), spoken: watch::Sender::default(), door: Arc::default() }
+    /// Watches until `stop`.
+    pub(crate) fn start(
+        consensus: &Consensus,
+        replica: ReplicaId,
+        peers: &Peers,
+        stop: &CancellationToken,
+    ) -> Self {
+        let versions =
+            Self { consensus: consensus.clone(), spoken: watch::Sender::default(), door: Arc::default() };
+        let watching = versions.clone().watch(replica, peers.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
+        versions
     }
 
     pub(crate) fn spoken(&self) -> Spoken {
         self.spoken.borrow().clone()
     }
 
-    /// Runs as long as the coordinator; every one asks, so that every one can tell.
-    pub(crate) async fn watch(self, replica: ReplicaId, peers: Peers) {
+    /// Every coordinator asks, so that every one can tell.
+    async fn watch(self, replica: ReplicaId, peers: Peers) {
         let mut polling = Polling::new(peers);
         let mut looks = interval(limits::VERSION_LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -64,7 +75,7 @@ impl Versions {
         let Some(to) = risen(self.consensus.local().cluster_version(), &members, spoken) else { return };
         let at_unix_ms = unix_ms();
         let raise = Command::RaiseVersion { to, at_unix_ms };
-        match self.consensus.propose(raise.audited(&format!("coordinator-{replica}"), at_unix_ms)).await {
+        match self.consensus.propose(raise.audited(&format!("leader-{replica}"), at_unix_ms)).await {
             Ok(Reply::Refused(refusal)) => tracing::warn!(%refusal, "the version of the cluster stays"),
             Ok(Reply::Done | Reply::AlreadySo | Reply::NodeAdmitted { .. }) => {
                 tracing::info!(version = to.0, "every coordinator speaks it: the cluster has a new version");

@@ -22,7 +22,7 @@ const FIRST: ClusterVersion = ClusterVersion::FIRST;
 const SECOND: ClusterVersion = ClusterVersion::SECOND;
 
 fn raise(to: u32) -> Command {
-    Command::RaiseVersion { to: ClusterVersion(to), at_unix_ms: 9 }.audited("coordinator-1", 9)
+    Command::RaiseVersion { to: ClusterVersion(to), at_unix_ms: 9 }.audited("leader-1", 9)
 }
 
 async fn open(disk: &SimDisk, speaks: ClusterVersion) -> Result<Consensus, OpenError> {
