@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BreakerState, ClusterId, Digest, Fingerprint, Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName,
-    ModelPolicy, ModelSource, NodeId, Outcome, Role, Tenant, TokenId, Used, VoterChange,
+    BreakerState, ClusterId, ClusterVersion, Digest, Fingerprint, Grant, JobId, JobRun, KeptAnswer, KeyId,
+    ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Role, Tenant, TokenId, Used, VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -322,6 +322,14 @@ pub enum Command {
         /// How far it is.
         outcome: Outcome,
     },
+    /// All replicas understand this version from now on. Proposed only when each of them says so, for one that does not cannot
+    /// even read this. Idempotent.
+    RaiseVersion {
+        /// The version; one that is not higher changes nothing.
+        to: ClusterVersion,
+        /// When it was decided.
+        at_unix_ms: u64,
+    },
     /// A command that an administrator asked for: it does what it says, and a line of the audit trail says so. Made by
     /// [`Command::audited`].
     Audited {
@@ -374,7 +382,8 @@ impl Command {
             | Command::BeginJob { .. }
             | Command::TakeJob { .. }
             | Command::CountUsage { .. }
-            | Command::Note { .. } => false,
+            | Command::Note { .. }
+            | Command::RaiseVersion { .. } => false,
         }
     }
 }

@@ -71,6 +71,7 @@ impl Command {
             Command::DropJob { job, .. } => format!("drop job {job}"),
             Command::ForgetJobs { at_unix_ms } => format!("forget the jobs that are over at {at_unix_ms}"),
             Command::CountUsage { gateway, .. } => format!("count the usage that gateway {gateway} tells"),
+            Command::RaiseVersion { to, .. } => format!("raise the version of the cluster to {to}"),
             Command::Note { action, .. } | Command::Audited { action, .. } => action.clone(),
         }
     }

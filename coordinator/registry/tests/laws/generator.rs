@@ -6,8 +6,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use registry::{
-    BreakerState, ClusterId, Command, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Registry,
-    Role, TokenId, VoterChange,
+    BreakerState, ClusterId, ClusterVersion, Command, Fingerprint, ModelName, ModelPolicy, ModelSource,
+    NodeId, Registry, Role, TokenId, VoterChange,
 };
 
 use crate::{job_generator, key_generator};
@@ -209,9 +209,15 @@ pub(crate) fn voter_changes() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// Versions that are known, the first two, and later ones.
+pub(crate) fn raises() -> impl Strategy<Value = Command> {
+    (0_u32..5).prop_map(|to| Command::RaiseVersion { to: ClusterVersion(to), at_unix_ms: 5 })
+}
+
 /// What the registry knows beside members and offers.
 fn facts() -> impl Strategy<Value = Command> {
-    prop_oneof![3 => placements(), 2 => breaker_moves(), 2 => blame(), 2 => settings(), 2 => voter_changes()]
+    let health = || prop_oneof![breaker_moves(), blame()];
+    prop_oneof![3 => placements(), 4 => health(), 2 => settings(), 2 => voter_changes(), 1 => raises()]
 }
 
 /// Each with one field that breaks its rule.
