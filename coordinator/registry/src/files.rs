@@ -77,6 +77,13 @@ impl Registry {
         if self.batches.len() < batches || !over.is_empty() { Reply::Done } else { Reply::AlreadySo }
     }
 
+    /// There is something to be forgotten at this moment.
+    #[must_use]
+    pub fn has_files_over(&self, now_unix_ms: u64) -> bool {
+        self.batches.values().any(|batch| batch.is_over(now_unix_ms))
+            || self.files.iter().any(|(id, file)| file.is_over(now_unix_ms) && !self.is_read(id))
+    }
+
     /// A file, also one whose time is over.
     #[must_use]
     pub fn file(&self, id: &FileId) -> Option<&StoredFile> {

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use consensus::{Consensus, Options, ReplicaId, Start};
 use registry::{ClusterId, Command, Digest, JobId, JobRun, KeptAnswer, Life, Reply, Tenant, limits};
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Shelf};
 use super::runs::Runs;
-use super::store::Store;
-use super::{Keeper as _, Missing};
+use super::store::{Full, Store};
+use super::{Keeper as _, Missing, What};
 use crate::gateway::HashKeys;
 use crate::peers::Peers;
 
@@ -32,27 +32,29 @@ impl Room {
             at_unix_ms: 1,
         };
         assert_eq!(consensus.propose(founding).await, Ok(Reply::Done));
+        let keys = HashKeys::new([7; 32]);
+        let store = |name| Store::open(home.path().join(name), Full::OldestGoes(1 << 20)).expect("opens");
         let exchange = Exchange {
             replica,
             consensus,
             peers: Peers::default(),
-            store: Store::open(home.path().join("answers")).expect("opens"),
+            answers: Shelf { store: store("answers"), key: keys.answers },
+            pieces: Shelf { store: store("files"), key: keys.pieces },
             runs: Runs::new(1).expect("randomness"),
-            key: HashKeys::new([7; 32]).answers,
         };
         Self { home, exchange }
     }
 
     fn digest(&self, answer: &'static str) -> Digest {
-        self.exchange.key.digest(&[answer.as_bytes()])
+        self.exchange.answers.key.digest(&[answer.as_bytes()])
     }
 
     async fn keep(&self, answer: &'static str) -> BTreeSet<u64> {
-        self.exchange.keep(self.digest(answer), Bytes::from_static(answer.as_bytes())).await
+        self.exchange.keep(What::Answer, self.digest(answer), Bytes::from_static(answer.as_bytes())).await
     }
 
     async fn fetch(&self, answer: &'static str, holders: &[u64]) -> Result<Bytes, Missing> {
-        self.exchange.fetch(self.digest(answer), holders.iter().copied().collect()).await
+        self.exchange.fetch(What::Answer, self.digest(answer), holders.iter().copied().collect()).await
     }
 }
 

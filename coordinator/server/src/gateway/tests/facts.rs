@@ -61,6 +61,10 @@ impl Propose for Facts {
             failure.map_or_else(|| Ok(self.apply(&command)), Err)
         })
     }
+
+    fn newest(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// Coordinators 1, 2 and 3 vote.
