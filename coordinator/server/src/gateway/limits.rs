@@ -117,10 +117,12 @@ pub(crate) const BATCHES_AT_ONCE: usize = 4;
 pub(crate) const LINES_AT_ONCE: usize = 32;
 
 /// Requests of one batch that are read, asked or answered before the first of them is: one that takes long keeps the next ones
-/// from being committed, but not from being asked.
-pub(crate) const LINES_AHEAD: usize = 64;
+/// from being committed, but not from being asked. Eight times as many as are asked at once, so that a place is seldom idle.
+pub(crate) const LINES_AHEAD: usize = 256;
+/// What these requests have in memory together, in KiB.
+pub(crate) const LINES_AHEAD_KIB: usize = 64 << 10;
 
-/// A request of a batch, in bytes: a million tokens of text. As many as are read ahead hold 256 MiB.
+/// A request of a batch, in bytes: a million tokens of text.
 pub(crate) const BATCH_LINE_BYTES_MAX: usize = 4 << 20;
 
 /// A `custom_id`: room for several identifiers.

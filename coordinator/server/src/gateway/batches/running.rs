@@ -4,8 +4,11 @@
 //! that: its owner, the end of its key, another run. A run that is dropped leaves what was committed, and the next one goes on
 //! from there.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt as _;
 use registry::{Batch, BatchChange, BatchId, Ending, FileId, Problem, Registry, Scope};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::asking::Asker;
 use super::checking;
@@ -60,7 +63,7 @@ pub(super) async fn run(gateway: Gateway, id: BatchId, running: Running) {
 /// Until its owner wants no more of it, or another run has it.
 async fn watched(teller: &Teller) -> Result<End, Stop> {
     let mut registry = teller.gateway.registry.clone();
-    let matters = |registry: &std::sync::Arc<Registry>| match registry.batch(&teller.batch) {
+    let matters = |registry: &Arc<Registry>| match registry.batch(&teller.batch) {
         Some(batch) => {
             batch.run != teller.run || batch.ended.is_some() || batch.cancelled_at_unix_ms.is_some()
         }
@@ -111,9 +114,11 @@ async fn work(teller: &Teller, batch: &Batch, registry: &Registry) -> Result<End
     let asked = items(Lines::of(gateway, pieces), after).map(|line| {
         let asker = asker.clone();
         async move {
-            let line = line.map_err(|why| Stop::Failed(vec![checking::gone(why)]))?;
+            let (line, place) = line.map_err(|why| Stop::Failed(vec![checking::gone(why)]))?;
             let item = checking::item(&line).ok_or_else(|| failed("file_gone", "The file has changed."))?;
-            Ok(asker.ask(item).await)
+            let answered = asker.ask(item).await;
+            drop(place);
+            Ok(answered)
         }
     });
     let mut answers = std::pin::pin!(asked.buffered(limits::LINES_AHEAD));
@@ -138,18 +143,30 @@ async fn open(teller: &Teller, batch: &Batch, lines: Lines) -> Result<u64, Stop>
     Ok(lines)
 }
 
-/// The requests but for the first ones, which are answered.
-fn items(lines: Lines, after: u64) -> impl futures_util::Stream<Item = Result<Line, NoLine>> {
-    let next = |state: Option<(Lines, u64)>| async move {
-        let (mut lines, mut skip) = state?;
-        loop {
-            let line = lines.next().await?;
-            if skip > 0 && line.is_ok() {
-                skip -= 1;
-                continue;
+/// The requests but for the first ones, which are answered. So many bytes of them are in memory at once: whoever drops a place
+/// lets the next ones be read.
+fn items(
+    lines: Lines,
+    after: u64,
+) -> impl futures_util::Stream<Item = Result<(Line, Option<OwnedSemaphorePermit>), NoLine>> {
+    let room = Arc::new(Semaphore::new(limits::LINES_AHEAD_KIB));
+    let next = move |state: Option<(Lines, u64)>| {
+        let room = room.clone();
+        async move {
+            let (mut lines, mut skip) = state?;
+            loop {
+                let line = lines.next().await?;
+                if skip > 0 && line.is_ok() {
+                    skip -= 1;
+                    continue;
+                }
+                let then = line.is_ok().then_some((lines, 0));
+                let Ok(line) = line else { return Some((line.map(|line| (line, None)), then)) };
+                // Never closed, and no line is longer than all of it.
+                let kib = u32::try_from(line.text.len() >> 10).unwrap_or(u32::MAX).saturating_add(1);
+                let place = room.acquire_many_owned(kib).await.ok();
+                return Some((Ok((line, place)), then));
             }
-            let then = line.is_ok().then_some((lines, 0));
-            return Some((line, then));
         }
     };
     futures_util::stream::unfold(Some((lines, after)), next)
