@@ -4,12 +4,13 @@
 //! on one Mac share it by the same order as requests do. Within a line:
 //!
 //! 1. The first of the line are asked, and those who wish for an open node because it has their prefix cached.
-//! 2. One that would end sooner by waiting for a better node may wait, unless what all behind it win by moving up is more. So a
-//!    short line waits for fast nodes and a long one uses all.
+//! 2. One that would end sooner by waiting for a better node may wait, unless what those behind it win by moving up is more, but for
+//!    those of tenants that have had more. So a short line waits for fast nodes, a long one uses all, and nobody gives way to a flood.
 //! 3. Of those that remain, the one starts whose start costs least: what it loses by not waiting, and its share of the line's
 //!    wait, which is less on a node that suits it (its prefix, or long prompts where prefill is strong). With nobody behind, the
 //!    first in line.
-//! 4. By that nobody overtakes the first who could start by much, nor those whose turn has come before, nor a higher class.
+//! 4. By that nobody overtakes the first who could start by much, nor a higher class, nor, once they have waited for a while or it
+//!    floods the line, those whose turn has come before.
 //!
 //! Refuses to judge nodes: `candidates` gathers what is known of them and `placement` scores it.
 
@@ -75,8 +76,7 @@ impl Scheduler {
             return false;
         }
         let sites = self.sites(model);
-        let behind = u64::try_from(self.queue.length(model).saturating_sub(1)).unwrap_or(u64::MAX);
-        let saved = self.gap(model).times(behind);
+        let saved = self.gap(model).times(behind(self.queue.length(model)));
         let mut best: Option<(Span, RequestId, Candidate, Vec<Candidate>)> = None;
         let mut front = None;
         for request in self.worth_trying(model, &sites) {
@@ -107,7 +107,7 @@ impl Scheduler {
                 Choice::Wait => continue,
             };
             // 2
-            if later > saved {
+            if later > Span::ZERO && later > self.gap(model).times(behind(self.with_a_claim(request))) {
                 continue;
             }
             // 3
@@ -161,14 +161,38 @@ impl Scheduler {
         affordable.clamp(limits.window_min, limits.window)
     }
 
+    /// Those in the request's line, itself included, whose tenants have had no more than its own: nobody gives way to a tenant that
+    /// is ahead of it.
+    fn with_a_claim(&self, request: RequestId) -> usize {
+        let Some(record) = self.requests.get(request) else { return 0 };
+        let turns = self.fairness.turns(record.submission.tenant);
+        self.queue.up_to(record.submission.model, record.class, turns, self.limits.heads_counted)
+    }
+
     /// 4
     fn may_overtake(&self, record: &Record, first: RequestId) -> bool {
         let Some(first) = self.requests.get(first) else { return true };
-        let turns = |record: &Record| self.fairness.turns(record.submission.tenant).0;
         (record.is_marked() || !first.is_marked())
             && record.class <= first.class
             && record.rank <= first.rank + self.limits.affinity_overtake
-            && turns(record) <= turns(first).saturating_add(AFFINITY_TURNS)
+            && (self.is_in_turn(record, first) || self.is_young(first) && !self.floods(record))
+    }
+
+    /// Its tenant is not ahead by much.
+    fn is_in_turn(&self, record: &Record, first: &Record) -> bool {
+        let turns = |record: &Record| self.fairness.turns(record.submission.tenant).0;
+        turns(record) <= turns(first).saturating_add(AFFINITY_TURNS)
+    }
+
+    /// It has not waited long.
+    fn is_young(&self, record: &Record) -> bool {
+        self.now.since(record.submission.arrived) < self.limits.patience
+    }
+
+    /// Its tenant's own line alone is long.
+    fn floods(&self, record: &Record) -> bool {
+        let submission = &record.submission;
+        self.reference.shared(submission.model, self.queue.work_of(submission.tenant)) > self.limits.flood
     }
 
     /// It could start and does better to wait, but not for ever.
@@ -271,6 +295,11 @@ impl Scheduler {
         let tokens = (tokens / 64.0) as u32 * 64;
         tokens.clamp(limits.prefill_chunk_min, limits.prefill_chunk_max)
     }
+}
+
+/// Who wins a place when one of so many starts elsewhere or later.
+fn behind(length: usize) -> u64 {
+    u64::try_from(length.saturating_sub(1)).unwrap_or(u64::MAX)
 }
 
 /// No node can send its first token in time, however long it waits.

@@ -155,6 +155,13 @@ pub struct Limits {
     /// Whoever suits a node better than those before it in line overtakes nobody by more than this. Simulated at saturation, half a
     /// minute wastes what suitability wins: the mean wait is nine times as long.
     pub affinity_overtake: Span,
+    /// Whoever has waited less than this is also overtaken by tenants that are further ahead: a short wait does no harm, and at
+    /// saturation suiting each node is worth half the mean wait.
+    pub patience: Span,
+    /// But not by a tenant whose own requests would keep all nodes of the model busy for so long: it waits for itself.
+    pub flood: Span,
+    /// Tenants of a line that are counted one by one.
+    pub heads_counted: usize,
     /// A request holds back from an open node for a better one at most so long: predictions of other people's answers are good
     /// for some seconds.
     pub hold_max: Span,
@@ -276,13 +283,16 @@ impl Default for Limits {
             wishes_max: 3,
             wishes_tried: 4,
             affinity_overtake: Span::from_s(600),
+            patience: Span::from_s(20),
+            flood: Span::from_s(240),
+            heads_counted: 64,
             hold_max: Span::from_s(5),
             bind_ahead: Span::from_ms(100),
             inter_token_target: Span::from_ms(200),
             inter_token_most: Span::from_ms(400),
             line_borne: Span::from_s(2),
             fresh_width: 2,
-            prefill_chunk_target: Span::from_ms(250),
+            prefill_chunk_target: Span::from_ms(500),
             prefill_chunk_min: 64,
             prefill_chunk_max: 2_048,
             prefill_chunk_assumed: 512,

@@ -63,11 +63,13 @@ impl Scheduler {
         let speed = self.rates.speed(lane);
         // A chip that is slow by itself is not made to serve one at a time.
         let line = self.gap(lane.1).times(self.queue.length(lane.1) as u64);
-        let target =
-            if line > limits.line_borne { limits.inter_token_most } else { limits.inter_token_target };
+        let (target, gain_min) = if line > limits.line_borne {
+            (limits.inter_token_most, limits.rates_learning.gain_min_in_line)
+        } else {
+            (limits.inter_token_target, limits.rates_learning.gain_min)
+        };
         let target_s = (target.0 as f64 / 1e6).max(2.0 * speed.step_s(1, 0));
         let each = self.ledger.kv_tokens(lane).checked_div(self.ledger.on_lane(lane)).unwrap_or(0);
-        let gain_min = limits.rates_learning.gain_min;
         let knee = match self.reference.typical(lane.1) {
             Some(typical) => {
                 width_that_pays(&speed, typical, each, speed.knee(target_s, each, slots, 0.0), gain_min)

@@ -143,6 +143,22 @@ impl Queue {
         window
     }
 
+    /// The marked and those of the class's tenants, and of the classes before, that have had at most so many turns. With more than
+    /// `heads_max` such tenants the whole line: a bound on the work, and by then about as many.
+    pub(crate) fn up_to(&self, model: ModelId, class: Class, turns: Turns, heads_max: usize) -> usize {
+        let Some(line) = self.lines.get(&model) else { return 0 };
+        let mut count = line.marked.len();
+        let claims = |head: &Head| head.class < class || head.class == class && head.turns <= turns;
+        for (index, head) in line.heads.iter().take_while(claims).enumerate() {
+            if index >= heads_max {
+                return line.len();
+            }
+            let queue = line.queues.get(&(head.class, head.tenant));
+            count = count.saturating_add(queue.map_or(0, |queue| queue.requests.len()));
+        }
+        count
+    }
+
     /// How urgent the first of the line is; `None` when nobody waits.
     pub(crate) fn urgency(&self, model: ModelId) -> Option<Urgency> {
         let line = self.lines.get(&model)?;

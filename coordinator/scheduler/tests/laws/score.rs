@@ -45,6 +45,7 @@ fn room(nodes: &[Rates], slots: u32) -> Scheduler {
         ..Limits::default()
     };
     limits.rates_learning.gain_min = 0.0;
+    limits.rates_learning.gain_min_in_line = 0.0;
     limits.overload.full = Span::from_s(1_000_000);
     let mut scheduler = Scheduler::new(limits);
     for (node, rates) in (1..).zip(nodes) {

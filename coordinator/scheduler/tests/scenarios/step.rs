@@ -316,6 +316,7 @@ pub(crate) fn limits(text: &str) -> Result<Limits, String> {
     };
     limits.rates_learning.kv_tokens = u32::MAX;
     limits.rates_learning.gain_min = 0.0;
+    limits.rates_learning.gain_min_in_line = 0.0;
     limits.breaker.open_jitter_permille = 0;
     limits.blame.unheard = Span::ZERO;
     for part in text.split(", ").filter(|part| !part.is_empty()) {
@@ -326,7 +327,13 @@ pub(crate) fn limits(text: &str) -> Result<Limits, String> {
             Some(("aging", time)) => limits.batch_ageing = span(time)?,
             Some(("turn", time)) => limits.turn = span(time)?,
             Some(("fresh", width)) => limits.fresh_width = whole(width)?,
-            Some(("gain", permille)) => limits.rates_learning.gain_min = real::<f64>(permille)? / 1e3,
+            Some(("gain", permille)) => {
+                limits.rates_learning.gain_min = real::<f64>(permille)? / 1e3;
+                limits.rates_learning.gain_min_in_line = limits.rates_learning.gain_min;
+            }
+            Some(("crowded", permille)) => {
+                limits.rates_learning.gain_min_in_line = real::<f64>(permille)? / 1e3;
+            }
             Some(("pace", time)) => {
                 limits.inter_token_target = span(time)?;
                 limits.inter_token_most = limits.inter_token_target;
