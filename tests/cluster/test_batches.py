@@ -15,8 +15,8 @@ from cluster.harness import DEMO, Room, until
 from cluster.reference import Question
 
 CANARY = "zanzibar-canary-1147"
-LINES = 200
-QUESTIONS = [Question(f"{CANARY} asks for the number {number}", 16) for number in range(LINES)]
+LINES = 800
+QUESTIONS = [Question(f"{CANARY} asks for the number {number}", 5) for number in range(LINES)]
 CHAT = "/v1/chat/completions"
 
 
@@ -68,7 +68,7 @@ def test_every_request_of_a_batch_is_answered_once_whatever_is_killed(
     group: Group, figure: Callable[[str], None]
 ) -> None:
     group.found()
-    group.worker("one", "demo", fake="t1_s=0.02")
+    group.worker("one", "demo", fake="t1_s=0.01")
     group.all_ready(DEMO, 1)
     runner = group.followers()[0]
     others = [member for member in group.members if member is not runner]
@@ -105,7 +105,7 @@ def test_every_request_of_a_batch_is_answered_once_whatever_is_killed(
 @pytest.fixture
 def served(room: Room) -> Room:
     room.coordinator()
-    room.agent("one", "demo", fake="t1_s=0.04")
+    room.agent("one", "demo", fake="t1_s=0.01")
     room.ready()
     return room
 
