@@ -140,6 +140,9 @@ pub(crate) const BATCH_AGAIN: Duration = Duration::from_secs(1);
 /// ... and how often a piece of its file is looked for: a coordinator that is started anew is back by then.
 pub(crate) const PIECE_LOOKS: u32 = 600;
 
+/// Until the answers of a step are kept anew, while the registry does not take it: less than what is kept without a name.
+pub(crate) const STEP_TOLD: Duration = Duration::from_secs(240);
+
 /// Until a request of a batch is asked again, when the answer does not say, ...
 pub(crate) const LINE_AGAIN: Duration = Duration::from_millis(200);
 /// ... and at the most, because places come free earlier than was thought.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use consensus::{Consensus, Options, ReplicaId, Start};
-use registry::{ClusterId, Command, Digest, JobId, JobRun, KeptAnswer, Life, Reply, Tenant, limits};
+use registry::{
+    ClusterId, Command, Digest, FileChange, FileId, JobId, JobRun, KeptAnswer, Life, Reply, Tenant, limits,
+};
 
 use super::exchange::{Exchange, Shelf};
 use super::runs::Runs;
@@ -67,6 +69,24 @@ async fn where_there_is_one_coordinator_it_keeps_the_answer_alone() {
 }
 
 #[tokio::test]
+async fn a_piece_of_a_file_is_no_answer_and_an_answer_no_piece() {
+    let room = Room::open().await;
+    let piece = Bytes::from_static(b"a piece");
+    let digest = room.exchange.pieces.key.digest(&[&piece]);
+    assert_eq!(room.exchange.keep(What::Piece, digest, piece.clone()).await, [1].into());
+    assert_eq!(room.exchange.fetch(What::Piece, digest, [1].into()).await, Ok(piece.clone()));
+    assert_eq!(room.exchange.fetch(What::Answer, digest, [1].into()).await, Err(Missing::Gone));
+    let keep = |piece: bool| {
+        let (digest, answer) = (digest.0.to_vec(), Bytes::from_static(b"a piece"));
+        room.exchange.take_in(proto::v1::KeepAnswerRequest { digest, answer, piece })
+    };
+    assert!(keep(true).await.is_ok());
+    assert!(keep(false).await.is_err(), "the digests of the two have different keys");
+    let file = room.home.path().join("files").join(digest.to_string());
+    assert_eq!(std::fs::read(file).expect("it is there"), piece);
+}
+
+#[tokio::test]
 async fn an_answer_that_was_damaged_is_gone() {
     let room = Room::open().await;
     room.keep("an answer").await;
@@ -79,6 +99,26 @@ async fn an_answer_that_was_damaged_is_gone() {
 async fn a_run_of_somebody_who_is_no_member_does_not_go_on() {
     let room = Room::open().await;
     assert!(!room.exchange.goes_on(JobRun { replica: 9, life: Life(1), number: 1 }).await);
+}
+
+#[tokio::test]
+async fn whoever_leads_has_files_forgotten_when_their_time_is_over() {
+    let room = Room::open().await;
+    let consensus = &room.exchange.consensus;
+    let file = FileId("file-1".to_owned());
+    let change = FileChange::Add {
+        tenant: Tenant(1),
+        name: "in.jsonl".to_owned(),
+        pieces: vec![KeptAnswer { digest: room.digest("a piece"), bytes: 7, holders: [1].into() }],
+        at_unix_ms: 1_000,
+        until_unix_ms: 2_000,
+    };
+    let add = Command::ChangeFile { file: file.clone(), change };
+    assert_eq!(consensus.propose(add).await, Ok(Reply::Done));
+    room.exchange.look_after(1_999).await;
+    assert!(consensus.local().file(&file).is_some());
+    room.exchange.look_after(2_000).await;
+    assert!(consensus.local().file(&file).is_none());
 }
 
 #[tokio::test]

@@ -65,15 +65,17 @@ impl Asker {
         }
     }
 
-    pub(super) async fn ask(self, item: Item) -> Answered {
+    /// An error is one of the key, and ends the batch: nothing more can be asked under it.
+    pub(super) async fn ask(self, item: Item) -> Result<Answered, ApiError> {
         let name = request_id::fresh("batch_req_");
         let mut faults = 0;
         loop {
-            let Some(left) = self.left() else { return expired(&name, &item) };
+            let Some(left) = self.left() else { return Ok(expired(&name, &item)) };
             let asking = tokio::time::timeout(left, self.ask_once(&name, item.body.clone()));
-            let Ok(told) = asking.await else { return expired(&name, &item) };
+            let Ok(told) = asking.await else { return Ok(expired(&name, &item)) };
+            let told = told?;
             match judge(&told, &mut faults) {
-                Then::Keep => return answered(&name, &item, &told),
+                Then::Keep => return Ok(answered(&name, &item, &told)),
                 Then::AskAgain(after) => tokio::time::sleep(after.min(left)).await,
             }
         }
@@ -85,19 +87,16 @@ impl Asker {
         (left_ms > 0).then(|| Duration::from_millis(left_ms))
     }
 
-    async fn ask_once(&self, name: &str, body: Bytes) -> Told {
+    async fn ask_once(&self, name: &str, body: Bytes) -> Result<Told, ApiError> {
         // Never closed. Whoever waits to ask again holds no place.
         let _place = self.gateway.batches.asking.acquire().await;
-        let answered = match self.who() {
-            Ok(who) => self.answer(who, name, body).await,
-            Err(error) => Err(error),
-        };
+        let answered = self.answer(self.who()?, name, body).await;
         let (head, body) = answered.into_response().into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes);
-        match body {
+        Ok(match body {
             Ok(body) => Told { status: head.status, headers: head.headers, body },
             Err(_) => Told { status: StatusCode::BAD_GATEWAY, headers: HeaderMap::new(), body: Bytes::new() },
-        }
+        })
     }
 
     async fn answer(&self, who: Who, name: &str, bytes: Bytes) -> Result<Response<Body>, ApiError> {

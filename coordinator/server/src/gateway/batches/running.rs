@@ -15,6 +15,7 @@ use super::checking;
 use super::lines::{Line, Lines, NoLine};
 use super::steps::{Steps, Stop, Teller, failed};
 use crate::clock::unix_ms;
+use crate::gateway::error::ApiError;
 use crate::gateway::shelf::Shelf;
 use crate::gateway::{Gateway, limits, request_id};
 use crate::jobs::Running;
@@ -86,7 +87,11 @@ async fn revoked(gateway: &Gateway, batch: &Batch) -> Result<End, Stop> {
         Ok(who) => gateway.access.clone().ended(who, Scope::Inference).await,
         Err(error) => error,
     };
-    Err(failed(error.code, "The API key of this batch may ask no more."))
+    Err(unkeyed(&error))
+}
+
+fn unkeyed(error: &ApiError) -> Stop {
+    failed(error.code, "The API key of this batch may ask no more.")
 }
 
 fn asker(gateway: &Gateway, batch: &Batch) -> Asker {
@@ -116,9 +121,9 @@ async fn work(teller: &Teller, batch: &Batch, registry: &Registry) -> Result<End
         async move {
             let (line, place) = line.map_err(|why| Stop::Failed(vec![checking::gone(why)]))?;
             let item = checking::item(&line).ok_or_else(|| failed("file_gone", "The file has changed."))?;
-            let answered = asker.ask(item).await;
+            let answered = asker.ask(item).await.map_err(|error| unkeyed(&error));
             drop(place);
-            Ok(answered)
+            answered
         }
     });
     let mut answers = std::pin::pin!(asked.buffered(limits::LINES_AHEAD));
@@ -135,7 +140,7 @@ async fn work(teller: &Teller, batch: &Batch, registry: &Registry) -> Result<End
 
 async fn open(teller: &Teller, batch: &Batch, lines: Lines) -> Result<u64, Stop> {
     let gateway = &teller.gateway;
-    let who = asker(gateway, batch).who().map_err(|error| failed(error.code, error.message))?;
+    let who = asker(gateway, batch).who().map_err(|error| unkeyed(&error))?;
     let shelf = Shelf::of(&gateway.catalogue, &who);
     let checked = checking::check(lines, batch.endpoint, &shelf, gateway.hash_keys.requests).await;
     let lines = checked.map_err(Stop::Failed)?;

@@ -68,22 +68,27 @@ impl Steps {
             return Ok(());
         }
         let (output, errors) = (self.output.split().freeze(), self.errors.split().freeze());
-        let (output, errors) = tokio::join!(self.keep(output), self.keep(errors));
-        let (run, after) = (self.teller.run, self.after);
-        let change =
-            BatchChange::Keep { run, after, completed, failed, output, errors, at_unix_ms: unix_ms() };
-        self.teller.tell(change).await?;
-        self.after += completed + failed;
-        Ok(())
+        loop {
+            let (output, errors) = tokio::join!(self.keep(&output), self.keep(&errors));
+            let (run, after) = (self.teller.run, self.after);
+            let change =
+                BatchChange::Keep { run, after, completed, failed, output, errors, at_unix_ms: unix_ms() };
+            // What nobody has named for long is removed: it is put there anew, however long nobody leads.
+            if let Ok(told) = tokio::time::timeout(limits::STEP_TOLD, self.teller.tell(change)).await {
+                told?;
+                self.after += completed + failed;
+                return Ok(());
+            }
+        }
     }
 
     /// A disk may get room again, and a coordinator may come back.
-    async fn keep(&self, piece: Bytes) -> Option<KeptAnswer> {
+    async fn keep(&self, piece: &Bytes) -> Option<KeptAnswer> {
         if piece.is_empty() {
             return None;
         }
         let gateway = &self.teller.gateway;
-        let (digest, bytes) = (gateway.hash_keys.pieces.digest(&[&piece]), piece.len() as u64);
+        let (digest, bytes) = (gateway.hash_keys.pieces.digest(&[piece]), piece.len() as u64);
         loop {
             let holders = gateway.jobs.keeper.keep(What::Piece, digest, piece.clone()).await;
             if !holders.is_empty() {

@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use registry::{
-    BatchChange, BatchEndpoint, BatchId, Command, FileId, JobRun, Life, Reply as Fact, limits as facts,
+    BatchChange, BatchEndpoint, BatchId, Command, Ending, FileId, JobRun, KeyId, Life, Reply as Fact,
+    limits as facts,
 };
-use scheduler::Class;
+use scheduler::allowance::Excess;
+use scheduler::{Class, Span};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -331,11 +333,31 @@ async fn a_revoked_key_ends_its_batches_also_those_that_nobody_runs() {
     for batch in [&begun, &left] {
         let registry = stage.facts.now();
         let batch = registry.batch(&BatchId(batch["id"].as_str().expect("an id").to_owned())).expect("there");
-        let ended = batch.ended.as_ref().expect("it is over");
+        let ended = batch.ended.as_ref().unwrap_or_else(|| panic!("it goes on: {batch:?}"));
+        assert_eq!(ended.how, Ending::Failed, "{batch:?}");
         assert_eq!(ended.problems[0].code, "invalid_api_key");
     }
     assert!(stage.cancelled().iter().all(|cancelled| *cancelled));
     minding.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_of_the_key_are_waited_for_and_a_used_up_month_is_an_error_of_its_line() {
+    let stage = Stage::playing(|_, wish| echo(wish));
+    let (id, key) = stage.new_key(&json!({"name": "ci", "limits": {"rpm": 5}})).await;
+    // The last one that is told is decided first.
+    stage.judge.refuse(Excess::Month);
+    stage.judge.refuse(Excess::Requests { after: Span::from_ms(40_000) });
+    stage.judge.refuse(Excess::Concurrent);
+    stage.mind();
+    let begun = stage.batch(&key, &requests(3), json!({})).await;
+    let batch = stage.until(&key, &begun["id"], "completed").await;
+    assert_eq!(batch["request_counts"], json!({"total": 3, "completed": 2, "failed": 1}));
+    let errors = stage.lines(&key, &batch["error_file_id"]).await;
+    assert_eq!(errors[0]["response"]["body"]["error"]["code"], "quota_exceeded");
+    assert_eq!(errors[0]["response"]["status_code"], 429);
+    let used = stage.judge.tally.now(&KeyId(id));
+    assert_eq!(used.requests, 2, "each answer counts as any other of the key");
 }
 
 #[tokio::test(start_paused = true)]
