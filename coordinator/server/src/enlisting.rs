@@ -4,6 +4,7 @@
 //! follow the log, and gives votes as soon as that makes their number odd: with one newcomer a group of one stays one with a
 //! follower, with two it is a group of three. Refuses to count a newcomer that has not caught up.
 
+use axum::http::uri::Authority;
 use consensus::{ChangeError, Consensus, Even, ReplicaId, Role};
 use proto::standing;
 use proto::v1::EnlistRequest;
@@ -93,6 +94,10 @@ pub(crate) async fn answer(
     if replica != caller && !is_member(caller) {
         return Err(Status::permission_denied("only a member speaks for another coordinator"));
     }
+    if !is_address(&request.address) {
+        let words = format!("{:?} is no host:port where others reach a coordinator", request.address);
+        return Err(Status::invalid_argument(words));
+    }
     let leadership = consensus.leadership().borrow().clone();
     if leadership.is_self {
         return admit(consensus, replica, &request.address).await.map_err(refused);
@@ -109,6 +114,14 @@ pub(crate) async fn answer(
             Err(Status::unavailable("no coordinator leads at present"))
         }
     }
+}
+
+/// `host:port`, and nothing else of a URL.
+fn is_address(address: &str) -> bool {
+    let authority: Option<Authority> = address.parse().ok();
+    authority.is_some_and(|authority| {
+        !authority.host().is_empty() && authority.port_u16().is_some() && !address.contains('@')
+    })
 }
 
 async fn admit(consensus: &Consensus, replica: ReplicaId, address: &str) -> Result<(), ChangeError> {
@@ -134,4 +147,28 @@ async fn admit(consensus: &Consensus, replica: ReplicaId, address: &str) -> Resu
 
 fn refused(error: ChangeError) -> Status {
     Status::failed_precondition(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for good in ["mini-01.local:7443", "10.0.0.7:1", "[fd00::7]:7443"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in [
+            "",
+            "a/b",
+            "mini-01.local",
+            ":7443",
+            "me@mini-01:7443",
+            "http://x:1",
+            "mini-01:99999",
+            "mini 01:1",
+        ] {
+            assert!(!is_address(bad), "{bad}");
+        }
+    }
 }

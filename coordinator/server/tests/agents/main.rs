@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test fails loudly")]
 
+mod payloads;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
