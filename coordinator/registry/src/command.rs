@@ -11,9 +11,9 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BatchChange, BatchId, BreakerState, ClusterId, Digest, FileChange, FileId, Fingerprint, Grant, JobId,
-    JobRun, KeptAnswer, KeyId, ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Role, Tenant, TokenId,
-    Used, VoterChange,
+    BatchChange, BatchId, BreakerState, ClusterId, ClusterVersion, Digest, FileChange, FileId, Fingerprint,
+    Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Role,
+    Tenant, TokenId, Used, VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -342,6 +342,14 @@ pub enum Command {
         /// How far it is.
         outcome: Outcome,
     },
+    /// All replicas understand this version from now on. Proposed only when each of them says so, for one that does not cannot
+    /// even read this. Idempotent.
+    RaiseVersion {
+        /// The version; one that is not higher changes nothing.
+        to: ClusterVersion,
+        /// When it was decided.
+        at_unix_ms: u64,
+    },
     /// A command that an administrator asked for: it does what it says, and a line of the audit trail says so. Made by
     /// [`Command::audited`].
     Audited {
@@ -397,7 +405,8 @@ impl Command {
             | Command::BeginJob { .. }
             | Command::TakeJob { .. }
             | Command::CountUsage { .. }
-            | Command::Note { .. } => false,
+            | Command::Note { .. }
+            | Command::RaiseVersion { .. } => false,
         }
     }
 }

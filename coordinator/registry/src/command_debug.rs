@@ -73,6 +73,7 @@ impl fmt::Debug for Command {
             Command::Note { by, at_unix_ms, action, outcome } => {
                 shown!(f, Note, by, at_unix_ms, action, outcome).finish()
             }
+            Command::RaiseVersion { to, at_unix_ms } => shown!(f, RaiseVersion, to, at_unix_ms).finish(),
             Command::Audited { by, at_unix_ms, action, command } => {
                 shown!(f, Audited, by, at_unix_ms, action, command).finish()
             }

@@ -78,6 +78,7 @@ impl Command {
                 format!("forget the files and batches that are over at {at_unix_ms}")
             }
             Command::CountUsage { gateway, .. } => format!("count the usage that gateway {gateway} tells"),
+            Command::RaiseVersion { to, .. } => format!("raise the version of the cluster to {to}"),
             Command::Note { action, .. } | Command::Audited { action, .. } => action.clone(),
         }
     }

@@ -23,13 +23,15 @@ use crate::limits;
 use crate::reply::{Refusal, Reply};
 use crate::usage::{Usage, UsageMark};
 use crate::voters::Voters;
-use crate::{ClusterId, Command, KeyId, ModelName, ModelPolicy, NodeId, TokenId};
+use crate::{ClusterId, ClusterVersion, Command, KeyId, ModelName, ModelPolicy, NodeId, TokenId};
 
 /// The durable facts of one cluster. Equal on every replica that applied the same commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registry {
     #[serde(default)]
     pub(crate) cluster: Option<Cluster>,
+    #[serde(default, skip_serializing_if = "ClusterVersion::is_first")]
+    pub(crate) cluster_version: ClusterVersion,
     #[serde(default)]
     pub(crate) tokens: BTreeMap<TokenId, Token>,
     #[serde(default)]
@@ -69,6 +71,7 @@ impl Registry {
     }
 
     fn decide(&mut self, command: &Command) -> Result<Reply, Refusal> {
+        self.understands(command)?;
         if let Command::FoundCluster { cluster, ca_certificate_pem, ca_key_pem, at_unix_ms } = command {
             return self.found(cluster, ca_certificate_pem, ca_key_pem, *at_unix_ms);
         }
@@ -133,6 +136,7 @@ impl Registry {
             Command::Note { by, at_unix_ms, action, outcome } => {
                 self.noted(by, *at_unix_ms, action, *outcome)
             }
+            Command::RaiseVersion { to, at_unix_ms: _ } => self.raise_version(*to),
             Command::Audited { by, at_unix_ms, action, command } => {
                 self.audited(by, *at_unix_ms, action, command)
             }

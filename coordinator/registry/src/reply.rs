@@ -11,7 +11,7 @@ use crate::batch_refusal::BatchRefusal;
 use crate::job_refusal::JobRefusal;
 use crate::key_refusal::KeyRefusal;
 use crate::usage::UsageMark;
-use crate::{Field, ModelName, NodeId, Role, TokenId};
+use crate::{ClusterVersion, Field, ModelName, NodeId, Role, TokenId};
 
 /// The outcome of one command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +160,20 @@ pub enum Refusal {
         /// The last one that was counted.
         known: UsageMark,
     },
+    /// Not every replica would understand the command.
+    VersionTooLow {
+        /// The version it needs.
+        needs: ClusterVersion,
+        /// The one that the cluster has.
+        has: ClusterVersion,
+    },
+    /// The version comes with a later release.
+    VersionUnknown {
+        /// The version.
+        to: ClusterVersion,
+        /// The newest that this release knows.
+        newest: ClusterVersion,
+    },
     /// An API key is not as the command needs it.
     Key(KeyRefusal),
     /// A job is not as the command needs it.
@@ -271,15 +285,13 @@ impl fmt::Display for Refusal {
             Refusal::StaleGeneration { node, model, generation, known } => {
                 words_for_stale(f, *node, model.as_ref(), *generation, *known)
             }
-            Refusal::GoldenDiffers { model } => write!(
-                f,
-                "model {model} answered the canary otherwise before, with the same card; the node that now differs \
-                 computes wrongly or runs another version: find it with `mlx-serving explain {model}`"
-            ),
+            Refusal::GoldenDiffers { model } => words_for_golden(f, model),
             Refusal::VotersLocked { number, by } => words_for_locked(f, *number, *by),
             Refusal::VoterChangeOutOfTurn { number, next } => words_for_turn(f, *number, *next),
             Refusal::ReplicaRemoved { replica } => words_for_removed(f, *replica),
             Refusal::UsageOutOfTurn { gateway, told, known } => words_for_usage(f, *gateway, *told, *known),
+            Refusal::VersionTooLow { needs, has } => words_for_low(f, *needs, *has),
+            Refusal::VersionUnknown { to, newest } => words_for_unknown(f, *to, *newest),
             Refusal::Key(refusal) => write!(f, "{refusal}"),
             Refusal::Job(refusal) => write!(f, "{refusal}"),
             Refusal::Batch(refusal) => write!(f, "{refusal}"),
@@ -313,6 +325,29 @@ fn words_for_stale(
         f,
         " is in generation {known} already, so the move into {generation} is late; see how it stands with \
          `mlx-serving nodes`"
+    )
+}
+
+fn words_for_golden(f: &mut fmt::Formatter<'_>, model: &ModelName) -> fmt::Result {
+    write!(
+        f,
+        "model {model} answered the canary otherwise before, with the same card; the node that now differs \
+         computes wrongly or runs another version: find it with `mlx-serving explain {model}`"
+    )
+}
+
+fn words_for_low(f: &mut fmt::Formatter<'_>, needs: ClusterVersion, has: ClusterVersion) -> fmt::Result {
+    write!(
+        f,
+        "this needs version {needs} of the cluster, which is at {has} until every coordinator is updated; see which is \
+         not with `mlx-serving status`"
+    )
+}
+
+fn words_for_unknown(f: &mut fmt::Formatter<'_>, to: ClusterVersion, newest: ClusterVersion) -> fmt::Result {
+    write!(
+        f,
+        "this release knows the versions of a cluster up to {newest} and not {to}; update mlx-serving on this machine"
     )
 }
 

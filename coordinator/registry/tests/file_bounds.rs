@@ -12,6 +12,7 @@ mod tests {
     fn founded() -> Registry {
         let mut registry = Registry::default();
         done(&mut registry, "found room at=1");
+        done(&mut registry, "raise 2 at=1");
         registry
     }
 

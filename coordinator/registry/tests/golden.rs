@@ -11,7 +11,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    use registry::{Command, NodeId, Registry, Reply};
+    use registry::{ClusterVersion, Command, NodeId, Registry, Reply};
 
     use super::script::command;
 
@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 53] = [
+    const LINES: [(&str, &str); 54] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -75,6 +75,7 @@ mod tests {
         ),
         ("count_usage", "usage gateway=1 life=1700 sequence=1 at=1795694400000 0a1b=2+30+400"),
         ("note", "note local-1 begun at=1712 because promote coordinator 4"),
+        ("raise_version", "raise 2 at=1717"),
         ("add_file", "file f1 of=7 name=in.jsonl pieces=a:10@1+2,b:5@2+3 at=1717 until=9000000000"),
         ("add_file_to_drop", "file f2 of=7 name=other.jsonl pieces=c:1@1 at=1718 until=9000000000"),
         ("drop_file", "drop-file f2"),
@@ -203,6 +204,18 @@ mod tests {
     fn a_snapshot_of_release_0_1_is_still_read() {
         let text = fs::read_to_string(golden("older/0.1/snapshot.json")).unwrap();
         assert_eq!(serde_json::from_str::<Registry>(&text).unwrap(), full_0_1());
+    }
+
+    #[test]
+    fn a_snapshot_that_says_no_version_is_of_the_first_and_has_no_word_of_it() {
+        let first = full_0_1();
+        assert_eq!(first.cluster_version(), ClusterVersion::FIRST);
+        assert!(!serde_json::to_string(&first).unwrap().contains("cluster_version"));
+        let mut raised = first;
+        raised.apply(&command("raise 2 at=1"));
+        let text = serde_json::to_string(&raised).unwrap();
+        assert!(text.contains(r#""cluster_version":2,"#), "{text}");
+        assert_eq!(serde_json::from_str::<Registry>(&text).unwrap(), raised);
     }
 
     #[test]

@@ -6,8 +6,9 @@ mod script;
 #[cfg(test)]
 mod tests {
     use registry::{
-        BatchField, BatchId, BatchRefusal, Bounded, Command, Digest, Field, FileId, JobId, JobRefusal,
-        KeyField, KeyId, KeyRefusal, ModelName, NodeId, Refusal, Registry, Role, TokenId, UsageMark,
+        BatchField, BatchId, BatchRefusal, Bounded, ClusterVersion, Command, Digest, Field, FileId, JobId,
+        JobRefusal, KeyField, KeyId, KeyRefusal, ModelName, NodeId, Refusal, Registry, Role, TokenId,
+        UsageMark,
     };
 
     use super::script::command;
@@ -107,6 +108,8 @@ mod tests {
             (Refusal::VoterChangeOutOfTurn { number: 2, next: 4 }, "ask again"),
             (Refusal::ReplicaRemoved { replica: 3 }, "empty data folder"),
             (Refusal::UsageOutOfTurn { gateway: 3, told: mark(4, 2), known: mark(6, 1) }, "another life"),
+            (Refusal::VersionTooLow { needs: version(3), has: version(2) }, "mlx-serving status"),
+            (Refusal::VersionUnknown { to: version(9), newest: version(2) }, "update mlx-serving"),
             (full(Bounded::LiveNodes), "revoke one"),
             (full(Bounded::ModelsOnNode), "remove one"),
             (full(Bounded::ModelPolicies), "the default again"),
@@ -123,6 +126,10 @@ mod tests {
         .chain(of_keys())
         .chain(of_batches())
         .collect()
+    }
+
+    fn version(number: u32) -> ClusterVersion {
+        ClusterVersion(number)
     }
 
     fn mark(life: u64, sequence: u64) -> UsageMark {
@@ -219,7 +226,7 @@ mod tests {
     }
 
     /// One of each command, and what of it must be seen.
-    const LINES: [(&str, &str); 40] = [
+    const LINES: [(&str, &str); 41] = [
         ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
         ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
@@ -268,6 +275,7 @@ mod tests {
             "note local-1 begun at=7 because promote coordinator 4",
             "Note { by: \"local-1\", at_unix_ms: 7, action: \"promote",
         ),
+        ("raise 2 at=8", "RaiseVersion { to: ClusterVersion(2), at_unix_ms: 8 }"),
         ("drop-secret 0a 1", "DropKeySecret { key: KeyId(\"0a\"), number: 1 }"),
         ("revoke-key 0a at=8", "RevokeKey { key: KeyId(\"0a\"), at_unix_ms: 8 }"),
         ("begin j of=7 asks=hi run=1.a.1 at=9", "request: Digest(68696869…), run: JobRun { replica: 1"),

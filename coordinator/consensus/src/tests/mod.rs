@@ -19,6 +19,7 @@ mod kill;
 mod net;
 mod group;
 mod growth;
+mod versions;
 mod formats;
 mod doors;
 mod wires;

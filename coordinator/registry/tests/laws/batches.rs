@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use registry::{Batch, BatchChange, BatchId, Command, KeptAnswer, Registry, Reply};
 
 use crate::batch_generator::batches;
-use crate::generator::{config, founding};
+use crate::generator::{config, founding, risen};
 
 fn history() -> impl Strategy<Value = Vec<Command>> {
     vec(batches().boxed(), 0..160)
@@ -27,6 +27,7 @@ proptest! {
     fn a_request_that_is_answered_stays_so_and_none_is_answered_twice(commands in history()) {
         let mut registry = Registry::default();
         registry.apply(&founding());
+        registry.apply(&risen());
         let mut told: BTreeMap<BatchId, u64> = BTreeMap::new();
         for command in &commands {
             let reply = registry.apply(command);
@@ -50,6 +51,7 @@ proptest! {
     fn what_a_batch_has_answered_becomes_its_files_piece_by_piece(commands in history()) {
         let mut registry = Registry::default();
         registry.apply(&founding());
+        registry.apply(&risen());
         for command in &commands {
             let Command::ChangeBatch { batch, change: BatchChange::End { .. } } = command else {
                 registry.apply(command);
@@ -67,6 +69,7 @@ proptest! {
     fn the_file_that_a_batch_reads_is_there_until_it_ends(commands in history()) {
         let mut registry = Registry::default();
         registry.apply(&founding());
+        registry.apply(&risen());
         for command in &commands {
             registry.apply(command);
             for (_, batch) in registry.batches().filter(|(_, batch)| batch.ended.is_none()) {
@@ -79,6 +82,7 @@ proptest! {
     fn only_the_run_that_has_a_batch_takes_it_farther(commands in history()) {
         let mut registry = Registry::default();
         registry.apply(&founding());
+        registry.apply(&risen());
         for command in &commands {
             let has = |registry: &Registry, batch| registry.batch(batch).map(|batch: &Batch| batch.run);
             let Command::ChangeBatch { batch, change } = command else {

@@ -6,8 +6,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use registry::{
-    BreakerState, ClusterId, Command, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Registry,
-    Role, TokenId, VoterChange,
+    BreakerState, ClusterId, ClusterVersion, Command, Fingerprint, ModelName, ModelPolicy, ModelSource,
+    NodeId, Registry, Role, TokenId, VoterChange,
 };
 
 use crate::{batch_generator, job_generator, key_generator};
@@ -89,7 +89,7 @@ pub(crate) fn founding() -> Command {
     }
 }
 
-/// Agents 1 and 2, which offer the models a and b and have memory for ten, and coordinator 3.
+/// Agents 1 and 2, which offer the models a and b and have memory for ten, and coordinator 3; all of the newest version.
 pub(crate) fn farm() -> Vec<Command> {
     let token = |id: &str, role| Command::IssueJoinToken {
         id: TokenId(id.to_owned()),
@@ -115,7 +115,13 @@ pub(crate) fn farm() -> Vec<Command> {
             commands.push(Command::WantModel { node, model, source: ModelSource::Demo });
         }
     }
+    commands.push(risen());
     commands
+}
+
+/// From here on every command is understood.
+pub(crate) fn risen() -> Command {
+    Command::RaiseVersion { to: ClusterVersion::NEWEST, at_unix_ms: 1 }
 }
 
 pub(crate) fn node() -> impl Strategy<Value = NodeId> {
@@ -212,9 +218,15 @@ pub(crate) fn voter_changes() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// Versions that are known, the first two, and later ones.
+pub(crate) fn raises() -> impl Strategy<Value = Command> {
+    (0_u32..5).prop_map(|to| Command::RaiseVersion { to: ClusterVersion(to), at_unix_ms: 5 })
+}
+
 /// What the registry knows beside members and offers.
 fn facts() -> impl Strategy<Value = Command> {
-    prop_oneof![3 => placements(), 2 => breaker_moves(), 2 => blame(), 2 => settings(), 2 => voter_changes()]
+    let health = || prop_oneof![breaker_moves(), blame()];
+    prop_oneof![3 => placements(), 4 => health(), 2 => settings(), 2 => voter_changes(), 1 => raises()]
 }
 
 /// Each with one field that breaks its rule.

@@ -35,6 +35,8 @@ mod oracle_usage;
 #[cfg(test)]
 mod usage;
 #[cfg(test)]
+mod versions;
+#[cfg(test)]
 mod voters;
 #[cfg(test)]
 mod key_generator;

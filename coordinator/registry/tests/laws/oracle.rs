@@ -4,8 +4,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use registry::{
-    Breaker, Command, Death, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Refusal,
-    Registry, Reply, Role, TokenId, VoterChange,
+    Breaker, ClusterVersion, Command, Death, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId,
+    Outcome, Refusal, Registry, Reply, Role, TokenId, VoterChange,
 };
 
 use crate::generator::{config, farm, founding, well_formed};
@@ -43,12 +43,18 @@ pub(crate) struct Oracle {
     pub(crate) files: Vec<NaiveFile>,
     pub(crate) batches: Vec<NaiveBatch>,
     pub(crate) reports: Vec<Report>,
+    /// Every version that was taken on.
+    pub(crate) raised: Vec<ClusterVersion>,
     /// When, by whom, what, and how it ended.
     pub(crate) trail: Vec<(u64, String, String, Outcome)>,
 }
 
 impl Oracle {
     pub(crate) fn apply(&mut self, command: &Command) -> Reply {
+        let (needs, has) = (command.needs(), self.version());
+        if needs > has {
+            return Reply::Refused(Refusal::VersionTooLow { needs, has });
+        }
         let decided = match command {
             Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
             Command::IssueJoinToken { id, .. } => self.issue(id, command),
@@ -101,6 +107,7 @@ impl Oracle {
             Command::Note { by, at_unix_ms, action, outcome } => {
                 Ok(self.noted((*at_unix_ms, by.clone(), action.clone(), *outcome)))
             }
+            Command::RaiseVersion { to, .. } => self.raise(*to),
             Command::Audited { by, at_unix_ms, action, command } => {
                 Ok(self.audited(by, *at_unix_ms, action, command))
             }
@@ -179,6 +186,7 @@ fn compare_voters(registry: &Registry, oracle: &Oracle) -> Result<(), TestCaseEr
         prop_assert_eq!(registry.is_replica_removed(replica), removed);
     }
     prop_assert_eq!(registry.epoch(), 0);
+    prop_assert_eq!(registry.cluster_version(), oracle.version());
     Ok(())
 }
 

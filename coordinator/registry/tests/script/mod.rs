@@ -20,6 +20,7 @@
 //! quarantine ab at=50 until=90
 //! pardon ab
 //! golden qwen3-4b card=0a ids=9707,11,1879
+//! raise 2 at=50
 //! revoke 1
 //! revoke-founder at=50
 //! revoke-token t1
@@ -55,8 +56,8 @@ pub(crate) mod jobs;
 use std::collections::BTreeMap;
 
 use registry::{
-    Allowance, BreakerState, ClusterId, Command, Fingerprint, Grant, KeyId, ModelName, ModelPolicy,
-    ModelSource, NodeId, Outcome, Role, Scope, TokenId, Used, VoterChange,
+    Allowance, BreakerState, ClusterId, ClusterVersion, Command, Fingerprint, Grant, KeyId, ModelName,
+    ModelPolicy, ModelSource, NodeId, Outcome, Role, Scope, TokenId, Used, VoterChange,
 };
 
 /// A line in parts: `verb names... key=value... because reason`.
@@ -116,6 +117,10 @@ fn about_membership(verb: &str, line: &Line<'_>) -> Option<Command> {
         "revoke-founder" => Command::RevokeFounder { at_unix_ms: line.number("at") },
         "revoke" => Command::RevokeNode { node: line.node() },
         "drain" => Command::DrainNode { node: line.node(), draining: true },
+        "raise" => Command::RaiseVersion {
+            to: ClusterVersion(line.name(0).parse().unwrap()),
+            at_unix_ms: line.number("at"),
+        },
         "undrain" => Command::DrainNode { node: line.node(), draining: false },
         _ => return None,
     })

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use consensus::{Consensus, Options, ReplicaId, Start};
 use registry::{
-    ClusterId, Command, Digest, FileChange, FileId, JobId, JobRun, KeptAnswer, Life, Reply, Tenant, limits,
+    ClusterId, ClusterVersion, Command, Digest, FileChange, FileId, JobId, JobRun, KeptAnswer, Life, Reply,
+    Tenant, limits,
 };
 
 use super::exchange::{Exchange, Shelf};
@@ -113,6 +114,8 @@ async fn whoever_leads_has_files_forgotten_when_their_time_is_over() {
         at_unix_ms: 1_000,
         until_unix_ms: 2_000,
     };
+    let risen = Command::RaiseVersion { to: ClusterVersion::NEWEST, at_unix_ms: 1 };
+    assert_eq!(consensus.propose(risen).await, Ok(Reply::Done));
     let add = Command::ChangeFile { file: file.clone(), change };
     assert_eq!(consensus.propose(add).await, Ok(Reply::Done));
     room.exchange.look_after(1_999).await;

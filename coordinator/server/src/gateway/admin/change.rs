@@ -199,6 +199,8 @@ pub(super) fn refused(refusal: &Refusal) -> ApiError {
         | Refusal::VotersLocked { .. }
         | Refusal::VoterChangeOutOfTurn { .. }
         | Refusal::ReplicaRemoved { .. }
+        | Refusal::VersionTooLow { .. }
+        | Refusal::VersionUnknown { .. }
         | Refusal::Job(_)
         | Refusal::UsageOutOfTurn { .. }
         | Refusal::TooMany { .. } => (StatusCode::CONFLICT, "conflict"),

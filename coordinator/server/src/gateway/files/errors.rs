@@ -68,6 +68,10 @@ pub(super) fn refused(refusal: &Refusal) -> ApiError {
     if let Refusal::Batch(refusal) = refusal {
         return of_batch(refusal);
     }
+    if let Refusal::VersionTooLow { .. } = refusal {
+        let message = "Not every coordinator of this cluster knows files and batches yet. Try again when all are updated.";
+        return ApiError::unavailable("cluster_updating", message, limits::RETRY_WHILE_LOADING);
+    }
     let message = format!("Nothing was kept: {refusal}.");
     let Refusal::TooMany { what, .. } = refusal else {
         // What else there is about files and batches is about what this client sent.

@@ -215,6 +215,16 @@ async fn a_file_that_a_batch_reads_stays_and_one_whose_time_is_over_is_none() {
 }
 
 #[tokio::test]
+async fn as_long_as_a_coordinator_does_not_know_files_none_is_taken() {
+    let stage = Stage::saying("x");
+    stage.facts.set_back();
+    let form = form(&[("purpose", None, "batch"), ("file", Some("f"), "{}")]);
+    let early = stage.send_form("a", form).await;
+    assert_eq!((early.status.as_u16(), early.error_code().as_str()), (503, "cluster_updating"));
+    assert!(early.header("retry-after").is_some());
+}
+
+#[tokio::test]
 async fn nothing_that_is_in_a_file_is_among_the_facts() {
     let stage = Stage::saying("x");
     stage.upload("a", "{\"prompt\": \"canary-prompt\"}").await;
