@@ -22,7 +22,7 @@ impl ClusterVersion {
     /// Of a cluster that never said otherwise: every command up to [`Command::Note`].
     pub const FIRST: ClusterVersion = ClusterVersion(1);
 
-    /// [`Command::RaiseVersion`] can be read.
+    /// [`Command::RaiseVersion`] can be read, and what happens to files and batches.
     pub const SECOND: ClusterVersion = ClusterVersion(2);
 
     /// The oldest cluster that this release can be a part of.
@@ -58,6 +58,9 @@ impl Command {
             Command::Audited { command, .. } => command.needs(),
             // It leads from each version to the next. Only one that reads it makes all others readable, so its proposer asks first.
             Command::RaiseVersion { .. } => ClusterVersion::FIRST,
+            Command::ChangeFile { .. } | Command::ChangeBatch { .. } | Command::ForgetFiles { .. } => {
+                ClusterVersion::SECOND
+            }
             Command::FoundCluster { .. }
             | Command::IssueJoinToken { .. }
             | Command::RevokeJoinToken { .. }

@@ -38,7 +38,7 @@ proptest! {
     fn what_needs_more_than_the_version_is_refused_and_changes_nothing(command in said()) {
         let mut registry = before_the_first();
         let before = registry.clone();
-        let refusal = Refusal::VersionTooLow { needs: ClusterVersion::FIRST, has: ClusterVersion(0) };
+        let refusal = Refusal::VersionTooLow { needs: command.needs(), has: ClusterVersion(0) };
         prop_assert_eq!(registry.understands(&command), Err(refusal.clone()));
         prop_assert_eq!(registry.apply(&command), Reply::Refused(refusal));
         prop_assert_eq!(registry, before);
@@ -58,4 +58,7 @@ fn a_cluster_that_said_nothing_takes_every_command_of_the_first_version() {
     let registry = after(&[founding()]);
     let node = registry::NodeId(1);
     assert_eq!(registry.understands(&Command::RevokeNode { node }), Ok(()));
+    let (needs, has) = (ClusterVersion::SECOND, ClusterVersion::FIRST);
+    let files = Command::ForgetFiles { at_unix_ms: 1 };
+    assert_eq!(registry.understands(&files), Err(Refusal::VersionTooLow { needs, has }));
 }
