@@ -161,6 +161,11 @@ pub(crate) struct Coordinator {
     /// Do not announce on the local network where this coordinator is (mDNS). One on loopback never does
     #[arg(long, env = "MLX_SERVING_NO_MDNS")]
     pub(crate) no_mdns: bool,
+    /// Hold the cluster at this version: it rises by itself when every coordinator speaks a newer one, and the former release cannot come
+    /// back from then on. For an update that may have to be undone; to be left out once it is certain
+    #[arg(long, env = "MLX_SERVING_SPEAK_VERSION", value_name = "N", value_parser = clap::value_parser!(u32)
+        .range(i64::from(server::OLDEST_VERSION)..=i64::from(server::NEWEST_VERSION)))]
+    pub(crate) speak_version: Option<u32>,
     /// Seconds that a node's certificate lasts; for tests, which have no week
     #[arg(long, hide = true, env = "MLX_SERVING_LEAF_LIFE_S", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) leaf_life_s: Option<u64>,

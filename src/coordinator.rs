@@ -30,6 +30,7 @@ pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
             advertise: advertised(options),
             joined: joined?,
             leaf_life: options.leaf_life_s.map(Duration::from_secs),
+            speaks: options.speak_version,
         };
         let (ready, started) = oneshot::channel();
         let serving = tokio::spawn(server::run(config, ready, stop));
@@ -50,7 +51,8 @@ async fn joined(options: &Coordinator, folder: &Path) -> anyhow::Result<Option<s
     let token = options.token.as_deref().map(str::parse).transpose();
     let token = token.map_err(|error: daemon::TokenError| failure(Exit::Usage, error.to_string()))?;
     let contacts: Vec<String> = options.join.iter().map(|contact| agent::with_port(contact)).collect();
-    let enlisted = daemon::become_coordinator(folder, &contacts, token.as_ref(), &home::host_name()).await?;
+    let (name, speaks) = (home::host_name(), options.speak_version.unwrap_or(server::NEWEST_VERSION));
+    let enlisted = daemon::become_coordinator(folder, &contacts, token.as_ref(), &name, speaks).await?;
     let daemon::Enlisted { replica, credentials } = enlisted;
     Ok(Some(server::Joined { credentials, replica, contacts }))
 }

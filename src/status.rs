@@ -28,7 +28,16 @@ pub(crate) fn run(options: &Status) -> anyhow::Result<()> {
 fn table(status: &Value) -> String {
     let mut out = String::new();
     // Writing into a String cannot fail.
-    let _ = writeln!(out, "cluster {}  version {}", text(&status["cluster"]), text(&status["version"]));
+    let _ = writeln!(
+        out,
+        "cluster {}  version {}  cluster version {}",
+        text(&status["cluster"]),
+        text(&status["version"]),
+        number(&status["cluster_version"])
+    );
+    if let Some(differing) = differing(status) {
+        let _ = writeln!(out, "coordinators: {differing}");
+    }
     let mut models = vec![row(["MODEL", "NODES", "STATE", "PARAMETERS", "CONTEXT", "RUNNING", "WAITING"])];
     for model in array(&status["models"]) {
         models.push(vec![
@@ -58,6 +67,20 @@ fn table(status: &Value) -> String {
         out.push_str(&aligned(&rows));
     }
     out
+}
+
+/// What each coordinator speaks, where one does not speak the cluster's version or does not answer.
+fn differing(status: &Value) -> Option<String> {
+    let version = &status["cluster_version"];
+    let word = |member: &Value| {
+        let what = match member["speaks"].as_u64() {
+            Some(speaks) => format!("speaks {speaks}"),
+            None => "silent".to_owned(),
+        };
+        format!("{} {what}", number(&member["coordinator"]))
+    };
+    array(&status["coordinators"]).find(|member| member["speaks"] != *version)?;
+    Some(array(&status["coordinators"]).map(word).collect::<Vec<_>>().join(", "))
 }
 
 fn state(node: &Value) -> &'static str {
@@ -116,7 +139,8 @@ mod tests {
 
     fn sample(nodes_ready: u64) -> Value {
         json!({
-            "cluster": "c0ffee", "version": "0.1.0", "coordinator": {"leader": false, "led_by": 2, "trouble": null},
+            "cluster": "c0ffee", "version": "0.1.0", "cluster_version": 2,
+            "coordinators": [{"coordinator": 1, "speaks": 2}, {"coordinator": 2, "speaks": 2}], "coordinator": {"leader": false, "led_by": 2, "trouble": null},
             "models": [{"model": "demo", "nodes_ready": nodes_ready, "status": "loading", "parameters": 950_000,
                         "context_length": 32768, "running": 1, "waiting": 2}],
             "nodes": [{"node": 1, "name": "mini-07", "connected": true, "chip": "Apple M4", "memory_bytes": 17_179_869_184_u64,
@@ -130,6 +154,16 @@ mod tests {
         for part in ["MODEL", "demo", "950k", "32768", "mini-07", "Apple M4", "16 GiB", "10.7 GiB"] {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
+    }
+
+    #[test]
+    fn what_coordinators_speak_is_shown_where_it_is_not_the_clusters_version() {
+        let mut status = sample(1);
+        let shown = table(&status);
+        assert!(shown.starts_with("cluster c0ffee  version 0.1.0  cluster version 2\n\n"), "{shown}");
+        status["cluster_version"] = json!(1);
+        status["coordinators"][1]["speaks"] = Value::Null;
+        assert!(table(&status).contains("\ncoordinators: 1 speaks 2, 2 silent\n"));
     }
 
     #[test]

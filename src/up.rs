@@ -34,6 +34,7 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
         advertise: SocketAddr::from((Ipv4Addr::LOCALHOST, options.cluster_port)).to_string(),
         joined: None,
         leaf_life: None,
+        speaks: None,
     };
     let (ready, started) = oneshot::channel();
     let serving = tokio::spawn(server::run(coordinator, ready, stop.clone()));

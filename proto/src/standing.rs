@@ -1,6 +1,6 @@
-//! How a coordinator tells a caller that it belongs to the cluster no more.
+//! How a coordinator tells a caller that it belongs to the cluster no more, or is too old for it.
 //!
-//! Owns the one mark by which that is told apart from every other refusal: it is final, and who hears it stops asking. Refuses
+//! Owns the marks by which that is told apart from every other refusal: it is final, and who hears it stops asking. Refuses
 //! to be guessed from words, which are for people.
 
 use tonic::metadata::MetadataValue;
@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 /// Trailer of a refusal. The name is for ever.
 const KEY: &str = "mlx-standing";
 const REVOKED: &str = "revoked";
+const OUTDATED: &str = "outdated";
 
 /// The refusal of a node that was revoked.
 pub fn revoked(words: impl Into<String>) -> Status {
@@ -19,8 +20,23 @@ pub fn revoked(words: impl Into<String>) -> Status {
 
 /// Does it say that the caller was revoked?
 pub fn is_revoked(status: &Status) -> bool {
-    status.code() == Code::PermissionDenied
-        && status.metadata().get(KEY).is_some_and(|value| value.as_bytes() == REVOKED.as_bytes())
+    status.code() == Code::PermissionDenied && is_marked(status, REVOKED)
+}
+
+/// The refusal of a coordinator that does not speak the cluster's version.
+pub fn outdated(words: impl Into<String>) -> Status {
+    let mut status = Status::failed_precondition(words);
+    status.metadata_mut().insert(KEY, MetadataValue::from_static(OUTDATED));
+    status
+}
+
+/// Does it say that the caller does not speak the cluster's version?
+pub fn is_outdated(status: &Status) -> bool {
+    status.code() == Code::FailedPrecondition && is_marked(status, OUTDATED)
+}
+
+fn is_marked(status: &Status, mark: &str) -> bool {
+    status.metadata().get(KEY).is_some_and(|value| value.as_bytes() == mark.as_bytes())
 }
 
 #[cfg(test)]
@@ -34,5 +50,13 @@ mod tests {
         let mut other = Status::unavailable("later");
         other.metadata_mut().insert(KEY, MetadataValue::from_static(REVOKED));
         assert!(!is_revoked(&other));
+    }
+
+    #[test]
+    fn who_is_too_old_was_not_revoked() {
+        let refused = outdated("update it");
+        assert!(is_outdated(&refused) && !is_revoked(&refused));
+        assert!(!is_outdated(&revoked("join again")));
+        assert!(!is_outdated(&Status::failed_precondition("update it")));
     }
 }

@@ -66,11 +66,16 @@ class Group(Room):
     # With it they reach one another, and agents reach them, by ways that can be spoiled.
     wiring: Wiring | None = None
 
-    def found(self, count: int = 3) -> None:
-        """The first founds the cluster, the others join it; returns when all of them have a vote."""
+    def found(
+        self, count: int = 3, programs: dict[int, str] | None = None, more: dict[int, list[str]] | None = None
+    ) -> None:
+        """The first founds the cluster, the others join it; returns when all of them serve.
+
+        `programs` and `more`: what single members run instead of the binary, and with which further options.
+        """
         # All ports first: a wired process knows the names of all.
         self.members = [self._member(f"coordinator-{number + 1}") for number in range(count)]
-        for member in self.members:
+        for number, member in enumerate(self.members):
             arguments = ["coordinator", "--api", f"127.0.0.1:{member.api_port}"]
             arguments += ["--listen", f"127.0.0.1:{member.cluster_port}", "--advertise", member.address]
             arguments += ["--home", str(self.folder / member.name)]
@@ -78,7 +83,9 @@ class Group(Room):
                 others = [other.address for other in self.members if other is not member]
                 arguments += [*(word for other in others for word in ("--join", other))]
                 arguments += ["--token", self.token("coordinator")]
-            member.process.command = self.wired(member.name, [str(BINARY), *arguments])
+            arguments += (more or {}).get(number, [])
+            program = (programs or {}).get(number, str(BINARY))
+            member.process.command = self.wired(member.name, [program, *arguments])
             member.process.start()
             self.processes.append(member.process)
             if member is self.members[0]:

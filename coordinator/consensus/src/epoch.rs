@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use openraft::entry::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
@@ -23,6 +24,7 @@ use crate::limits;
 use crate::options::Options;
 use crate::raft::log_store::{self, Stores, from_json};
 use crate::raft::types::{LogId, Member, SnapshotMeta, StoredMembership, Vote};
+use crate::speech::Speech;
 use crate::wal::disk::RealDisk;
 use crate::wal::folder::Folder;
 use crate::wal::recovery::{self, Found};
@@ -40,9 +42,10 @@ impl Consensus {
         let snapshot = self.replica.raft.get_snapshot().await.map_err(|error| stopped(&error))?;
         let snapshot = snapshot.ok_or(EpochError::Nothing)?;
         let meta = serde_json::to_vec(&snapshot.meta).map_err(|error| stopped(&error))?;
+        let version = self.local().cluster_version();
         let (disk, name) = beside(file)?;
         let writing = tokio::task::spawn_blocking(move || {
-            snapshot_file::write_as(&disk, &name, &meta, &snapshot.snapshot)
+            snapshot_file::write_as(&disk, &name, version, &meta, &snapshot.snapshot)
         });
         let written = writing.await.map_err(|error| stopped(&error))?;
         Ok(written.map_err(doing(format!("writing {}", file.display())))?)
@@ -61,6 +64,7 @@ impl Consensus {
             .ok_or_else(|| doing(format!("reading {}", file.display()))(io::ErrorKind::NotFound.into()))?;
         let meta: SnapshotMeta = from_json(&backup.meta, "the backup", None)?;
         let registry: Registry = from_json(&backup.state, "the backup", None)?;
+        Speech::up_to(options.speaks).follows(registry.cluster_version()).map_err(OpenError::from)?;
         let known = Known { last: meta.last_log_id, membership: meta.last_membership, registry, vote: None };
         let (folder, mut released) = Folder::lock(folder)?;
         let founded = found(&folder, known, options);
@@ -88,7 +92,8 @@ pub(crate) async fn force_in(folder: Folder, options: &Options) -> Result<u64, E
     if let Found::Unfounded = recovery::read(folder.disk(), options.replica.0)? {
         return Err(EpochError::Nothing);
     }
-    let mut stores = log_store::open(folder.clone(), options.replica).await?;
+    let mut stores =
+        log_store::open(folder.clone(), options.replica, Arc::new(Speech::up_to(options.speaks))).await?;
     let known = replayed(&mut stores).await.map_err(doing("reading the log".to_owned()))?;
     if known.membership.get_node(&options.replica).is_none() {
         return Err(EpochError::NotAMember { replica: options.replica });
@@ -97,7 +102,9 @@ pub(crate) async fn force_in(folder: Folder, options: &Options) -> Result<u64, E
     // The vote first: the new life's first entry has its term, which no other leader may then have here.
     stores.log.save_vote(&next.vote).await.map_err(doing("writing the vote".to_owned()))?;
     let (meta, state) = next.encoded()?;
-    let writing = tokio::task::spawn_blocking(move || snapshot_file::write(folder.disk(), &meta, &state));
+    let version = next.registry.cluster_version();
+    let writing =
+        tokio::task::spawn_blocking(move || snapshot_file::write(folder.disk(), version, &meta, &state));
     let written = writing.await.map_err(|error| OpenError::Stopped(error.to_string()))?;
     written.map_err(doing("writing the snapshot".to_owned()))?;
     Ok(next.registry.epoch())
@@ -111,7 +118,9 @@ fn found(folder: &Folder, known: Known, options: &Options) -> Result<u64, EpochE
     }
     let next = next_life(known, options)?;
     let (meta, state) = next.encoded()?;
-    snapshot_file::write(folder.disk(), &meta, &state).map_err(doing("writing the snapshot".to_owned()))?;
+    let version = next.registry.cluster_version();
+    snapshot_file::write(folder.disk(), version, &meta, &state)
+        .map_err(doing("writing the snapshot".to_owned()))?;
     let vote = serde_json::to_vec(&next.vote).map_err(|error| OpenError::Stopped(error.to_string()))?;
     log::found(folder, options.replica.0, &vote).map_err(doing("founding the log".to_owned()))?;
     Ok(next.registry.epoch())

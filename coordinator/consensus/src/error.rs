@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::limits;
 use crate::options::ReplicaId;
+use crate::speech::Outdated;
 
 /// A file that does not hold what was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +57,9 @@ pub enum OpenError {
         /// The newest format this release knows.
         known: u32,
     },
+    /// The folder's cluster speaks what this replica does not.
+    #[error(transparent)]
+    Outdated(#[from] Outdated),
     /// A file does not hold what was acknowledged.
     #[error(transparent)]
     Damaged(#[from] Damage),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use openraft::RaftMetrics;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::WaitError;
-use registry::{Command, Registry, Reply};
+use registry::{ClusterVersion, Command, Registry, Reply};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -63,6 +63,10 @@ impl Consensus {
     pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
         let _slot = self.replica.slot()?;
         let json = bounded(&command)?;
+        // Where another leads, which may be of an older release and could not even refuse it.
+        if let Some(refused) = self.replica.refused(&command) {
+            return Ok(refused.reply);
+        }
         let committed = forwarding::propose(&self.replica, command, json).await?;
         // Who has an answer finds its effect in `local()`, wherever the command was committed. A replica that is cut off at
         // this moment answers all the same: the command has taken effect.
@@ -129,6 +133,12 @@ impl Consensus {
         members::of(&self.replica)
     }
 
+    /// The newest version of the cluster that this replica speaks.
+    #[must_use]
+    pub fn speaks(&self) -> ClusterVersion {
+        self.replica.speech.newest()
+    }
+
     /// What this replica says of itself.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -138,7 +148,12 @@ impl Consensus {
     /// Returns why, when the replica has stopped for good.
     pub async fn stopped(&self) -> String {
         let mut metrics = self.replica.raft.metrics();
-        while self.replica.fatal().is_none() && metrics.changed().await.is_ok() {}
+        while self.replica.fatal().is_none() {
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { break },
+                () = self.replica.speech.ended() => {}
+            }
+        }
         self.replica.stop_reason()
     }
 

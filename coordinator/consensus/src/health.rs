@@ -30,6 +30,7 @@ pub struct Health {
 pub(crate) fn of(replica: &Replica) -> Health {
     let known_leader = replica.leadership.borrow().leader;
     let applied_index = *replica.applied_index.borrow();
+    let fatal = replica.fatal();
     let metrics = replica.raft.metrics();
     let metrics = metrics.borrow_watched();
     Health {
@@ -40,6 +41,6 @@ pub(crate) fn of(replica: &Replica) -> Health {
         last_log_index: metrics.last_log_index,
         snapshot_index: metrics.snapshot.map(|id| id.index),
         storage_full: replica.room.borrow().full,
-        fatal: metrics.running_state.as_ref().err().map(ToString::to_string),
+        fatal,
     }
 }

@@ -11,10 +11,11 @@
 //! `raft/state_machine.rs`, which applies and publishes. `wal/mod.rs` states what survives which failure.
 //!
 //! Groups of 1, 3 or 5: `changing.rs` checks and begins a change, `steward.rs` carries it out and completes what an
-//! earlier leader began. `leadership.rs` says who leads, `room.rs` whether the disk has room; `epoch.rs` begins a new life from a copy of the facts.
+//! earlier leader began. `speech.rs` keeps a replica out of a cluster that speaks what it does not. `leadership.rs` says who leads, `room.rs` whether the disk has room; `epoch.rs` begins a new life from a copy of the facts.
 
 mod handle;
 mod options;
+mod speech;
 mod dial;
 mod opening;
 mod replica;
@@ -48,3 +49,4 @@ pub use members::{MemberState, Role};
 pub use options::{Options, ReplicaId, Start};
 pub use raft::door::WhoIs;
 pub use raft::service::{ReplicaService, Service};
+pub use speech::Outdated;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use openraft::metrics::WaitError;
 use openraft::{Raft, RaftMetrics, ServerState};
+use registry::ClusterVersion;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -23,6 +24,7 @@ use crate::raft::network::{self, Network};
 use crate::raft::types::{Member, Types};
 use crate::replica::Replica;
 use crate::room::{self, Room};
+use crate::speech::{self, Speech};
 use crate::wal::ballast::Ballasted;
 use crate::wal::folder::Folder;
 use crate::wal::hands::Hands;
@@ -37,9 +39,10 @@ pub(crate) async fn open(
 ) -> Result<Arc<Replica>, OpenError> {
     let mut on_release = released.clone();
     let opened = match run(folder, released, options).await {
-        Ok((replica, disk, room)) => match ready(&replica, start).await {
+        Ok((replica, disk, room, sealed)) => match ready(&replica, start).await {
             Ok(()) => {
                 let replica = Arc::new(replica);
+                speech::keep_sealed(&replica, sealed);
                 room::follow(&replica, disk, room);
                 return Ok(replica);
             }
@@ -58,16 +61,19 @@ async fn run(
     folder: Folder,
     released: watch::Receiver<bool>,
     options: Options,
-) -> Result<(Replica, (Ballasted, Hands), watch::Sender<Room>), OpenError> {
+) -> Result<(Replica, (Ballasted, Hands), watch::Sender<Room>, ClusterVersion), OpenError> {
     let hands = folder.hands();
     let (folder, disk) = folder.ballasted(limits::BALLAST_BYTES);
-    let stores = log_store::open(folder, options.replica).await?;
+    let speech = Arc::new(Speech::up_to(options.speaks));
+    let stores = log_store::open(folder, options.replica, Arc::clone(&speech)).await?;
+    let sealed = stores.published.borrow().cluster_version();
     let links = Arc::new(Links::new(Arc::clone(&options.dial)));
     let door = Arc::new(Door {
         replica: options.replica,
         heard: Arc::default(),
         published: stores.published.clone(),
         applied_index: stores.applied_index.clone(),
+        speech: Arc::clone(&speech),
     });
     let network = Network { links: Arc::clone(&links), door: Arc::clone(&door) };
     let raft = Raft::new(options.replica, config::of(&options), network, stores.log, stores.state_machine)
@@ -90,8 +96,9 @@ async fn run(
         in_flight_max: options.proposals_in_flight_max,
         changing: Mutex::default(),
         room,
+        speech,
     };
-    Ok((replica, (disk, hands), to_room))
+    Ok((replica, (disk, hands), to_room, sealed))
 }
 
 /// Founds what is to be founded, and waits for as much as can be waited for.

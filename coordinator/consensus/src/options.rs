@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use registry::ClusterVersion;
 use serde::{Deserialize, Serialize};
 
 use crate::dial::{Dial, NoDial};
@@ -43,6 +44,8 @@ pub struct Options {
     pub leader_silence: Duration,
     /// The way to other replicas.
     pub dial: Arc<dyn Dial>,
+    /// The newest version of the cluster that this replica speaks: what the release does, or less where it is held back.
+    pub speaks: ClusterVersion,
 }
 
 /// What an empty folder becomes. A folder that is in use goes on as what it is.
@@ -63,6 +66,7 @@ impl Default for Options {
             address: String::new(),
             leader_silence: limits::LEADER_SILENCE,
             dial: Arc::new(NoDial),
+            speaks: ClusterVersion::NEWEST,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::raft::door::Door;
 use crate::raft::link::Links;
 use crate::raft::types::{Answer, Proposal, Running, Types};
 use crate::room::Room;
+use crate::speech::Speech;
 
 pub(crate) struct Replica {
     pub(crate) raft: Running,
@@ -35,12 +36,13 @@ pub(crate) struct Replica {
     pub(crate) changing: Mutex<()>,
     /// On its disk.
     pub(crate) room: watch::Receiver<Room>,
+    pub(crate) speech: Arc<Speech>,
 }
 
 /// A command that took effect.
 pub(crate) struct Committed {
     pub(crate) reply: Reply,
-    /// Its place in the log.
+    /// Its place in the log; 0 for one that did not enter it.
     pub(crate) index: u64,
 }
 
@@ -51,9 +53,18 @@ impl Replica {
         self.in_flight.try_acquire().map_err(busy)
     }
 
+    /// The answer to a command that must not enter the log, because some replica could not read it there.
+    pub(crate) fn refused(&self, command: &Command) -> Option<Committed> {
+        let refusal = self.speech.may_be_written(&self.registry(), command).err()?;
+        Some(Committed { reply: Reply::Refused(refusal), index: 0 })
+    }
+
     /// As [`Replica::propose`], for new facts, which a full disk does not take. A change of the group is none: it may be the way out.
     /// Neither is a revocation, for which the ballast has room.
     pub(crate) async fn admit(&self, command: Command) -> Result<Committed, ProposeError> {
+        if let Some(refused) = self.refused(&command) {
+            return Ok(refused);
+        }
         let room = *self.room.borrow();
         match room.free {
             Some(free) if room.full && !command.takes_rights_away() => {
@@ -110,6 +121,9 @@ impl Replica {
 
     /// Why nothing is served any more, if so.
     pub(crate) fn fatal(&self) -> Option<String> {
+        if let Some(outdated) = self.speech.met() {
+            return Some(outdated.to_string());
+        }
         let metrics = self.raft.metrics();
         metrics.borrow_watched().running_state.as_ref().err().map(ToString::to_string)
     }

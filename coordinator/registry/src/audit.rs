@@ -63,7 +63,8 @@ pub struct AuditEntry {
     pub number: u64,
     /// When it was asked for, in milliseconds since 1970.
     pub at_unix_ms: u64,
-    /// Who asked: the id of a key, or `local-` and the coordinator on which a local administrator asked.
+    /// Who asked: the id of a key, `local-` and the coordinator on which a local administrator asked, or `leader-` and the one
+    /// that did it by itself, as the leader.
     pub by: String,
     /// What was asked for, in words.
     pub action: String,

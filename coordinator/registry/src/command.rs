@@ -11,8 +11,9 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BreakerState, ClusterId, Digest, Fingerprint, Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName,
-    ModelPolicy, ModelSource, NodeId, Outcome, Role, Tenant, TokenId, Used, VoterChange,
+    BatchChange, BatchId, BreakerState, ClusterId, ClusterVersion, Digest, FileChange, FileId, Fingerprint,
+    Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Role,
+    Tenant, TokenId, Used, VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -298,6 +299,25 @@ pub enum Command {
         /// The moment.
         at_unix_ms: u64,
     },
+    /// What happens to a file of a client.
+    ChangeFile {
+        /// The file.
+        file: FileId,
+        /// What.
+        change: FileChange,
+    },
+    /// What happens to a batch.
+    ChangeBatch {
+        /// The batch.
+        batch: BatchId,
+        /// What.
+        change: BatchChange,
+    },
+    /// Forgets every file and every batch whose time is over at this moment. Idempotent.
+    ForgetFiles {
+        /// The moment.
+        at_unix_ms: u64,
+    },
     /// What keys have used, as a gateway tells it. Each report counts once. Idempotent.
     CountUsage {
         /// The replica whose gateway it is.
@@ -322,6 +342,14 @@ pub enum Command {
         /// How far it is.
         outcome: Outcome,
     },
+    /// All replicas understand this version from now on. Proposed only when each of them says so, for one that does not cannot
+    /// even read this. Idempotent.
+    RaiseVersion {
+        /// The version; one that is not higher changes nothing.
+        to: ClusterVersion,
+        /// When it was decided.
+        at_unix_ms: u64,
+    },
     /// A command that an administrator asked for: it does what it says, and a line of the audit trail says so. Made by
     /// [`Command::audited`].
     Audited {
@@ -343,6 +371,8 @@ impl Command {
     pub fn takes_rights_away(&self) -> bool {
         match self {
             Command::Audited { command, .. } => command.takes_rights_away(),
+            Command::ChangeFile { change, .. } => *change == FileChange::Drop,
+            Command::ChangeBatch { change, .. } => change.only_ends(),
             Command::RevokeNode { .. }
             | Command::RevokeFounder { .. }
             | Command::RevokeJoinToken { .. }
@@ -350,7 +380,8 @@ impl Command {
             | Command::RevokeKey { .. }
             | Command::EndJob { .. }
             | Command::DropJob { .. }
-            | Command::ForgetJobs { .. } => true,
+            | Command::ForgetJobs { .. }
+            | Command::ForgetFiles { .. } => true,
             Command::FoundCluster { .. }
             | Command::IssueJoinToken { .. }
             | Command::AdmitNode { .. }
@@ -374,7 +405,8 @@ impl Command {
             | Command::BeginJob { .. }
             | Command::TakeJob { .. }
             | Command::CountUsage { .. }
-            | Command::Note { .. } => false,
+            | Command::Note { .. }
+            | Command::RaiseVersion { .. } => false,
         }
     }
 }

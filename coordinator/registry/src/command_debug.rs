@@ -64,12 +64,16 @@ impl fmt::Debug for Command {
             | Command::EndJob { .. }
             | Command::DropJob { .. }
             | Command::ForgetJobs { .. } => job(self, f),
+            Command::ChangeFile { file, change } => shown!(f, ChangeFile, file, change).finish(),
+            Command::ChangeBatch { batch, change } => shown!(f, ChangeBatch, batch, change).finish(),
+            Command::ForgetFiles { at_unix_ms } => shown!(f, ForgetFiles, at_unix_ms).finish(),
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
                 shown!(f, CountUsage, gateway, life, sequence, at_unix_ms, used).finish()
             }
             Command::Note { by, at_unix_ms, action, outcome } => {
                 shown!(f, Note, by, at_unix_ms, action, outcome).finish()
             }
+            Command::RaiseVersion { to, at_unix_ms } => shown!(f, RaiseVersion, to, at_unix_ms).finish(),
             Command::Audited { by, at_unix_ms, action, command } => {
                 shown!(f, Audited, by, at_unix_ms, action, command).finish()
             }

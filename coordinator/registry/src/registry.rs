@@ -9,11 +9,13 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Trail;
+use crate::batches::Batches;
 use crate::blame::{Blame, Death};
 use crate::breakers::Breaker;
 use crate::canary::Golden;
 use crate::facts::{Cluster, Node, Token};
 use crate::field::{Field, check_id};
+use crate::files::Files;
 use crate::jobs::Jobs;
 use crate::joining::Joiner;
 use crate::key::ApiKey;
@@ -21,13 +23,15 @@ use crate::limits;
 use crate::reply::{Refusal, Reply};
 use crate::usage::{Usage, UsageMark};
 use crate::voters::Voters;
-use crate::{ClusterId, Command, KeyId, ModelName, ModelPolicy, NodeId, TokenId};
+use crate::{ClusterId, ClusterVersion, Command, KeyId, ModelName, ModelPolicy, NodeId, TokenId};
 
 /// The durable facts of one cluster. Equal on every replica that applied the same commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registry {
     #[serde(default)]
     pub(crate) cluster: Option<Cluster>,
+    #[serde(default, skip_serializing_if = "ClusterVersion::is_first")]
+    pub(crate) cluster_version: ClusterVersion,
     #[serde(default)]
     pub(crate) tokens: BTreeMap<TokenId, Token>,
     #[serde(default)]
@@ -47,6 +51,10 @@ pub struct Registry {
     pub(crate) keys: BTreeMap<KeyId, ApiKey>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) jobs: Jobs,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) files: Files,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) batches: Batches,
     #[serde(default, skip_serializing_if = "Usage::is_empty")]
     pub(crate) usage: Usage,
     #[serde(default, skip_serializing_if = "Trail::is_empty")]
@@ -63,6 +71,7 @@ impl Registry {
     }
 
     fn decide(&mut self, command: &Command) -> Result<Reply, Refusal> {
+        self.understands(command)?;
         if let Command::FoundCluster { cluster, ca_certificate_pem, ca_key_pem, at_unix_ms } = command {
             return self.found(cluster, ca_certificate_pem, ca_key_pem, *at_unix_ms);
         }
@@ -92,21 +101,7 @@ impl Registry {
             Command::UnplaceModel { node, model } => self.unplace(*node, model),
             Command::SetModelPolicy { model, policy } => self.set_policy(model, *policy),
             Command::DrainNode { node, draining } => self.drain(*node, *draining),
-            Command::MoveBreaker {
-                node,
-                model,
-                state,
-                generation,
-                opens,
-                until_unix_ms,
-                why,
-                at_unix_ms,
-            } => {
-                let (state, generation, opens, why) = (*state, *generation, *opens, why.clone());
-                let (until_unix_ms, at_unix_ms) = (*until_unix_ms, *at_unix_ms);
-                let moved = Breaker { state, generation, opens, until_unix_ms, why, at_unix_ms };
-                self.move_breaker(*node, model.as_ref(), moved)
-            }
+            Command::MoveBreaker { .. } => self.decide_breaker(command),
             Command::ChargeDeath { fingerprint, node, at_unix_ms } => {
                 self.charge(*fingerprint, Death { at_unix_ms: *at_unix_ms, node: *node })
             }
@@ -131,6 +126,9 @@ impl Registry {
             | Command::EndJob { .. }
             | Command::DropJob { .. }
             | Command::ForgetJobs { .. } => self.decide_job(command),
+            Command::ChangeFile { file, change } => self.change_file(file, change),
+            Command::ChangeBatch { batch, change } => self.change_batch(batch, change),
+            Command::ForgetFiles { at_unix_ms } => Ok(self.forget_files(*at_unix_ms)),
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
                 let told = UsageMark { life: *life, sequence: *sequence };
                 self.count_usage(*gateway, told, *at_unix_ms, used)
@@ -138,10 +136,24 @@ impl Registry {
             Command::Note { by, at_unix_ms, action, outcome } => {
                 self.noted(by, *at_unix_ms, action, *outcome)
             }
+            Command::RaiseVersion { to, at_unix_ms: _ } => self.raise_version(*to),
             Command::Audited { by, at_unix_ms, action, command } => {
                 self.audited(by, *at_unix_ms, action, command)
             }
         }
+    }
+
+    fn decide_breaker(&mut self, command: &Command) -> Result<Reply, Refusal> {
+        let Command::MoveBreaker { node, model, state, generation, opens, until_unix_ms, why, at_unix_ms } =
+            command
+        else {
+            // No other command moves one.
+            return Ok(Reply::AlreadySo);
+        };
+        let (state, generation, opens, why) = (*state, *generation, *opens, why.clone());
+        let (until_unix_ms, at_unix_ms) = (*until_unix_ms, *at_unix_ms);
+        let moved = Breaker { state, generation, opens, until_unix_ms, why, at_unix_ms };
+        self.move_breaker(*node, model.as_ref(), moved)
     }
 
     fn found(&mut self, id: &ClusterId, certificate: &str, key: &str, at: u64) -> Result<Reply, Refusal> {

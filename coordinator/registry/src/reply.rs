@@ -7,10 +7,11 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch_refusal::BatchRefusal;
 use crate::job_refusal::JobRefusal;
 use crate::key_refusal::KeyRefusal;
 use crate::usage::UsageMark;
-use crate::{Field, ModelName, NodeId, Role, TokenId};
+use crate::{ClusterVersion, Field, ModelName, NodeId, Role, TokenId};
 
 /// The outcome of one command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,10 +160,26 @@ pub enum Refusal {
         /// The last one that was counted.
         known: UsageMark,
     },
+    /// Not every replica would understand the command.
+    VersionTooLow {
+        /// The version it needs.
+        needs: ClusterVersion,
+        /// The one that the cluster has.
+        has: ClusterVersion,
+    },
+    /// The version comes with a later release.
+    VersionUnknown {
+        /// The version.
+        to: ClusterVersion,
+        /// The newest that this release knows.
+        newest: ClusterVersion,
+    },
     /// An API key is not as the command needs it.
     Key(KeyRefusal),
     /// A job is not as the command needs it.
     Job(JobRefusal),
+    /// A file or a batch is not as the command needs it.
+    Batch(BatchRefusal),
     /// A collection is full.
     TooMany {
         /// Which one.
@@ -197,6 +214,18 @@ pub enum Bounded {
     Jobs,
     /// Those of one tenant.
     JobsOfTenant,
+    /// Files that are remembered.
+    Files,
+    /// Those of one tenant.
+    FilesOfTenant,
+    /// All files together, in MiB.
+    FileMib,
+    /// Those of one tenant.
+    FileMibOfTenant,
+    /// Batches that are remembered and not over.
+    Batches,
+    /// Those of one tenant.
+    BatchesOfTenant,
 }
 
 impl fmt::Display for Refusal {
@@ -256,17 +285,16 @@ impl fmt::Display for Refusal {
             Refusal::StaleGeneration { node, model, generation, known } => {
                 words_for_stale(f, *node, model.as_ref(), *generation, *known)
             }
-            Refusal::GoldenDiffers { model } => write!(
-                f,
-                "model {model} answered the canary otherwise before, with the same card; the node that now differs \
-                 computes wrongly or runs another version: find it with `mlx-serving explain {model}`"
-            ),
+            Refusal::GoldenDiffers { model } => words_for_golden(f, model),
             Refusal::VotersLocked { number, by } => words_for_locked(f, *number, *by),
             Refusal::VoterChangeOutOfTurn { number, next } => words_for_turn(f, *number, *next),
             Refusal::ReplicaRemoved { replica } => words_for_removed(f, *replica),
             Refusal::UsageOutOfTurn { gateway, told, known } => words_for_usage(f, *gateway, *told, *known),
+            Refusal::VersionTooLow { needs, has } => words_for_low(f, *needs, *has),
+            Refusal::VersionUnknown { to, newest } => words_for_unknown(f, *to, *newest),
             Refusal::Key(refusal) => write!(f, "{refusal}"),
             Refusal::Job(refusal) => write!(f, "{refusal}"),
+            Refusal::Batch(refusal) => write!(f, "{refusal}"),
             Refusal::TooMany { what, limit } => words_for_full(f, *what, *limit),
             Refusal::Malformed { what } => write!(f, "{what}"),
         }
@@ -297,6 +325,29 @@ fn words_for_stale(
         f,
         " is in generation {known} already, so the move into {generation} is late; see how it stands with \
          `mlx-serving nodes`"
+    )
+}
+
+fn words_for_golden(f: &mut fmt::Formatter<'_>, model: &ModelName) -> fmt::Result {
+    write!(
+        f,
+        "model {model} answered the canary otherwise before, with the same card; the node that now differs \
+         computes wrongly or runs another version: find it with `mlx-serving explain {model}`"
+    )
+}
+
+fn words_for_low(f: &mut fmt::Formatter<'_>, needs: ClusterVersion, has: ClusterVersion) -> fmt::Result {
+    write!(
+        f,
+        "this needs version {needs} of the cluster, which is at {has} until every coordinator is updated; see which is \
+         not with `mlx-serving status`"
+    )
+}
+
+fn words_for_unknown(f: &mut fmt::Formatter<'_>, to: ClusterVersion, newest: ClusterVersion) -> fmt::Result {
+    write!(
+        f,
+        "this release knows the versions of a cluster up to {newest} and not {to}; update mlx-serving on this machine"
     )
 }
 
@@ -371,6 +422,23 @@ fn words_for_full(f: &mut fmt::Formatter<'_>, what: Bounded, limit: usize) -> fm
             f,
             "{limit} requests of this tenant with an idempotency key are remembered, the most that can be; each is \
              forgotten a day after its answer, so send this one later or without such a key"
+        ),
+        Bounded::Files => write!(f, "there are {limit} files, the most there can be; delete some of them"),
+        Bounded::FilesOfTenant => {
+            write!(f, "this tenant has {limit} files, the most it can; delete some of them")
+        }
+        Bounded::FileMib => {
+            write!(f, "all files together have {limit} MiB, the most they can; delete some of them")
+        }
+        Bounded::FileMibOfTenant => {
+            write!(f, "the files of this tenant have {limit} MiB, the most they can; delete some of them")
+        }
+        Bounded::Batches => {
+            write!(f, "there are {limit} batches under way, the most there can be; begin this one later")
+        }
+        Bounded::BatchesOfTenant => write!(
+            f,
+            "this tenant has {limit} batches under way, the most it can; begin this one when another is over"
         ),
         Bounded::KeySecrets => write!(
             f,

@@ -23,6 +23,8 @@ pub struct Config {
     pub joined: Option<Joined>,
     /// How long certificates last. `None`: a week. For tests, which have less time.
     pub leaf_life: Option<Duration>,
+    /// The newest version of the cluster that it speaks, [`crate::OLDEST_VERSION`] to [`crate::NEWEST_VERSION`]. `None`: the newest.
+    pub speaks: Option<u32>,
 }
 
 /// What a coordinator that joined was given.

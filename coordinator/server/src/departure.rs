@@ -3,8 +3,7 @@
 //! Owns finding out that it is one: by its own registry, or, where that hears nothing any more, by asking the others. Refuses to go
 //! at once: the group may need its vote to go on without it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use consensus::{Consensus, ReplicaId};
 use tokio::time::sleep;
@@ -21,22 +20,23 @@ pub(crate) const WORDS: &str = "this coordinator was removed from the cluster (i
 #[derive(Clone)]
 pub(crate) struct Departure {
     stop: CancellationToken,
-    revoked: Arc<AtomicBool>,
+    why: Arc<OnceLock<String>>,
 }
 
 impl Departure {
     pub(crate) fn new(stop: CancellationToken) -> Self {
-        Self { stop, revoked: Arc::default() }
+        Self { stop, why: Arc::default() }
     }
 
-    pub(crate) fn leave(&self) {
-        tracing::error!("{WORDS}");
-        self.revoked.store(true, Ordering::Release);
+    /// The first reason counts.
+    pub(crate) fn leave(&self, why: &str) {
+        tracing::error!("{why}");
+        let _ = self.why.set(why.to_owned());
         self.stop.cancel();
     }
 
-    pub(crate) fn is_revoked(&self) -> bool {
-        self.revoked.load(Ordering::Acquire)
+    pub(crate) fn why(&self) -> Option<&String> {
+        self.why.get()
     }
 
     /// Returns when it has left, or the registry has stopped.
@@ -46,7 +46,7 @@ impl Departure {
             let revoked = members::is_coordinator_revoked(&facts.borrow_and_update(), own);
             if revoked {
                 sleep(limits::LINGER).await;
-                return self.leave();
+                return self.leave(WORDS);
             }
             let leaderless = leadership.borrow_and_update().leader.is_none();
             tokio::select! {
@@ -54,7 +54,7 @@ impl Departure {
                 changed = leadership.changed() => if changed.is_err() { return },
                 () = sleep(limits::LEADERLESS), if leaderless => {
                     if enlisting::is_revoked(&consensus, &peers, own, &address).await {
-                        return self.leave();
+                        return self.leave(WORDS);
                     }
                 }
             }

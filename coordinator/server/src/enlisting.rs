@@ -4,6 +4,7 @@
 //! follow the log, and gives votes as soon as that makes their number odd: with one newcomer a group of one stays one with a
 //! follower, with two it is a group of three. Refuses to count a newcomer that has not caught up.
 
+use axum::http::uri::Authority;
 use consensus::{ChangeError, Consensus, Even, ReplicaId, Role};
 use proto::standing;
 use proto::v1::EnlistRequest;
@@ -11,6 +12,7 @@ use proto::v1::cluster_client::ClusterClient;
 use tonic::{Request, Status};
 
 use crate::peers::Peers;
+use crate::versions::Versions;
 use crate::{departure, limits};
 
 /// Asks until this coordinator is a member that others reach at `address`. `contacts` may know the leader.
@@ -20,19 +22,19 @@ pub(crate) async fn ask(
     own: ReplicaId,
     address: String,
     contacts: Vec<String>,
-) -> Result<(), Revoked> {
+) -> Result<(), Barred> {
     while !is_member(&consensus, own, &address) {
         let members = consensus.members().into_iter().map(|member| member.address);
         let others = members.chain(contacts.iter().cloned());
         let mut said = false;
         for other in others.filter(|other| !other.is_empty() && *other != address) {
-            let request = EnlistRequest { address: address.clone(), replica: own.0 };
+            let request = words(&consensus, own, &address);
             match call(&peers, own, &other, request).await {
                 Ok(()) => {
                     said = true;
                     break;
                 }
-                Err(CallError::Revoked) => return Err(Revoked),
+                Err(CallError::Barred(why)) => return Err(why),
                 Err(CallError::Failed(error)) => tracing::info!(contact = other, error, "not a member yet"),
             }
         }
@@ -48,8 +50,8 @@ pub(crate) async fn ask(
 pub(crate) async fn is_revoked(consensus: &Consensus, peers: &Peers, own: ReplicaId, address: &str) -> bool {
     let others = consensus.members().into_iter();
     for other in others.filter(|other| other.replica != own && !other.address.is_empty()) {
-        let request = EnlistRequest { address: address.to_owned(), replica: own.0 };
-        if let Err(CallError::Revoked) = call(peers, own, &other.address, request).await {
+        let request = words(consensus, own, address);
+        if let Err(CallError::Barred(Barred::Revoked)) = call(peers, own, &other.address, request).await {
             return true;
         }
     }
@@ -60,13 +62,22 @@ fn is_member(consensus: &Consensus, own: ReplicaId, address: &str) -> bool {
     consensus.members().iter().any(|member| member.replica == own && member.address == address)
 }
 
-/// This coordinator is none any more.
+fn words(consensus: &Consensus, own: ReplicaId, address: &str) -> EnlistRequest {
+    EnlistRequest { address: address.to_owned(), replica: own.0, speaks: Some(consensus.speaks().0) }
+}
+
+/// Why this coordinator is no member and will be none.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", departure::WORDS)]
-pub(crate) struct Revoked;
+pub(crate) enum Barred {
+    #[error("{}", departure::WORDS)]
+    Revoked,
+    /// In the words of the one that refused.
+    #[error("{0}")]
+    Outdated(String),
+}
 
 enum CallError {
-    Revoked,
+    Barred(Barred),
     Failed(String),
 }
 
@@ -75,7 +86,10 @@ async fn call(peers: &Peers, to: ReplicaId, address: &str, request: EnlistReques
     let mut client = ClusterClient::new(channel);
     match tokio::time::timeout(limits::ENLIST, client.enlist(Request::new(request))).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(status)) if standing::is_revoked(&status) => Err(CallError::Revoked),
+        Ok(Err(status)) if standing::is_revoked(&status) => Err(CallError::Barred(Barred::Revoked)),
+        Ok(Err(status)) if standing::is_outdated(&status) => {
+            Err(CallError::Barred(Barred::Outdated(status.message().to_owned())))
+        }
         Ok(Err(status)) => Err(CallError::Failed(status.message().to_owned())),
         Err(_) => Err(CallError::Failed("no answer".to_owned())),
     }
@@ -85,6 +99,7 @@ async fn call(peers: &Peers, to: ReplicaId, address: &str, request: EnlistReques
 pub(crate) async fn answer(
     consensus: &Consensus,
     peers: &Peers,
+    versions: &Versions,
     caller: ReplicaId,
     request: EnlistRequest,
 ) -> Result<(), Status> {
@@ -93,15 +108,23 @@ pub(crate) async fn answer(
     if replica != caller && !is_member(caller) {
         return Err(Status::permission_denied("only a member speaks for another coordinator"));
     }
+    if !is_address(&request.address) {
+        let words = format!("{:?} is no host:port where others reach a coordinator", request.address);
+        return Err(Status::invalid_argument(words));
+    }
     let leadership = consensus.leadership().borrow().clone();
     if leadership.is_self {
+        let _held = versions.admit(request.speaks).await?;
         return admit(consensus, replica, &request.address).await.map_err(refused);
     }
     match (leadership.leader, leadership.address) {
         // What was passed on once is not passed on again.
         (Some(leader), Some(address)) if replica == caller => {
             call(peers, leader, &address, request).await.map_err(|error| match error {
-                CallError::Revoked => Status::unavailable("this coordinator is none any more: ask another"),
+                CallError::Barred(Barred::Revoked) => {
+                    Status::unavailable("this coordinator is none any more: ask another")
+                }
+                CallError::Barred(Barred::Outdated(words)) => standing::outdated(words),
                 CallError::Failed(error) => Status::unavailable(error),
             })
         }
@@ -109,6 +132,14 @@ pub(crate) async fn answer(
             Err(Status::unavailable("no coordinator leads at present"))
         }
     }
+}
+
+/// `host:port`, and nothing else of a URL.
+fn is_address(address: &str) -> bool {
+    let authority: Option<Authority> = address.parse().ok();
+    authority.is_some_and(|authority| {
+        !authority.host().is_empty() && authority.port_u16().is_some() && !address.contains('@')
+    })
 }
 
 async fn admit(consensus: &Consensus, replica: ReplicaId, address: &str) -> Result<(), ChangeError> {
@@ -134,4 +165,28 @@ async fn admit(consensus: &Consensus, replica: ReplicaId, address: &str) -> Resu
 
 fn refused(error: ChangeError) -> Status {
     Status::failed_precondition(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for good in ["mini-01.local:7443", "10.0.0.7:1", "[fd00::7]:7443"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in [
+            "",
+            "a/b",
+            "mini-01.local",
+            ":7443",
+            "me@mini-01:7443",
+            "http://x:1",
+            "mini-01:99999",
+            "mini 01:1",
+        ] {
+            assert!(!is_address(bad), "{bad}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! Owns both ends of `ChangeGroup`: only the leader knows how far the others follow, and only it changes the group, so one that
 //! does not lead passes the wish on, once. Refuses to decide what may be changed: that is the consensus's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use consensus::{ChangeError, Consensus, Even, MemberState, ReplicaId, Role};
@@ -21,10 +21,10 @@ use crate::peers::Peers;
 /// The way to whoever changes the group.
 #[derive(Clone)]
 pub(crate) struct Grouping {
-    pub(crate) consensus: Consensus,
-    pub(crate) peers: Peers,
-    pub(crate) data_folder: PathBuf,
-    pub(crate) backups: Arc<Mutex<()>>,
+    consensus: Consensus,
+    peers: Peers,
+    data_folder: PathBuf,
+    backups: Arc<Mutex<()>>,
 }
 
 impl Group for Grouping {
@@ -53,6 +53,12 @@ impl Group for Grouping {
 }
 
 impl Grouping {
+    /// Backups are made in the data folder.
+    pub(crate) fn new(consensus: &Consensus, peers: &Peers, data_folder: &Path) -> Self {
+        let (consensus, peers, data_folder) = (consensus.clone(), peers.clone(), data_folder.to_owned());
+        Self { consensus, peers, data_folder, backups: Arc::default() }
+    }
+
     /// Of the leader; any other one says that it is none.
     pub(crate) async fn answer(&self, wish: ChangeGroupRequest) -> Result<ChangeGroupReply, Status> {
         if !self.leads() {

@@ -7,14 +7,14 @@ use consensus::Consensus;
 use proto::identity::Identity;
 use proto::token::JoinToken;
 use proto::v1::{JoinReply, JoinRequest};
-use registry::{Command, NodeId, Reply, TokenId};
+use registry::{Command, NodeId, Reply, Role, TokenId};
 use std::sync::Arc;
 use tonic::Status;
 
 use crate::authority::{self, Authority};
 use crate::clock::unix_ms;
 use crate::founding::Founded;
-use crate::renewing;
+use crate::{renewing, versions};
 
 /// Longest name a machine may give itself, in characters.
 const NAME_CHARS_MAX: usize = 64;
@@ -35,8 +35,14 @@ impl Joining {
     pub(crate) async fn join(&self, request: JoinRequest) -> Result<JoinReply, Status> {
         let csr = Authority::read_request(&request.csr_pem)
             .map_err(|_| Status::invalid_argument("the certificate signing request cannot be read"))?;
+        let token = TokenId(request.token_id);
+        let facts = self.consensus.local();
+        // Before a use of the token is spent; what an agent speaks is between it and the coordinators.
+        if facts.token(&token).is_some_and(|token| token.role == Role::Coordinator) {
+            versions::check(facts.cluster_version(), request.speaks)?;
+        }
         let admit = Command::AdmitNode {
-            token: TokenId(request.token_id),
+            token,
             secret_hash: JoinToken::secret_hash(&request.secret),
             name: display_name(&request.name),
             public_key: authority::key_fingerprint(&csr),

@@ -24,7 +24,9 @@ mod members;
 mod membership;
 mod entrance;
 mod peers;
+mod polling;
 mod reach;
+mod versions;
 mod readiness;
 mod looking;
 mod lives;
@@ -51,7 +53,7 @@ use anyhow::Context as _;
 use consensus::{Consensus, Options, ReplicaId, Start};
 use proto::papers::Papers;
 use proto::v1::cluster_server::ClusterServer;
-use registry::NodeId;
+use registry::{ClusterVersion, NodeId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +63,10 @@ use tonic::transport::Server;
 pub use config::{Config, Joined};
 pub use lives::{force, restore};
 pub use proto::token::JoinToken;
+
+/// The versions of a cluster that this release can be a part of.
+pub const OLDEST_VERSION: u32 = ClusterVersion::OLDEST.0;
+pub const NEWEST_VERSION: u32 = ClusterVersion::NEWEST.0;
 
 /// The audit trail as the API tells it, for whoever checks it.
 pub mod trail {
@@ -89,6 +95,7 @@ use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::{Link, Streams};
 use crate::tally::{Books, Tally};
+use crate::versions::Versions;
 use crate::views::Inside;
 
 /// A coordinator that serves.
@@ -141,7 +148,8 @@ pub async fn run(
         );
     }
     let books = Books::open(replica.0, Arc::new(consensus.clone()), &consensus.changes());
-    let router = gateway::router(parts.gateway_state(api_address, local_key, books.tally.clone()));
+    let (router, batches) = gateway::open(parts.gateway_state(api_address, local_key, books.tally.clone()));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(batches.run()));
     let failed = CancellationToken::new();
     let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
     tokio::spawn(end_with_registry(consensus.clone(), stop.clone(), failed.clone()));
@@ -169,7 +177,7 @@ pub async fn run(
     let _ = std::fs::remove_file(config.data_folder.join(ADMIN_KEY_FILE));
     let fatal = consensus.health().fatal.filter(|_| failed.is_cancelled());
     consensus.shutdown().await.context("closing the registry")?;
-    anyhow::ensure!(!departure.is_revoked(), departure::WORDS);
+    anyhow::ensure!(departure.why().is_none(), "{}", departure.why().map_or("", String::as_str));
     match fatal {
         Some(why) => Err(anyhow::anyhow!("the registry cannot go on: {why}")),
         None => Ok(()),
@@ -219,6 +227,7 @@ async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> 
         replica,
         address: config.advertise.clone(),
         dial: Arc::new(peers.clone()),
+        speaks: config.speaks.map_or(ClusterVersion::NEWEST, ClusterVersion),
         ..Options::default()
     };
     let consensus = Consensus::open(&config.data_folder.join(REGISTRY_FOLDER), options, start).await?;
@@ -320,14 +329,10 @@ impl Parts {
             peers: peers.clone(),
             fleet: fleet.clone(),
         };
-        let grouping = Grouping {
-            consensus: consensus.clone(),
-            peers: peers.clone(),
-            data_folder: config.data_folder.clone(),
-            backups: Arc::default(),
-        };
+        let grouping = Grouping::new(consensus, peers, &config.data_folder);
         let answers = jobs::open(config, consensus, founded, peers, replica)?;
         tokio::spawn(stop.clone().run_until_cancelled_owned(answers.clone().keep_up()));
+        let versions = Versions::start(consensus, replica, peers, stop);
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
@@ -343,6 +348,7 @@ impl Parts {
             looking: looking.clone(),
             grouping: grouping.clone(),
             answers: answers.clone(),
+            versions: versions.clone(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;
@@ -360,6 +366,7 @@ impl Parts {
             catalogue,
             fleet,
             looking,
+            versions,
         };
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());
@@ -417,8 +424,8 @@ fn keep_membership(
         let asking = enlisting::ask(consensus.clone(), peers.clone(), replica, address.clone(), contacts);
         let departure = departure.clone();
         let enlisted = async move {
-            if asking.await.is_err() {
-                departure.leave();
+            if let Err(barred) = asking.await {
+                departure.leave(&barred.to_string());
             }
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(enlisted));

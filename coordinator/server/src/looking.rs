@@ -60,7 +60,8 @@ impl Looking {
     pub(crate) async fn answer(&self, asked: LookRequest) -> Result<LookReply, Status> {
         if let Some(Wanted::Reached(_)) = asked.subject {
             let reached = u32::try_from(self.fleet.reached().await).unwrap_or(u32::MAX);
-            return Ok(LookReply { reached: Some(reached), ..LookReply::default() });
+            let speaks = Some(self.consensus.speaks().0);
+            return Ok(LookReply { reached: Some(reached), speaks, ..LookReply::default() });
         }
         let leading = self.leading.borrow().clone();
         let leader =

@@ -3,22 +3,17 @@
 //! Owns the watch of a leader over its own ears: a cable may part it from agents that every other coordinator still hears, and
 //! then nothing new would run anywhere. It asks the others, and hands over to the one that hears more. Refuses to act on one look.
 
-use std::collections::BTreeMap;
-
 use consensus::{Consensus, MemberState, ReplicaId, Role};
-use proto::v1::LookRequest;
-use proto::v1::cluster_client::ClusterClient;
-use proto::v1::look_request::Subject;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tonic::transport::Channel;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::fleet::Fleet;
 use crate::limits;
 use crate::peers::Peers;
+use crate::polling::Polling;
 
 /// Runs as long as the coordinator.
 pub(crate) async fn watch(consensus: Consensus, fleet: Fleet, peers: Peers) {
-    let mut ways = Ways { peers, open: BTreeMap::new() };
+    let mut polling = Polling::new(peers);
     let mut judge = Judge::default();
     let mut looks = interval(limits::REACH_LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -26,7 +21,7 @@ pub(crate) async fn watch(consensus: Consensus, fleet: Fleet, peers: Peers) {
         looks.tick().await;
         let here = fleet.reached().await;
         let better = match leads(&consensus) && here < members(&consensus) {
-            true => judge.look(here, &ways.ask(&others(&consensus)).await),
+            true => judge.look(here, &reached(&mut polling, &consensus).await),
             false => judge.look(here, &[]),
         };
         let Some(next) = better else { continue };
@@ -35,6 +30,12 @@ pub(crate) async fn watch(consensus: Consensus, fleet: Fleet, peers: Peers) {
             tracing::warn!(%error, "the lead could not be handed over");
         }
     }
+}
+
+/// How many agents each of the others hears; without those that do not answer.
+async fn reached(polling: &mut Polling, consensus: &Consensus) -> Vec<(ReplicaId, usize)> {
+    let told = polling.ask(&others(consensus)).await.into_iter();
+    told.filter_map(|(other, told)| Some((other, usize::try_from(told.reached?).ok()?))).collect()
 }
 
 fn leads(consensus: &Consensus) -> bool {
@@ -51,37 +52,6 @@ fn members(consensus: &Consensus) -> usize {
 fn others(consensus: &Consensus) -> Vec<MemberState> {
     let members = consensus.members().into_iter();
     members.filter(|member| member.role == Role::Voter && !member.leader).collect()
-}
-
-/// Kept open between two looks: a Mac may be switched off for months.
-struct Ways {
-    peers: Peers,
-    open: BTreeMap<ReplicaId, ClusterClient<Channel>>,
-}
-
-impl Ways {
-    /// How many agents each hears; without those that do not answer.
-    async fn ask(&mut self, others: &[MemberState]) -> Vec<(ReplicaId, usize)> {
-        let mut told = Vec::new();
-        for other in others {
-            let asked = timeout(limits::REACH_LOOK, self.ask_one(other)).await;
-            match asked.ok().flatten() {
-                Some(reached) => told.push((other.replica, reached)),
-                None => drop(self.open.remove(&other.replica)),
-            }
-        }
-        told
-    }
-
-    async fn ask_one(&mut self, other: &MemberState) -> Option<usize> {
-        let mut way = match self.open.get(&other.replica) {
-            Some(way) => way.clone(),
-            None => ClusterClient::new(self.peers.connect(other.replica, &other.address).await.ok()?),
-        };
-        self.open.insert(other.replica, way.clone());
-        let reply = way.look(LookRequest { subject: Some(Subject::Reached(true)) }).await.ok()?;
-        usize::try_from(reply.into_inner().reached?).ok()
-    }
 }
 
 /// Decides from several looks.

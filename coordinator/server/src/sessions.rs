@@ -37,6 +37,7 @@ use crate::looking::Looking;
 use crate::members::{self, FOUNDER};
 use crate::peers::{self, Peers};
 use crate::streams::Streams;
+use crate::versions::Versions;
 use crate::wire;
 use crate::{desk, enlisting, renewing};
 
@@ -57,6 +58,7 @@ pub(crate) struct Sessions {
     pub(crate) looking: Looking,
     pub(crate) grouping: Grouping,
     pub(crate) answers: Exchange,
+    pub(crate) versions: Versions,
     pub(crate) stop: CancellationToken,
 }
 
@@ -95,7 +97,7 @@ impl cluster_server::Cluster for Sessions {
 
     async fn enlist(&self, request: Request<EnlistRequest>) -> Result<Response<EnlistReply>, Status> {
         let caller = self.coordinator(&request)?;
-        enlisting::answer(&self.consensus, &self.peers, caller, request.into_inner()).await?;
+        enlisting::answer(&self.consensus, &self.peers, &self.versions, caller, request.into_inner()).await?;
         Ok(Response::new(EnlistReply {}))
     }
 

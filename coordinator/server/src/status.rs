@@ -11,13 +11,17 @@ use crate::catalogue::Catalogue;
 use crate::fleet::{Fleet, Node};
 use crate::leader::QueueView;
 use crate::looking::Looking;
+use crate::versions::Versions;
 
 #[derive(Serialize)]
 pub(crate) struct Status {
     schema: &'static str,
     version: &'static str,
     cluster: String,
+    /// What all its coordinators understand; it rises by itself when all of them speak more.
+    cluster_version: u32,
     coordinator: CoordinatorView,
+    coordinators: Vec<SpokenView>,
     models: Vec<ModelView>,
     nodes: Vec<NodeView>,
 }
@@ -30,6 +34,14 @@ struct CoordinatorView {
     term: u64,
     applied_index: Option<u64>,
     trouble: Option<String>,
+}
+
+/// One member of the group.
+#[derive(Serialize)]
+struct SpokenView {
+    coordinator: u64,
+    /// The newest version of the cluster that it speaks; `null` while it does not answer.
+    speaks: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -95,6 +107,7 @@ pub(crate) struct Sources {
     pub(crate) catalogue: Catalogue,
     pub(crate) fleet: Fleet,
     pub(crate) looking: Looking,
+    pub(crate) versions: Versions,
 }
 
 impl Sources {
@@ -105,6 +118,7 @@ impl Sources {
             schema: "mlx-serving.status/1",
             version: env!("CARGO_PKG_VERSION"),
             cluster: self.cluster.clone(),
+            cluster_version: self.consensus.local().cluster_version().0,
             coordinator: CoordinatorView {
                 leader: health.leader,
                 led_by: health.known_leader.map(|replica| replica.0),
@@ -112,9 +126,17 @@ impl Sources {
                 applied_index: health.applied_index,
                 trouble: health.fatal.or_else(|| health.storage_full.then(|| STORAGE_FULL.to_owned())),
             },
+            coordinators: self.coordinators(),
             models: self.models(&queue),
             nodes: self.nodes(&queue).await,
         }
+    }
+
+    fn coordinators(&self) -> Vec<SpokenView> {
+        let spoken = self.versions.spoken();
+        let members = self.consensus.members().into_iter().map(|member| member.replica);
+        let speaks = |replica| spoken.get(&replica).map(|version| version.0);
+        members.map(|replica| SpokenView { coordinator: replica.0, speaks: speaks(replica) }).collect()
     }
 
     fn models(&self, queue: &QueueView) -> Vec<ModelView> {

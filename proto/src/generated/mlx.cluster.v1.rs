@@ -6,6 +6,9 @@ pub struct KeepAnswerRequest {
     pub digest: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "bytes", tag = "2")]
     pub answer: ::prost::bytes::Bytes,
+    /// It is a piece of a file, and stays until no file and no batch names it.
+    #[prost(bool, tag = "3")]
+    pub piece: bool,
 }
 /// It is on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -14,6 +17,9 @@ pub struct KeepAnswerReply {}
 pub struct FetchAnswerRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// As it was kept.
+    #[prost(bool, tag = "2")]
+    pub piece: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FetchAnswerReply {
@@ -120,6 +126,9 @@ pub struct LookReply {
     pub words: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(uint32, optional, tag = "3")]
     pub reached: ::core::option::Option<u32>,
+    /// With that: the newest version of the cluster that the coordinator speaks; absent: 1.
+    #[prost(uint32, optional, tag = "4")]
+    pub speaks: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnlistRequest {
@@ -129,6 +138,9 @@ pub struct EnlistRequest {
     /// Its number, which its certificate says too, unless another coordinator passes this on.
     #[prost(uint64, tag = "2")]
     pub replica: u64,
+    /// The newest version of the cluster that it speaks; absent: 1.
+    #[prost(uint32, optional, tag = "3")]
+    pub speaks: ::core::option::Option<u32>,
 }
 /// It follows the log, and gets a vote as soon as that makes their number odd.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -368,6 +380,9 @@ pub struct JoinRequest {
     /// What people call the machine; shown, never trusted.
     #[prost(string, tag = "4")]
     pub name: ::prost::alloc::string::String,
+    /// The newest version of the cluster that it speaks, should it become a coordinator; absent: 1.
+    #[prost(uint32, optional, tag = "5")]
+    pub speaks: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinReply {

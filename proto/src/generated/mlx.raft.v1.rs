@@ -2,6 +2,7 @@
 /// Who speaks to whom. The receiver checks all of it before it looks further.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Header {
+    /// The version of the cluster, as the sender knows it: whoever does not speak it refuses the message.
     #[prost(uint32, tag = "1")]
     pub wire_version: u32,
     /// Replica id of the sender; its certificate must say the same.
@@ -13,6 +14,9 @@ pub struct Header {
     /// The life of the registry the sender belongs to. Raised when a group is founded anew from a copy of its facts.
     #[prost(uint64, tag = "4")]
     pub epoch: u64,
+    /// The newest version that the sender speaks; 0 = not said, which is 1.
+    #[prost(uint32, tag = "5")]
+    pub speaks: u32,
 }
 /// Raft's vote: who leads (committed) or asks to lead in a term.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -34,6 +34,7 @@ pub async fn become_coordinator(
     contacts: &[String],
     token: Option<&JoinToken>,
     name: &str,
+    speaks: u32,
 ) -> anyhow::Result<Enlisted> {
     let folder = IdentityFolder::open(data_folder)?;
     let key_pem = folder.key_pem()?;
@@ -44,7 +45,7 @@ pub async fn become_coordinator(
                 "this machine has not joined the cluster yet: give --token, which `mlx-serving token create --role coordinator` \
                  prints on a coordinator",
             )?;
-            let joined = join(contacts, token, name, &key_pem).await?;
+            let joined = join(contacts, token, name, &key_pem, speaks).await?;
             folder.keep(&joined)?;
             joined
         }
@@ -94,11 +95,12 @@ async fn join(
     token: &JoinToken,
     name: &str,
     key_pem: &str,
+    speaks: u32,
 ) -> anyhow::Result<Membership> {
     let mut last = anyhow::anyhow!("no coordinator was named: give --join HOST:PORT");
     for contact in contacts {
         let address = Address::parse(contact)?;
-        match joining::join(&address, token, name, key_pem, Role::Coordinator).await {
+        match joining::join(&address, token, name, key_pem, Role::Coordinator, Some(speaks)).await {
             Ok(joined) => return Ok(joined),
             Err(JoinError::Refused(error)) => {
                 return Err(error).with_context(|| format!("joining the cluster at {address}"));

@@ -6,10 +6,10 @@
 
 use anyhow::Context as _;
 use proto::identity::{COORDINATOR_DNS, Identity, Role};
-use proto::tls;
 use proto::token::JoinToken;
 use proto::v1::JoinRequest;
 use proto::v1::cluster_client::ClusterClient;
+use proto::{standing, tls};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -38,6 +38,7 @@ pub(crate) async fn join(
     name: &str,
     key_pem: &str,
     role: Role,
+    speaks: Option<u32>,
 ) -> Result<Membership, JoinError> {
     let ca_certificate_pem = pinned_ca(address, token).await?;
     let channel = anonymous(address, &ca_certificate_pem).await.map_err(JoinError::Unreachable)?;
@@ -46,6 +47,7 @@ pub(crate) async fn join(
         secret: token.secret.clone(),
         csr_pem: signing_request(key_pem).map_err(JoinError::Refused)?,
         name: name.to_owned(),
+        speaks,
     };
     let reply = ClusterClient::new(channel).join(request).await.map_err(answered)?.into_inner();
     let joined = Membership {
@@ -105,6 +107,9 @@ fn answered(status: tonic::Status) -> JoinError {
     let passing = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown];
     if passing.contains(&status.code()) {
         JoinError::Unreachable(error)
+    } else if standing::is_outdated(&status) {
+        // Another token would not help.
+        JoinError::Refused(error)
     } else {
         let words = "the coordinator refused; get a new token with `mlx-serving token create` there";
         JoinError::Refused(error.context(words))

@@ -93,7 +93,7 @@ async fn join(
     loop {
         let mut refusal = None;
         for address in coordinators {
-            match joining::join(address, token, name, key_pem, Role::Agent).await {
+            match joining::join(address, token, name, key_pem, Role::Agent, None).await {
                 Ok(joined) => return Ok(joined),
                 Err(JoinError::Refused(error)) => {
                     let error = error.context(format!("joining the cluster at {address}"));

@@ -8,7 +8,7 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::{LogState, RaftLogReader};
+use openraft::{EntryPayload, LogState, RaftLogReader};
 use registry::Registry;
 use serde::de::DeserializeOwned;
 use tokio::sync::{oneshot, watch};
@@ -19,6 +19,7 @@ use crate::options::ReplicaId;
 use crate::raft::log_memory::{Held, Memory};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{Entry, LogId, Types, Vote};
+use crate::speech::Speech;
 use crate::wal::folder::Folder;
 use crate::wal::log::{self, Contents, Log, Rotation};
 use crate::wal::record::{Kind, Op};
@@ -35,20 +36,35 @@ pub(crate) struct Stores {
 }
 
 /// Opens log and snapshot and checks that they fit together.
-pub(crate) async fn open(folder: Folder, replica: ReplicaId) -> Result<Stores, OpenError> {
-    let reading = folder.hands().work(move || read(folder, replica, Rotation::default())).await;
+pub(crate) async fn open(
+    folder: Folder,
+    replica: ReplicaId,
+    speech: Arc<Speech>,
+) -> Result<Stores, OpenError> {
+    let hands = folder.hands();
+    let reading = hands.work(move || read_speaking(folder, replica, Rotation::default(), speech)).await;
     reading.map_err(|error| OpenError::Stopped(error.to_string()))?
 }
 
-/// As [`open`], on the calling thread.
+/// As [`open`], on the calling thread, with all that this release speaks.
+#[cfg(test)]
 pub(crate) fn read(folder: Folder, replica: ReplicaId, rotation: Rotation) -> Result<Stores, OpenError> {
+    read_speaking(folder, replica, rotation, Arc::default())
+}
+
+fn read_speaking(
+    folder: Folder,
+    replica: ReplicaId,
+    rotation: Rotation,
+    speech: Arc<Speech>,
+) -> Result<Stores, OpenError> {
     let snapshot = snapshot_file::read(folder.disk())?;
-    let state_machine = StateMachine::open(folder.clone(), snapshot)?;
+    let state_machine = StateMachine::open(folder.clone(), snapshot, Arc::clone(&speech))?;
     let applied_index = state_machine.applied_index();
     let covered = *applied_index.borrow();
     let hands = folder.hands();
     let (log, contents) = Log::open(folder, replica.0, rotation)?;
-    let memory = decode(contents)?;
+    let memory = decode(contents, &speech)?;
     let purged = memory.purged().map(|id| id.index);
     if purged > covered {
         let what = format!("it covers the log up to {covered:?}, but the log was purged up to {purged:?}");
@@ -61,7 +77,7 @@ pub(crate) fn read(folder: Folder, replica: ReplicaId, rotation: Rotation) -> Re
     Ok(Stores { log: LogStore { memory, writer }, state_machine, published, applied_index })
 }
 
-fn decode(contents: Contents) -> Result<Memory, OpenError> {
+fn decode(contents: Contents, speech: &Speech) -> Result<Memory, OpenError> {
     let mut entries = BTreeMap::new();
     for op in &contents.entries {
         let entry: Entry = from_json(&op.payload, "log", Some(op.index))?;
@@ -69,6 +85,11 @@ fn decode(contents: Contents) -> Result<Memory, OpenError> {
             return Err(
                 undecodable("log", Some(op.index), "the entry is not the one its record names").into()
             );
+        }
+        if let EntryPayload::Normal(proposal) = &entry.payload
+            && let Some(to) = proposal.0.raises_to()
+        {
+            speech.follows(to)?;
         }
         entries.insert(op.index, Held { entry, bytes: op.payload.len() });
     }

@@ -112,7 +112,10 @@ impl Rpc for Service {
         let state = snapshot_pieces::state(&mut chunks, &head).await?;
         // openraft stops for good on a snapshot that the state machine cannot take.
         let decoded = serde_json::from_slice::<Registry>(&state);
-        decoded.map_err(|_| convert::malformed("facts this release does not know; upgrade it"))?;
+        let decoded =
+            decoded.map_err(|_| convert::malformed("facts this release does not know; upgrade it"))?;
+        let met = self.replica.speech.meets(decoded.cluster_version());
+        met.map_err(|outdated| Status::failed_precondition(outdated.to_string()))?;
         let snapshot = Snapshot { meta: convert::meta_of(head)?, snapshot: state };
         let installed = self.replica.raft.install_full_snapshot(leader, snapshot).await.map_err(stopped)?;
         Ok(Response::new(wire::SnapshotReply { ballot: Some(convert::ballot(&installed.vote)) }))

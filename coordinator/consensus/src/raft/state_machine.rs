@@ -12,18 +12,20 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt};
 use openraft::entry::{EntryPayload, RaftEntry};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use registry::Registry;
+use registry::{ClusterVersion, Registry};
 use tokio::sync::watch;
 
 use crate::error::OpenError;
 use crate::raft::log_store::from_json;
 use crate::raft::types::{Answer, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
+use crate::speech::Speech;
 use crate::wal::folder::Folder;
 use crate::wal::snapshot_file::{self, SnapshotFile};
 
 pub(crate) struct StateMachine {
     folder: Folder,
     registry: Registry,
+    speech: Arc<Speech>,
     last_applied: Option<LogId>,
     membership: StoredMembership,
     published: watch::Sender<Arc<Registry>>,
@@ -33,7 +35,11 @@ pub(crate) struct StateMachine {
 
 impl StateMachine {
     /// Starts from the snapshot.
-    pub(crate) fn open(folder: Folder, snapshot: Option<SnapshotFile>) -> Result<StateMachine, OpenError> {
+    pub(crate) fn open(
+        folder: Folder,
+        snapshot: Option<SnapshotFile>,
+        speech: Arc<Speech>,
+    ) -> Result<StateMachine, OpenError> {
         let (meta, registry) = match snapshot {
             None => (SnapshotMeta::default(), Registry::default()),
             Some(file) => {
@@ -42,10 +48,11 @@ impl StateMachine {
                 (meta, from_json(&file.state, snapshot_file::NAME, covered)?)
             }
         };
+        speech.follows(registry.cluster_version())?;
         let published = watch::Sender::new(Arc::new(registry.clone()));
         let (last_applied, membership) = (meta.last_log_id, meta.last_membership);
         let applied_index = watch::Sender::new(last_applied.map(|id| id.index));
-        Ok(StateMachine { folder, registry, last_applied, membership, published, applied_index })
+        Ok(StateMachine { folder, registry, speech, last_applied, membership, published, applied_index })
     }
 
     /// The registry after each apply.
@@ -90,6 +97,9 @@ impl RaftStateMachine<Types> for StateMachine {
                     Answer::Internal
                 }
                 EntryPayload::Normal(proposal) => {
+                    if let Some(to) = proposal.0.raises_to() {
+                        self.speech.meets(to).map_err(io::Error::other)?;
+                    }
                     changed = true;
                     Answer::Reply(self.registry.apply(&proposal.0))
                 }
@@ -117,7 +127,9 @@ impl RaftStateMachine<Types> for StateMachine {
         let registry: Registry = serde_json::from_slice(&snapshot).map_err(|error| {
             io::Error::other(format!("a snapshot cannot be decoded (column {})", error.column()))
         })?;
-        write(self.folder.clone(), meta.clone(), snapshot).await?;
+        let version = registry.cluster_version();
+        self.speech.meets(version).map_err(io::Error::other)?;
+        write(self.folder.clone(), version, meta.clone(), snapshot).await?;
         self.registry = registry;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -146,13 +158,19 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let state = serde_json::to_vec(self.registry.as_ref())?;
-        write(self.folder.clone(), self.meta.clone(), state.clone()).await?;
+        let version = self.registry.cluster_version();
+        write(self.folder.clone(), version, self.meta.clone(), state.clone()).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: state })
     }
 }
 
 /// Returns when the snapshot is durable; openraft purges the log behind it after that.
-async fn write(folder: Folder, meta: SnapshotMeta, state: Vec<u8>) -> io::Result<()> {
+async fn write(
+    folder: Folder,
+    version: ClusterVersion,
+    meta: SnapshotMeta,
+    state: Vec<u8>,
+) -> io::Result<()> {
     let meta = serde_json::to_vec(&meta)?;
-    folder.hands().work(move || snapshot_file::write(folder.disk(), &meta, &state)).await?
+    folder.hands().work(move || snapshot_file::write(folder.disk(), version, &meta, &state)).await?
 }

@@ -2,7 +2,8 @@
 //! this file and not what releases say to one another.
 //!
 //! What comes in is checked here for form: a field that must be there is, and a command decodes. Whether the sender may say it
-//! is `door.rs`.
+//! is `door.rs`. The version of a message is that of the cluster, as its sender knows it: a field that is added needs no new one,
+//! and after a change of meaning the former is read and written until the whole group has been updated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,11 +19,6 @@ use tonic::Status;
 
 use crate::options::ReplicaId;
 use crate::raft::types::{Entry, LogId, Member, Proposal, SnapshotMeta, StoredMembership, Types, Vote};
-
-/// The version this release writes, and the oldest and newest it reads. A field that is added needs no new version. After a
-/// change of meaning a release reads the former version as well, and writes it until the whole group has been upgraded.
-pub(crate) const VERSION: u32 = 1;
-pub(crate) const VERSIONS_READ: std::ops::RangeInclusive<u32> = 1..=1;
 
 /// A message that lacks something or cannot be decoded.
 pub(crate) fn malformed(what: &str) -> Status {

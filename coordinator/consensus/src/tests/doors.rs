@@ -7,7 +7,6 @@ use tonic::{Code, Extensions, Status};
 
 use super::group::{Group, address};
 use crate::options::ReplicaId;
-use crate::raft::wire as convert;
 
 /// A connection that belongs to replica 2, to replica 1 of a group of three.
 async fn caller_2(group: &Group) -> ReplicaClient<Channel> {
@@ -16,7 +15,7 @@ async fn caller_2(group: &Group) -> ReplicaClient<Channel> {
 }
 
 fn header() -> wire::Header {
-    wire::Header { wire_version: convert::VERSION, from: 2, to: 1, epoch: 0 }
+    wire::Header { wire_version: 1, from: 2, to: 1, epoch: 0, speaks: 0 }
 }
 
 fn ask(header: wire::Header, candidate: u64) -> wire::VoteRequest {
@@ -37,7 +36,11 @@ async fn a_message_of_another_version_address_sender_or_epoch_is_refused_with_th
     let whole = client.vote(ask(header(), 2)).await.unwrap().into_inner();
     assert!(!whole.granted, "the leader is alive");
     for (message, code, words) in [
-        (ask(wire::Header { wire_version: 2, ..header() }, 2), Code::FailedPrecondition, "speaks version 2"),
+        (
+            ask(wire::Header { wire_version: 9, from: 3, ..header() }, 2),
+            Code::FailedPrecondition,
+            "speaks version 9",
+        ),
         (ask(wire::Header { wire_version: 0, ..header() }, 2), Code::FailedPrecondition, "speaks version 0"),
         (ask(wire::Header { to: 3, ..header() }, 2), Code::FailedPrecondition, "this is replica 1"),
         (

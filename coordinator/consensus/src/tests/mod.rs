@@ -21,6 +21,7 @@ mod kill;
 mod net;
 mod group;
 mod growth;
+mod versions;
 mod formats;
 mod doors;
 mod wires;

@@ -128,7 +128,7 @@ async fn a_transfer_that_breaks_leaves_nothing_behind() {
     let before = group.nodes[&2].disk.names().unwrap();
     let dial = group.net.dialler(1).dial(ReplicaId(2), &address(2));
     let mut client = wire::replica_client::ReplicaClient::new(dial.await.unwrap());
-    let header = wire::Header { wire_version: 1, from: 1, to: 2, epoch: 0 };
+    let header = wire::Header { wire_version: 1, from: 1, to: 2, epoch: 0, speaks: 1 };
     let leader = Vote::new_committed(7, ReplicaId(1));
     let mut sent: Vec<_> =
         snapshot_pieces::of(header, &leader, snapshot(2 * limits::SNAPSHOT_CHUNK_BYTES)).collect().await;

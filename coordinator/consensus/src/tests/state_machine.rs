@@ -16,7 +16,7 @@ use crate::wal::snapshot_file;
 
 fn machine(disk: &SimDisk) -> StateMachine {
     let (folder, _released) = Folder::on(Arc::new(disk.clone()));
-    StateMachine::open(folder, snapshot_file::read(disk).unwrap()).unwrap()
+    StateMachine::open(folder, snapshot_file::read(disk).unwrap(), Arc::default()).unwrap()
 }
 
 fn meta(index: u64) -> SnapshotMeta {

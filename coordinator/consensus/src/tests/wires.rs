@@ -37,7 +37,8 @@ impl Dial for Arc<Nowhere> {
 async fn peer(dial: Arc<dyn Dial>) -> Peer {
     let published = watch::channel(Arc::new(Registry::default())).1;
     let applied_index = watch::channel(None).1;
-    let door = Arc::new(Door { replica: ReplicaId(1), heard: Arc::default(), published, applied_index });
+    let (heard, speech) = (Arc::default(), Arc::default());
+    let door = Arc::new(Door { replica: ReplicaId(1), heard, published, applied_index, speech });
     Network { links: Arc::new(Links::new(dial)), door }.new_client(ReplicaId(2), &Member::default()).await
 }
 

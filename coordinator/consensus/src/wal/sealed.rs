@@ -10,6 +10,8 @@
 //!        40  payload
 //! ```
 
+use registry::ClusterVersion;
+
 use crate::error::{Damage, OpenError};
 
 /// Length of what precedes the payload.
@@ -36,9 +38,14 @@ impl Kind {
         }
     }
 
-    /// The format this release writes, and the newest it reads.
+    /// The format this release writes, and the newest it reads. That of a state is the version of the cluster when it was
+    /// written.
     fn format(self) -> u32 {
-        1
+        match self {
+            Kind::Segment | Kind::Mark | Kind::Vote | Kind::SnapshotMeta => 1,
+            // A release that does not speak the cluster's version refuses the file before it looks into it.
+            Kind::SnapshotState => ClusterVersion::NEWEST.0,
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The snapshot: one file, replaced as a whole, holding two sealed blocks. The first says what the snapshot
-//! covers, the second is the state. Both are the caller's bytes.
+//! covers, the second is the state, whose format is the cluster's version. Both are the caller's bytes.
 
 use std::io;
+
+use registry::ClusterVersion;
 
 use crate::error::{Damage, OpenError};
 use crate::wal::disk::Disk;
@@ -19,14 +21,20 @@ pub(crate) struct SnapshotFile {
 }
 
 /// Returns when the snapshot is durable.
-pub(crate) fn write(disk: &dyn Disk, meta: &[u8], state: &[u8]) -> io::Result<()> {
-    write_as(disk, NAME, meta, state)
+pub(crate) fn write(disk: &dyn Disk, version: ClusterVersion, meta: &[u8], state: &[u8]) -> io::Result<()> {
+    write_as(disk, NAME, version, meta, state)
 }
 
 /// As [`write`], under another name: a backup is a snapshot that lies elsewhere.
-pub(crate) fn write_as(disk: &dyn Disk, name: &str, meta: &[u8], state: &[u8]) -> io::Result<()> {
+pub(crate) fn write_as(
+    disk: &dyn Disk,
+    name: &str,
+    version: ClusterVersion,
+    meta: &[u8],
+    state: &[u8],
+) -> io::Result<()> {
     let mut bytes = sealed::seal(Kind::SnapshotMeta, meta);
-    bytes.extend(sealed::seal(Kind::SnapshotState, state));
+    bytes.extend(sealed::seal_format(Kind::SnapshotState, version.0, state));
     replace(disk, name, &bytes)
 }
 
@@ -62,16 +70,27 @@ mod tests {
         let disk = SimDisk::default();
         assert_eq!(read(&disk).unwrap(), None);
         for (meta, state) in [("first", "a"), ("second", "b")] {
-            write(&disk, meta.as_bytes(), state.as_bytes()).unwrap();
+            write(&disk, ClusterVersion::FIRST, meta.as_bytes(), state.as_bytes()).unwrap();
             let expected = SnapshotFile { meta: meta.into(), state: state.into() };
             assert_eq!(read(&disk).unwrap(), Some(expected));
         }
     }
 
     #[test]
+    fn a_snapshot_of_a_version_that_this_release_does_not_know_is_newer_and_not_damaged() {
+        let disk = SimDisk::default();
+        for version in 1..=ClusterVersion::NEWEST.0 {
+            write(&disk, ClusterVersion(version), b"meta", b"state").unwrap();
+            assert!(read(&disk).unwrap().is_some());
+        }
+        write(&disk, ClusterVersion(ClusterVersion::NEWEST.0 + 1), b"meta", b"state").unwrap();
+        assert!(matches!(read(&disk).unwrap_err(), OpenError::Newer { .. }));
+    }
+
+    #[test]
     fn bytes_behind_the_end_of_a_snapshot_are_damage_and_so_are_swapped_blocks() {
         let disk = SimDisk::default();
-        write(&disk, b"meta", b"state").unwrap();
+        write(&disk, ClusterVersion::FIRST, b"meta", b"state").unwrap();
         let bytes = disk.bytes(NAME);
         disk.edit(NAME, [bytes.as_slice(), b"x"].concat());
         let damage = read(&disk).unwrap_err().to_string();

@@ -35,6 +35,8 @@ mod oracle_usage;
 #[cfg(test)]
 mod usage;
 #[cfg(test)]
+mod versions;
+#[cfg(test)]
 mod voters;
 #[cfg(test)]
 mod key_generator;
@@ -44,5 +46,11 @@ mod keys;
 mod job_generator;
 #[cfg(test)]
 mod jobs;
+#[cfg(test)]
+mod batch_generator;
+#[cfg(test)]
+mod oracle_batches;
+#[cfg(test)]
+mod batches;
 #[cfg(test)]
 mod audit;

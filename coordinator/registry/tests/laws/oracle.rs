@@ -4,11 +4,12 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use registry::{
-    Breaker, Command, Death, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Refusal,
-    Registry, Reply, Role, TokenId, VoterChange,
+    Breaker, ClusterVersion, Command, Death, Fingerprint, ModelName, ModelPolicy, ModelSource, NodeId,
+    Outcome, Refusal, Registry, Reply, Role, TokenId, VoterChange,
 };
 
 use crate::generator::{config, farm, founding, well_formed};
+use crate::oracle_batches::{NaiveBatch, NaiveFile, compare_batches};
 use crate::oracle_jobs::{NaiveJob, compare_jobs};
 use crate::oracle_keys::{NaiveKey, compare_keys};
 use crate::oracle_usage::{Report, compare_usage};
@@ -39,13 +40,21 @@ pub(crate) struct Oracle {
     pub(crate) ended: Vec<u64>,
     pub(crate) keys: Vec<NaiveKey>,
     pub(crate) jobs: Vec<NaiveJob>,
+    pub(crate) files: Vec<NaiveFile>,
+    pub(crate) batches: Vec<NaiveBatch>,
     pub(crate) reports: Vec<Report>,
+    /// Every version that was taken on.
+    pub(crate) raised: Vec<ClusterVersion>,
     /// When, by whom, what, and how it ended.
     pub(crate) trail: Vec<(u64, String, String, Outcome)>,
 }
 
 impl Oracle {
     pub(crate) fn apply(&mut self, command: &Command) -> Reply {
+        let (needs, has) = (command.needs(), self.version());
+        if needs > has {
+            return Reply::Refused(Refusal::VersionTooLow { needs, has });
+        }
         let decided = match command {
             Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
             Command::IssueJoinToken { id, .. } => self.issue(id, command),
@@ -89,12 +98,16 @@ impl Oracle {
             Command::EndJob { job, run, kept, at_unix_ms } => self.end(*job, *run, kept, *at_unix_ms),
             Command::DropJob { job, run } => self.drop_job(*job, *run),
             Command::ForgetJobs { at_unix_ms } => Ok(self.forget(*at_unix_ms)),
+            Command::ChangeFile { file, change } => self.change_file(file, change),
+            Command::ChangeBatch { batch, change } => self.change_batch(batch, change),
+            Command::ForgetFiles { at_unix_ms } => Ok(self.forget_files(*at_unix_ms)),
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
                 self.count_usage((*gateway, *life, *sequence), *at_unix_ms, used)
             }
             Command::Note { by, at_unix_ms, action, outcome } => {
                 Ok(self.noted((*at_unix_ms, by.clone(), action.clone(), *outcome)))
             }
+            Command::RaiseVersion { to, .. } => self.raise(*to),
             Command::Audited { by, at_unix_ms, action, command } => {
                 Ok(self.audited(by, *at_unix_ms, action, command))
             }
@@ -173,6 +186,7 @@ fn compare_voters(registry: &Registry, oracle: &Oracle) -> Result<(), TestCaseEr
         prop_assert_eq!(registry.is_replica_removed(replica), removed);
     }
     prop_assert_eq!(registry.epoch(), 0);
+    prop_assert_eq!(registry.cluster_version(), oracle.version());
     Ok(())
 }
 
@@ -195,6 +209,7 @@ proptest! {
         compare_voters(&registry, &oracle)?;
         compare_keys(&registry, &oracle)?;
         compare_jobs(&registry, &oracle)?;
+        compare_batches(&registry, &oracle)?;
         compare_usage(&registry, &oracle)?;
     }
 }

@@ -1,10 +1,24 @@
-//! The naive registry's voters: every change that ever began, and which of them ended.
+//! The naive registry's voters: every change that ever began, and which of them ended; and every version.
 
-use registry::{Refusal, Reply, VoterChange};
+use registry::{ClusterVersion, Refusal, Reply, VoterChange};
 
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, done_if};
 
 impl Oracle {
+    pub(crate) fn version(&self) -> ClusterVersion {
+        self.raised.iter().copied().fold(ClusterVersion(1), ClusterVersion::max)
+    }
+
+    pub(crate) fn raise(&mut self, to: ClusterVersion) -> Result<Reply, Refusal> {
+        let newest = ClusterVersion::NEWEST;
+        if to > newest {
+            return Err(Refusal::VersionUnknown { to, newest });
+        }
+        let before = self.version();
+        self.raised.push(to);
+        Ok(done_if(self.version() != before))
+    }
+
     pub(crate) fn lock_voters(&mut self, change: &VoterChange) -> Result<Reply, Refusal> {
         let under_way = self.changes.iter().find(|change| !self.ended.contains(&change.number));
         if let Some(under_way) = under_way {

@@ -2,11 +2,12 @@
 //!
 //! Owns the words. Refuses to leave out a fact that is not the default, so that a scenario shows what changed.
 
+mod batches;
 mod jobs;
 
 use std::fmt::{Result, Write};
 
-use registry::{KeyId, NodeId, Registry, Used};
+use registry::{ClusterVersion, KeyId, NodeId, Registry, Used};
 
 /// Writes all facts, indented like replies.
 pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
@@ -17,6 +18,9 @@ pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
             writeln!(out, "  cluster {} since {}{left}", cluster.id, cluster.founded_at_unix_ms)?;
         }
         None => writeln!(out, "  no cluster")?,
+    }
+    if registry.cluster_version() != ClusterVersion::FIRST {
+        writeln!(out, "  version {}", registry.cluster_version())?;
     }
     tokens(registry, out)?;
     for (id, node) in registry.nodes() {
@@ -36,6 +40,8 @@ pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
     voters(registry, out)?;
     keys(registry, out)?;
     jobs::jobs(registry, out)?;
+    batches::files(registry, out)?;
+    batches::batches(registry, out)?;
     audit(registry, out)
 }
 

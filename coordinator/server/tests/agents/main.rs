@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test fails loudly")]
 
+mod payloads;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -50,6 +52,7 @@ fn config(folder: &std::path::Path) -> Config {
         advertise: String::new(),
         joined: None,
         leaf_life: None,
+        speaks: None,
     }
 }
 
@@ -107,9 +110,14 @@ impl Room {
     }
 
     async fn join(&self, token: &JoinToken) -> Result<Member, Status> {
+        self.join_speaking(token, Some(server::NEWEST_VERSION)).await
+    }
+
+    async fn join_speaking(&self, token: &JoinToken, speaks: Option<u32>) -> Result<Member, Status> {
         let key = KeyPair::generate().expect("a key");
         let mut client = self.client(&self.ca_pem().await, None).await;
-        let reply = client.join(signing_request(token, &key)).await?.into_inner();
+        let request = JoinRequest { speaks, ..signing_request(token, &key) };
+        let reply = client.join(request).await?.into_inner();
         Ok(Member { reply, key_pem: key.serialize_pem() })
     }
 }
@@ -121,6 +129,7 @@ fn signing_request(token: &JoinToken, key: &KeyPair) -> JoinRequest {
         secret: token.secret.clone(),
         csr_pem: csr.pem().expect("PEM"),
         name: "mini-07".to_owned(),
+        speaks: None,
     }
 }
 
@@ -337,10 +346,14 @@ async fn an_answer_that_does_not_have_its_digest_is_not_kept() {
     let digest = vec![7; 32];
     let answer = bytes::Bytes::from_static(b"an answer");
     for (digest, answer) in [(digest.clone(), answer.clone()), (vec![7; 31], answer)] {
-        let refused = client.keep_answer(KeepAnswerRequest { digest, answer }).await.expect_err("refused");
+        let refused = client
+            .keep_answer(KeepAnswerRequest { digest, answer, piece: false })
+            .await
+            .expect_err("refused");
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     }
-    let fetched = client.fetch_answer(FetchAnswerRequest { digest }).await.expect("asked").into_inner();
+    let fetched =
+        client.fetch_answer(FetchAnswerRequest { digest, piece: false }).await.expect("asked").into_inner();
     assert_eq!(fetched.answer, None);
     let run = client.ask_run(AskRunRequest { life: 1, number: 1 }).await.expect("asked").into_inner();
     assert!(!run.goes_on, "nobody began it here");
@@ -348,11 +361,38 @@ async fn an_answer_that_does_not_have_its_digest_is_not_kept() {
     assert_eq!(std::fs::read_dir(answers).expect("a folder").count(), 0);
 }
 
+/// A cluster of one is at the newest version a moment after it begins.
+#[tokio::test]
+async fn a_coordinator_that_does_not_speak_the_clusters_version_is_not_let_in() {
+    let room = Room::open().await;
+    let token = room.coordinators_token();
+    let refused = loop {
+        if let Err(refused) = room.join_speaking(&token, None).await {
+            break refused;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(refused.message(), "this cluster speaks version 2; update mlx-serving on this machine");
+    room.join_speaking(&room.ready.join_token, None).await.expect("an agent of the older release");
+
+    let coordinator = room.join(&token).await.expect("joins");
+    let mut client = room.client(&coordinator.reply.ca_certificate_pem, Some(&coordinator)).await;
+    let subject = Some(proto::v1::look_request::Subject::Reached(true));
+    let told = client.look(LookRequest { subject }).await.expect("told").into_inner();
+    assert_eq!(told.speaks, Some(server::NEWEST_VERSION));
+    let replica = coordinator.reply.node + 1;
+    let set_back = EnlistRequest { address: "127.0.0.1:1".to_owned(), replica, speaks: Some(1) };
+    let refused = client.enlist(set_back).await.expect_err("refused");
+    assert!(proto::standing::is_outdated(&refused), "{refused}");
+    room.close().await;
+}
+
 #[tokio::test]
 async fn only_a_coordinator_reaches_the_registrys_log() {
     let room = Room::open().await;
     let agent = room.join(&room.ready.join_token).await.expect("joins");
-    let header = Some(proto::raft::Header { wire_version: 1, from: 1, to: 1, epoch: 0 });
+    let header = Some(proto::raft::Header { wire_version: 1, from: 1, to: 1, epoch: 0, speaks: 0 });
     for caller in [None, Some(&agent)] {
         let channel = room.channel(&agent.reply.ca_certificate_pem, caller).await;
         let mut replica = proto::raft::replica_client::ReplicaClient::new(channel);
