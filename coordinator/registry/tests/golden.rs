@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 37] = [
+    const LINES: [(&str, &str); 39] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -76,6 +76,8 @@ mod tests {
         ("count_usage", "usage gateway=1 life=1700 sequence=1 at=1795694400000 0a1b=2+30+400"),
         ("note", "note local-1 begun at=1712 because promote coordinator 4"),
         ("raise_version", "raise 2 at=1717"),
+        ("raise_version_again", "raise 3 at=1718"),
+        ("seal_ca", "seal-ca key=00ab at=1719"),
     ];
 
     fn golden(path: &str) -> PathBuf {
@@ -113,8 +115,11 @@ mod tests {
         registry
     }
 
+    /// The other way to begin, which cannot be in the same history.
+    const SEALED: (&str, &str) = ("found_sealed", "found-sealed room key=00ab at=1000");
+
     fn lines() -> impl Iterator<Item = (&'static str, &'static str)> {
-        LINES_0_1.into_iter().chain(LINES)
+        LINES_0_1.into_iter().chain(LINES).chain([SEALED])
     }
 
     /// Objects whose fields are names of things; a newer release has as few ways to add a field there as we.
@@ -190,6 +195,21 @@ mod tests {
         let text = serde_json::to_string(&raised).unwrap();
         assert!(text.contains(r#""cluster_version":2,"#), "{text}");
         assert_eq!(serde_json::from_str::<Registry>(&text).unwrap(), raised);
+    }
+
+    #[test]
+    fn a_snapshot_of_a_sealed_cluster_has_no_word_of_a_plain_key() {
+        let mut founded = Registry::default();
+        founded.apply(&command(SEALED.1));
+        let mut sealed = full_0_1();
+        for line in ["raise 3 at=1", "seal-ca key=00ab at=2"] {
+            assert_eq!(sealed.apply(&command(line)), Reply::Done, "{line}");
+        }
+        for registry in [founded, sealed] {
+            let text = serde_json::to_string(&registry).unwrap();
+            assert!(text.contains(r#""sealed_ca_key":"00ab""#) && !text.contains("ca_key_pem"), "{text}");
+            assert_eq!(serde_json::from_str::<Registry>(&text).unwrap(), registry);
+        }
     }
 
     #[test]

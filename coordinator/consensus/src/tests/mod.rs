@@ -20,6 +20,7 @@ mod net;
 mod group;
 mod growth;
 mod versions;
+mod erasing;
 mod formats;
 mod doors;
 mod wires;

@@ -38,7 +38,7 @@ proptest! {
     fn what_needs_more_than_the_version_is_refused_and_changes_nothing(command in said()) {
         let mut registry = before_the_first();
         let before = registry.clone();
-        let refusal = Refusal::VersionTooLow { needs: ClusterVersion::FIRST, has: ClusterVersion(0) };
+        let refusal = Refusal::VersionTooLow { needs: command.needs(), has: ClusterVersion(0) };
         prop_assert_eq!(registry.understands(&command), Err(refusal.clone()));
         prop_assert_eq!(registry.apply(&command), Reply::Refused(refusal));
         prop_assert_eq!(registry, before);

@@ -72,6 +72,6 @@ pub(crate) fn open(
         peers: peers.clone(),
         store: Store::open(config.data_folder.join("answers"))?,
         runs: Runs::new(replica.0)?,
-        key: HashKeys::new(founded.hash_key).answers,
+        key: HashKeys::new(founded.leaf.hash_key()).answers,
     })
 }
