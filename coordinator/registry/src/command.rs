@@ -11,8 +11,9 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BreakerState, ClusterId, ClusterVersion, Digest, Fingerprint, Grant, JobId, JobRun, KeptAnswer, KeyId,
-    ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Role, Tenant, TokenId, Used, VoterChange,
+    BatchChange, BatchId, BreakerState, ClusterId, ClusterVersion, Digest, FileChange, FileId, Fingerprint,
+    Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Role,
+    Tenant, TokenId, Used, VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -316,6 +317,25 @@ pub enum Command {
         /// The moment.
         at_unix_ms: u64,
     },
+    /// What happens to a file of a client.
+    ChangeFile {
+        /// The file.
+        file: FileId,
+        /// What.
+        change: FileChange,
+    },
+    /// What happens to a batch.
+    ChangeBatch {
+        /// The batch.
+        batch: BatchId,
+        /// What.
+        change: BatchChange,
+    },
+    /// Forgets every file and every batch whose time is over at this moment. Idempotent.
+    ForgetFiles {
+        /// The moment.
+        at_unix_ms: u64,
+    },
     /// What keys have used, as a gateway tells it. Each report counts once. Idempotent.
     CountUsage {
         /// The replica whose gateway it is.
@@ -369,6 +389,8 @@ impl Command {
     pub fn takes_rights_away(&self) -> bool {
         match self {
             Command::Audited { command, .. } => command.takes_rights_away(),
+            Command::ChangeFile { change, .. } => *change == FileChange::Drop,
+            Command::ChangeBatch { change, .. } => change.only_ends(),
             Command::RevokeNode { .. }
             | Command::RevokeFounder { .. }
             | Command::RevokeJoinToken { .. }
@@ -376,7 +398,8 @@ impl Command {
             | Command::RevokeKey { .. }
             | Command::EndJob { .. }
             | Command::DropJob { .. }
-            | Command::ForgetJobs { .. } => true,
+            | Command::ForgetJobs { .. }
+            | Command::ForgetFiles { .. } => true,
             Command::FoundCluster { .. }
             | Command::FoundSealed { .. }
             | Command::SealCa { .. }

@@ -70,6 +70,9 @@ impl fmt::Debug for Command {
             | Command::EndJob { .. }
             | Command::DropJob { .. }
             | Command::ForgetJobs { .. } => job(self, f),
+            Command::ChangeFile { file, change } => shown!(f, ChangeFile, file, change).finish(),
+            Command::ChangeBatch { batch, change } => shown!(f, ChangeBatch, batch, change).finish(),
+            Command::ForgetFiles { at_unix_ms } => shown!(f, ForgetFiles, at_unix_ms).finish(),
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
                 shown!(f, CountUsage, gateway, life, sequence, at_unix_ms, used).finish()
             }

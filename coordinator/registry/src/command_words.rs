@@ -10,6 +10,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use crate::command::Command;
+use crate::file::FileChange;
 use crate::key::Grant;
 use crate::limits;
 use crate::policy::ModelPolicy;
@@ -73,6 +74,12 @@ impl Command {
             Command::EndJob { job, .. } => format!("end job {job}"),
             Command::DropJob { job, .. } => format!("drop job {job}"),
             Command::ForgetJobs { at_unix_ms } => format!("forget the jobs that are over at {at_unix_ms}"),
+            Command::ChangeFile { file, change: FileChange::Add { .. } } => format!("add file {file}"),
+            Command::ChangeFile { file, change: FileChange::Drop } => format!("drop file {file}"),
+            Command::ChangeBatch { batch, change } => format!("{} batch {batch}", change.verb()),
+            Command::ForgetFiles { at_unix_ms } => {
+                format!("forget the files and batches that are over at {at_unix_ms}")
+            }
             Command::CountUsage { gateway, .. } => format!("count the usage that gateway {gateway} tells"),
             Command::RaiseVersion { to, .. } => format!("raise the version of the cluster to {to}"),
             Command::Note { action, .. } | Command::Audited { action, .. } => action.clone(),

@@ -7,6 +7,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch_field::BatchField;
 use crate::key_field::KeyField;
 use crate::limits;
 use crate::reply::Refusal;
@@ -55,6 +56,8 @@ pub enum Field {
     ReplicaAddress,
     /// Who has the answer of a job.
     JobHolders,
+    /// A field of a file or of a batch.
+    Batch(BatchField),
     /// A field of an API key, or of what administrators do.
     Key(KeyField),
 }
@@ -150,6 +153,7 @@ impl fmt::Display for Field {
             Field::JobHolders => {
                 write!(f, "a kept answer must be held by 1 to {} coordinators", limits::REPLICAS_MAX)
             }
+            Field::Batch(field) => write!(f, "{field}"),
             Field::Key(field) => write!(f, "{field}"),
         }
     }

@@ -4,8 +4,8 @@
 //! join tokens are out, which nodes were admitted, drained or revoked, which models each of them offers, which it
 //! holds and how much memory that reserves, how often each model shall be held, how each breaker last moved, which
 //! requests killed runtimes, what a healthy runtime answers to the canary, which change of the coordinators' group is
-//! under way, which API keys there are, how much they may use and have used, which requests are answered only once and who has their answers, what
-//! administrators did, and which version of all this every replica understands. A fact changes by [`Registry::apply`] and by nothing else, so replicas that apply the same
+//! under way, which API keys there are, how much they may use and have used, which requests are answered only once and who has their answers, which
+//! files and batches there are and who has their bytes, what administrators did, and which version of all this every replica understands. A fact changes by [`Registry::apply`] and by nothing else, so replicas that apply the same
 //! commands in the same order are equal; [`Registry::begin_epoch`] makes another registry of a copy.
 //!
 //! Refuses what does not endure: no load, heartbeat or waiting request is known here, and of a request that killed
@@ -44,6 +44,13 @@ mod key_refusal;
 mod job;
 mod jobs;
 mod job_refusal;
+mod file;
+mod files;
+mod batch;
+mod batch_change;
+mod batches;
+mod batch_refusal;
+mod batch_field;
 mod audit;
 mod command_words;
 mod reply;
@@ -59,11 +66,16 @@ pub mod limits;
 
 pub use allowance::Allowance;
 pub use audit::{AuditEntry, BrokenTrail, Outcome, verify};
+pub use batch::{Batch, BatchEndpoint, BatchId, BatchStatus, EndedBatch, Ending, Opened, Problem, Progress};
+pub use batch_change::BatchChange;
+pub use batch_field::BatchField;
+pub use batch_refusal::BatchRefusal;
 pub use blame::{Charge, Death, Quarantine};
 pub use breakers::{Breaker, BreakerState};
 pub use command::Command;
 pub use facts::{Cluster, Node, Token};
 pub use field::Field;
+pub use file::{FileChange, FileId, Purpose, StoredFile};
 pub use fingerprint::Fingerprint;
 pub use job::{Digest, Ended, Job, JobId, JobRun, KeptAnswer, Life, Tenant};
 pub use job_refusal::JobRefusal;

@@ -128,3 +128,57 @@ pub const AUDIT_ENTRIES_MAX: usize = 1024;
 
 /// One change in words: a name, the scopes and the first models of a list.
 pub const AUDIT_ACTION_BYTES_MAX: usize = 512;
+
+/// Files that are remembered, and what batches that are not over will make of them. With their pieces they are copied with the
+/// registry after each command, as jobs are.
+pub const FILES_MAX: usize = 4_096;
+
+/// Files of one tenant: a quarter of all. Thirty batches a day for ten days, with their answers and errors.
+pub const FILES_PER_TENANT_MAX: usize = 1_024;
+
+/// Files that a batch makes: one of answers and one of errors.
+pub const FILES_OF_BATCH: usize = 2;
+
+/// All files together, in bytes. Each lies on two disks of three; the smallest Mac has 256 GB.
+pub const FILE_BYTES_MAX: u64 = 16 << 30;
+
+/// Files of one tenant, in bytes: a quarter of all.
+pub const FILE_BYTES_PER_TENANT_MAX: u64 = 4 << 30;
+
+/// Pieces of a file that a client uploads: of 64 MiB in pieces of some four, with air.
+pub const UPLOAD_PIECES_MAX: usize = 32;
+
+/// What a client calls a file: a file name is at most 255 bytes.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+
+/// A file is kept for thirty days, as OpenAI keeps those of batches, unless its owner wants it shorter.
+pub const FILE_KEPT_MS: u64 = 30 * 24 * 3_600 * 1_000;
+
+/// Batches that are remembered, the one that ended first forgotten first; its files stay.
+pub const BATCHES_MAX: usize = 256;
+
+/// Batches of one tenant: a quarter of all.
+pub const BATCHES_PER_TENANT_MAX: usize = 64;
+
+/// A batch has a day, as with OpenAI.
+pub const BATCH_WINDOW_MS: u64 = 24 * 3_600 * 1_000;
+
+/// Requests of one batch, as with OpenAI.
+pub const BATCH_LINES_MAX: u64 = 50_000;
+
+/// Pieces of one batch, answers and errors together: one for each step, and a step is a hundredth of the batch or four megabytes of
+/// answers, so that as many hold more than a batch can be expected to answer.
+pub const BATCH_PIECES_MAX: usize = 512;
+
+/// What a client may say of its batch, as with OpenAI.
+pub const METADATA_PAIRS_MAX: usize = 16;
+/// The name of a pair, in bytes.
+pub const METADATA_KEY_BYTES_MAX: usize = 64;
+/// The value of a pair, in bytes: 512 characters, as they may be written.
+pub const METADATA_VALUE_BYTES_MAX: usize = 2_048;
+
+/// Reasons for which a batch fails that are told: whoever mends the first ones sees the rest next time.
+pub const PROBLEMS_MAX: usize = 32;
+
+/// Such a reason in words.
+pub const PROBLEM_BYTES_MAX: usize = 512;

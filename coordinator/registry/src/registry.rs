@@ -8,10 +8,12 @@ use alloc::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Trail;
+use crate::batches::Batches;
 use crate::blame::{Blame, Death};
 use crate::breakers::Breaker;
 use crate::canary::Golden;
 use crate::facts::{Cluster, Node, Token};
+use crate::files::Files;
 use crate::jobs::Jobs;
 use crate::joining::Joiner;
 use crate::key::ApiKey;
@@ -47,6 +49,10 @@ pub struct Registry {
     pub(crate) keys: BTreeMap<KeyId, ApiKey>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) jobs: Jobs,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) files: Files,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) batches: Batches,
     #[serde(default, skip_serializing_if = "Usage::is_empty")]
     pub(crate) usage: Usage,
     #[serde(default, skip_serializing_if = "Trail::is_empty")]
@@ -97,21 +103,7 @@ impl Registry {
             Command::UnplaceModel { node, model } => self.unplace(*node, model),
             Command::SetModelPolicy { model, policy } => self.set_policy(model, *policy),
             Command::DrainNode { node, draining } => self.drain(*node, *draining),
-            Command::MoveBreaker {
-                node,
-                model,
-                state,
-                generation,
-                opens,
-                until_unix_ms,
-                why,
-                at_unix_ms,
-            } => {
-                let (state, generation, opens, why) = (*state, *generation, *opens, why.clone());
-                let (until_unix_ms, at_unix_ms) = (*until_unix_ms, *at_unix_ms);
-                let moved = Breaker { state, generation, opens, until_unix_ms, why, at_unix_ms };
-                self.move_breaker(*node, model.as_ref(), moved)
-            }
+            Command::MoveBreaker { .. } => self.decide_breaker(command),
             Command::ChargeDeath { fingerprint, node, at_unix_ms } => {
                 self.charge(*fingerprint, Death { at_unix_ms: *at_unix_ms, node: *node })
             }
@@ -136,6 +128,9 @@ impl Registry {
             | Command::EndJob { .. }
             | Command::DropJob { .. }
             | Command::ForgetJobs { .. } => self.decide_job(command),
+            Command::ChangeFile { file, change } => self.change_file(file, change),
+            Command::ChangeBatch { batch, change } => self.change_batch(batch, change),
+            Command::ForgetFiles { at_unix_ms } => Ok(self.forget_files(*at_unix_ms)),
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
                 self.count_usage(*gateway, UsageMark { life: *life, sequence: *sequence }, *at_unix_ms, used)
             }
@@ -147,6 +142,19 @@ impl Registry {
                 self.audited(by, *at_unix_ms, action, command)
             }
         }
+    }
+
+    fn decide_breaker(&mut self, command: &Command) -> Result<Reply, Refusal> {
+        let Command::MoveBreaker { node, model, state, generation, opens, until_unix_ms, why, at_unix_ms } =
+            command
+        else {
+            // No other command moves one.
+            return Ok(Reply::AlreadySo);
+        };
+        let (state, generation, opens, why) = (*state, *generation, *opens, why.clone());
+        let (until_unix_ms, at_unix_ms) = (*until_unix_ms, *at_unix_ms);
+        let moved = Breaker { state, generation, opens, until_unix_ms, why, at_unix_ms };
+        self.move_breaker(*node, model.as_ref(), moved)
     }
 
     /// The cluster; none before it is founded.

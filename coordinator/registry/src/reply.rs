@@ -7,6 +7,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch_refusal::BatchRefusal;
 use crate::job_refusal::JobRefusal;
 use crate::key_refusal::KeyRefusal;
 use crate::usage::UsageMark;
@@ -177,6 +178,8 @@ pub enum Refusal {
     Key(KeyRefusal),
     /// A job is not as the command needs it.
     Job(JobRefusal),
+    /// A file or a batch is not as the command needs it.
+    Batch(BatchRefusal),
     /// A collection is full.
     TooMany {
         /// Which one.
@@ -211,6 +214,18 @@ pub enum Bounded {
     Jobs,
     /// Those of one tenant.
     JobsOfTenant,
+    /// Files that are remembered.
+    Files,
+    /// Those of one tenant.
+    FilesOfTenant,
+    /// All files together, in MiB.
+    FileMib,
+    /// Those of one tenant.
+    FileMibOfTenant,
+    /// Batches that are remembered and not over.
+    Batches,
+    /// Those of one tenant.
+    BatchesOfTenant,
 }
 
 impl fmt::Display for Refusal {
@@ -279,6 +294,7 @@ impl fmt::Display for Refusal {
             Refusal::VersionUnknown { to, newest } => words_for_unknown(f, *to, *newest),
             Refusal::Key(refusal) => write!(f, "{refusal}"),
             Refusal::Job(refusal) => write!(f, "{refusal}"),
+            Refusal::Batch(refusal) => write!(f, "{refusal}"),
             Refusal::TooMany { what, limit } => words_for_full(f, *what, *limit),
             Refusal::Malformed { what } => write!(f, "{what}"),
         }
@@ -406,6 +422,23 @@ fn words_for_full(f: &mut fmt::Formatter<'_>, what: Bounded, limit: usize) -> fm
             f,
             "{limit} requests of this tenant with an idempotency key are remembered, the most that can be; each is \
              forgotten a day after its answer, so send this one later or without such a key"
+        ),
+        Bounded::Files => write!(f, "there are {limit} files, the most there can be; delete some of them"),
+        Bounded::FilesOfTenant => {
+            write!(f, "this tenant has {limit} files, the most it can; delete some of them")
+        }
+        Bounded::FileMib => {
+            write!(f, "all files together have {limit} MiB, the most they can; delete some of them")
+        }
+        Bounded::FileMibOfTenant => {
+            write!(f, "the files of this tenant have {limit} MiB, the most they can; delete some of them")
+        }
+        Bounded::Batches => {
+            write!(f, "there are {limit} batches under way, the most there can be; begin this one later")
+        }
+        Bounded::BatchesOfTenant => write!(
+            f,
+            "this tenant has {limit} batches under way, the most it can; begin this one when another is over"
         ),
         Bounded::KeySecrets => write!(
             f,

@@ -22,7 +22,7 @@ impl ClusterVersion {
     /// Of a cluster that never said otherwise: every command up to [`Command::Note`].
     pub const FIRST: ClusterVersion = ClusterVersion(1);
 
-    /// [`Command::RaiseVersion`] can be read.
+    /// [`Command::RaiseVersion`] can be read, and what happens to files and batches.
     pub const SECOND: ClusterVersion = ClusterVersion(2);
 
     /// [`Command::FoundSealed`] and [`Command::SealCa`] can be read, and a sealed key in a snapshot.
@@ -64,6 +64,9 @@ impl Command {
             // So does the founding of a cluster of that version: whoever founds is alone, and speaks for all.
             Command::FoundSealed { .. } => ClusterVersion::FIRST,
             Command::SealCa { .. } => ClusterVersion::THIRD,
+            Command::ChangeFile { .. } | Command::ChangeBatch { .. } | Command::ForgetFiles { .. } => {
+                ClusterVersion::SECOND
+            }
             Command::FoundCluster { .. }
             | Command::IssueJoinToken { .. }
             | Command::RevokeJoinToken { .. }

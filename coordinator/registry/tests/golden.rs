@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 39] = [
+    const LINES: [(&str, &str); 56] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -76,6 +76,29 @@ mod tests {
         ("count_usage", "usage gateway=1 life=1700 sequence=1 at=1795694400000 0a1b=2+30+400"),
         ("note", "note local-1 begun at=1712 because promote coordinator 4"),
         ("raise_version", "raise 2 at=1717"),
+        ("add_file", "file f1 of=7 name=in.jsonl pieces=a:10@1+2,b:5@2+3 at=1717 until=9000000000"),
+        ("add_file_to_drop", "file f2 of=7 name=other.jsonl pieces=c:1@1 at=1718 until=9000000000"),
+        ("drop_file", "drop-file f2"),
+        ("begin_batch", "batch b1 begin of=7 key=0a1b reads=f1 as=chat says=team:red run=1.ab.5 at=1719"),
+        ("begin_batch_bare", "batch b2 begin of=7 reads=f1 as=completions run=1.ab.6 at=1720"),
+        ("take_batch", "batch b1 take from=1.ab.5 run=2.c.2"),
+        ("open_batch", "batch b1 open run=2.c.2 lines=4 at=1721"),
+        (
+            "keep_step",
+            "batch b1 keep run=2.c.2 after=0 completed=2 failed=1 output=x:9@1+2 errors=y:8@1+2 at=1722",
+        ),
+        ("keep_step_of_answers", "batch b1 keep run=2.c.2 after=3 completed=1 output=z:5@1+2 at=1723"),
+        ("end_batch", "batch b1 end completed run=2.c.2 output=f3 errors=f4 at=1724"),
+        ("cancel_batch", "batch b2 cancel at=1725"),
+        ("end_batch_cancelled", "batch b2 end cancelled run=1.ab.6 output=f5 errors=f6 at=1726"),
+        ("begin_batch_to_fail", "batch b3 begin of=7 reads=f1 as=chat run=1.ab.7 at=1727"),
+        (
+            "end_batch_failed",
+            "batch b3 end failed run=1.ab.7 output=f5 errors=f6 code=invalid_json line=2 at=1728 because it is no JSON",
+        ),
+        ("begin_batch_to_expire", "batch b4 begin of=7 reads=f1 as=chat run=1.ab.8 at=1729"),
+        ("end_batch_expired", "batch b4 end expired run=1.ab.8 output=f5 errors=f6 at=1730"),
+        ("forget_files", "forget-files at=1731"),
         ("raise_version_again", "raise 3 at=1718"),
         ("seal_ca", "seal-ca key=00ab at=1719"),
     ];
@@ -123,7 +146,7 @@ mod tests {
     }
 
     /// Objects whose fields are names of things; a newer release has as few ways to add a field there as we.
-    const MAPS: [&str; 17] = [
+    const MAPS: [&str; 20] = [
         "tokens",
         "nodes",
         "placed",
@@ -134,6 +157,9 @@ mod tests {
         "quarantines",
         "seat",
         "jobs",
+        "files",
+        "batches",
+        "metadata",
         "keys",
         "secrets",
         "of_keys",
@@ -228,7 +254,7 @@ mod tests {
         let mut newer = serde_json::to_value(full()).unwrap();
         add_field(&mut newer, false);
         let newer = newer.to_string();
-        assert_eq!(newer.matches("added_later").count(), 40, "{newer}");
+        assert_eq!(newer.matches("added_later").count(), 66, "{newer}");
         assert_eq!(serde_json::from_str::<Registry>(&newer).unwrap(), full());
         for (name, line) in lines() {
             let text = serde_json::to_string(&command(line)).unwrap();

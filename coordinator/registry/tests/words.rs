@@ -6,13 +6,14 @@ mod script;
 #[cfg(test)]
 mod tests {
     use registry::{
-        Bounded, ClusterVersion, Command, Digest, Field, JobId, JobRefusal, KeyField, KeyId, KeyRefusal,
-        ModelName, NodeId, Refusal, Registry, Role, TokenId, UsageMark,
+        BatchField, BatchId, BatchRefusal, Bounded, ClusterVersion, Command, Digest, Field, FileId, JobId,
+        JobRefusal, KeyField, KeyId, KeyRefusal, ModelName, NodeId, Refusal, Registry, Role, TokenId,
+        UsageMark,
     };
 
     use super::script::command;
 
-    const FIELDS: [Field; 29] = [
+    const FIELDS: [Field; 37] = [
         Field::ClusterId,
         Field::CaCertificate,
         Field::CaKey,
@@ -33,6 +34,14 @@ mod tests {
         Field::VoterChange,
         Field::ReplicaAddress,
         Field::JobHolders,
+        Field::Batch(BatchField::FileId),
+        Field::Batch(BatchField::FileName),
+        Field::Batch(BatchField::Pieces),
+        Field::Batch(BatchField::BatchId),
+        Field::Batch(BatchField::Metadata),
+        Field::Batch(BatchField::Lines),
+        Field::Batch(BatchField::Step),
+        Field::Batch(BatchField::Problems),
         Field::Key(KeyField::Id),
         Field::Key(KeyField::Name),
         Field::Key(KeyField::Scopes),
@@ -116,6 +125,7 @@ mod tests {
         ]
         .into_iter()
         .chain(of_keys())
+        .chain(of_batches())
         .collect()
     }
 
@@ -125,6 +135,28 @@ mod tests {
 
     fn mark(life: u64, sequence: u64) -> UsageMark {
         UsageMark { life, sequence }
+    }
+
+    fn of_batches() -> Vec<(Refusal, &'static str)> {
+        let (file, batch) = (FileId("f".to_owned()), BatchId("b".to_owned()));
+        let full = |what| Refusal::TooMany { what, limit: 5 };
+        let refused = |refusal| Refusal::Batch(refusal);
+        vec![
+            (full(Bounded::Files), "delete some"),
+            (full(Bounded::FilesOfTenant), "delete some"),
+            (full(Bounded::FileMib), "delete some"),
+            (full(Bounded::FileMibOfTenant), "delete some"),
+            (full(Bounded::Batches), "begin this one later"),
+            (full(Bounded::BatchesOfTenant), "when another is over"),
+            (refused(BatchRefusal::FileIdTaken { file: file.clone() }), "another id"),
+            (refused(BatchRefusal::FileInUse { file: file.clone() }), "wait for its end"),
+            (refused(BatchRefusal::UnknownFile { file }), "upload it"),
+            (refused(BatchRefusal::IdTaken { batch: batch.clone() }), "another id"),
+            (refused(BatchRefusal::Unknown { batch: batch.clone() }), "begin it"),
+            (refused(BatchRefusal::Ended { batch: batch.clone() }), "look at how it ended"),
+            (refused(BatchRefusal::NotItsRun { batch: batch.clone() }), "look at how it stands"),
+            (refused(BatchRefusal::OutOfTurn { batch }), "look at how it stands"),
+        ]
     }
 
     fn of_keys() -> impl Iterator<Item = (Refusal, &'static str)> {
@@ -195,7 +227,7 @@ mod tests {
     }
 
     /// One of each command, and what of it must be seen.
-    const LINES: [(&str, &str); 34] = [
+    const LINES: [(&str, &str); 43] = [
         ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
         ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
@@ -254,6 +286,27 @@ mod tests {
         ("end j run=2.b.1 answer=yes bytes=3 on=2 at=9", "digest: Digest(79657379…), bytes: 3"),
         ("drop-job j run=2.b.1", "DropJob { job: JobId(Digest(6a6a6a6a…)), run"),
         ("forget-jobs at=10", "ForgetJobs { at_unix_ms: 10 }"),
+        (
+            "file f of=7 name=aaaa.jsonl pieces=x:3@1 at=10 until=99",
+            "ChangeFile { file: FileId(\"f\"), change: Add { tenant: Tenant(7), pieces",
+        ),
+        (
+            "batch b begin of=7 reads=f as=chat says=aaaa:aaaa run=1.a.1 at=11",
+            "change: Begin { tenant: Tenant(7), key: None, input: FileId(\"f\"), endpoint: Chat",
+        ),
+        ("batch b take from=1.a.1 run=2.b.1", "change: Take { from: JobRun { replica: 1"),
+        ("batch b open run=2.b.1 lines=3 at=12", "lines: 3, at_unix_ms: 12 }"),
+        (
+            "batch b keep run=2.b.1 after=0 completed=1 output=x:3@1 at=13",
+            "after: 0, completed: 1, failed: 0, output: Some(KeptAnswer",
+        ),
+        ("batch b cancel at=14", "change: Cancel { at_unix_ms: 14 } }"),
+        (
+            "batch b end cancelled run=2.b.1 output=o errors=e at=15",
+            "how: Cancelled, problems: [], output: FileId(\"o\")",
+        ),
+        ("drop-file f", "change: Drop }"),
+        ("forget-files at=16", "ForgetFiles { at_unix_ms: 16 }"),
     ];
 
     #[test]

@@ -150,7 +150,8 @@ pub async fn run(
         );
     }
     let books = Books::open(replica.0, Arc::new(consensus.clone()), &consensus.changes());
-    let router = gateway::router(parts.gateway_state(api_address, local_key, books.tally.clone()));
+    let (router, batches) = gateway::open(parts.gateway_state(api_address, local_key, books.tally.clone()));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(batches.run()));
     let failed = CancellationToken::new();
     let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
     tokio::spawn(end_with_registry(consensus.clone(), stop.clone(), failed.clone()));

@@ -181,7 +181,12 @@ pub(crate) const RUNS_MAX: usize = 512;
 /// All kept answers on one disk: a day of two hundred jobs an hour of 200 KB each. Beyond, the oldest goes first.
 pub(crate) const ANSWERS_BYTES_MAX: u64 = 1 << 30;
 
-/// An answer of which the registry knows nothing is removed at this age: its job's end is told within seconds, or never.
+/// All pieces of files on one disk: what the registry lets be kept, where one coordinator is alone, and a quarter more for what is
+/// being uploaded. Beyond, nothing more is taken.
+pub(crate) const PIECES_BYTES_MAX: u64 = registry::limits::FILE_BYTES_MAX / 4 * 5;
+
+/// An answer or a piece of which the registry knows nothing is removed at this age: the end of its job, its file or its step is
+/// told within seconds, an upload's within its five minutes, or never.
 pub(crate) const ANSWER_UNNAMED: Duration = Duration::from_secs(600);
 
 /// Moving an answer to or from another coordinator's disk: four megabytes over a slow wireless network, and two flushes.

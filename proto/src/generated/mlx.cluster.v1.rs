@@ -6,6 +6,9 @@ pub struct KeepAnswerRequest {
     pub digest: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "bytes", tag = "2")]
     pub answer: ::prost::bytes::Bytes,
+    /// It is a piece of a file, and stays until no file and no batch names it.
+    #[prost(bool, tag = "3")]
+    pub piece: bool,
 }
 /// It is on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -14,6 +17,9 @@ pub struct KeepAnswerReply {}
 pub struct FetchAnswerRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// As it was kept.
+    #[prost(bool, tag = "2")]
+    pub piece: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FetchAnswerReply {

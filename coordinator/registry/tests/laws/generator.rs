@@ -10,7 +10,7 @@ use registry::{
     NodeId, Registry, Role, TokenId, VoterChange,
 };
 
-use crate::{job_generator, key_generator};
+use crate::{batch_generator, job_generator, key_generator};
 
 /// A failing case is printed and then kept as a test of its own, not in a file beside this one.
 pub(crate) fn config() -> ProptestConfig {
@@ -26,9 +26,11 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         6 => facts(),
         3 => key_generator::keys(),
         2 => job_generator::jobs(),
+        2 => batch_generator::batches().boxed(),
         1 => badly_formed(),
         1 => key_generator::badly_formed(),
         1 => job_generator::badly_formed(),
+        1 => batch_generator::badly_formed().boxed(),
     ]
     .boxed()
 }
@@ -49,6 +51,7 @@ pub(crate) fn well_formed() -> impl Strategy<Value = Command> {
             6 => facts(),
             3 => key_generator::keys(),
             3 => job_generator::jobs(),
+            4 => batch_generator::batches().boxed(),
         ]
         .boxed()
     };
@@ -86,7 +89,7 @@ pub(crate) fn founding() -> Command {
     }
 }
 
-/// Agents 1 and 2, which offer the models a and b and have memory for ten, and coordinator 3.
+/// Agents 1 and 2, which offer the models a and b and have memory for ten, and coordinator 3; all of the newest version.
 pub(crate) fn farm() -> Vec<Command> {
     let token = |id: &str, role| Command::IssueJoinToken {
         id: TokenId(id.to_owned()),
@@ -112,7 +115,13 @@ pub(crate) fn farm() -> Vec<Command> {
             commands.push(Command::WantModel { node, model, source: ModelSource::Demo });
         }
     }
+    commands.push(risen());
     commands
+}
+
+/// From here on every command is understood.
+pub(crate) fn risen() -> Command {
+    Command::RaiseVersion { to: ClusterVersion::NEWEST, at_unix_ms: 1 }
 }
 
 pub(crate) fn node() -> impl Strategy<Value = NodeId> {

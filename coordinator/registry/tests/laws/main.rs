@@ -47,4 +47,10 @@ mod job_generator;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
+mod batch_generator;
+#[cfg(test)]
+mod oracle_batches;
+#[cfg(test)]
+mod batches;
+#[cfg(test)]
 mod audit;

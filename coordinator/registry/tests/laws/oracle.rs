@@ -9,6 +9,7 @@ use registry::{
 };
 
 use crate::generator::{config, farm, founding, well_formed};
+use crate::oracle_batches::{NaiveBatch, NaiveFile, compare_batches};
 use crate::oracle_jobs::{NaiveJob, compare_jobs};
 use crate::oracle_keys::{NaiveKey, compare_keys};
 use crate::oracle_usage::{Report, compare_usage};
@@ -39,6 +40,8 @@ pub(crate) struct Oracle {
     pub(crate) ended: Vec<u64>,
     pub(crate) keys: Vec<NaiveKey>,
     pub(crate) jobs: Vec<NaiveJob>,
+    pub(crate) files: Vec<NaiveFile>,
+    pub(crate) batches: Vec<NaiveBatch>,
     pub(crate) reports: Vec<Report>,
     /// Every sealed key that was taken on; the first is the one.
     pub(crate) sealed: Vec<String>,
@@ -98,6 +101,9 @@ impl Oracle {
             Command::EndJob { job, run, kept, at_unix_ms } => self.end(*job, *run, kept, *at_unix_ms),
             Command::DropJob { job, run } => self.drop_job(*job, *run),
             Command::ForgetJobs { at_unix_ms } => Ok(self.forget(*at_unix_ms)),
+            Command::ChangeFile { file, change } => self.change_file(file, change),
+            Command::ChangeBatch { batch, change } => self.change_batch(batch, change),
+            Command::ForgetFiles { at_unix_ms } => Ok(self.forget_files(*at_unix_ms)),
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
                 self.count_usage((*gateway, *life, *sequence), *at_unix_ms, used)
             }
@@ -209,6 +215,7 @@ proptest! {
         compare_voters(&registry, &oracle)?;
         compare_keys(&registry, &oracle)?;
         compare_jobs(&registry, &oracle)?;
+        compare_batches(&registry, &oracle)?;
         compare_usage(&registry, &oracle)?;
     }
 }

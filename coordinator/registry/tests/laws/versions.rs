@@ -58,4 +58,7 @@ fn a_cluster_that_said_nothing_takes_every_command_of_the_first_version() {
     let registry = after(&[founding()]);
     let node = registry::NodeId(1);
     assert_eq!(registry.understands(&Command::RevokeNode { node }), Ok(()));
+    let (needs, has) = (ClusterVersion::SECOND, ClusterVersion::FIRST);
+    let files = Command::ForgetFiles { at_unix_ms: 1 };
+    assert_eq!(registry.understands(&files), Err(Refusal::VersionTooLow { needs, has }));
 }

@@ -44,7 +44,7 @@ pub(crate) fn job(word: &str) -> JobId {
     JobId(Digest(hash(word)))
 }
 
-fn run(word: &str) -> JobRun {
+pub(super) fn run(word: &str) -> JobRun {
     let mut parts = word.split('.');
     let (replica, life, number) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
     JobRun {

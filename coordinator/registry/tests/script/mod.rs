@@ -41,8 +41,18 @@
 //! end j run=2.b.1 answer=yes bytes=3 on=2,3 at=92
 //! drop-job j run=2.b.1
 //! forget-jobs at=99
+//! file f1 of=7 name=in.jsonl pieces=a:10@1+2,b:5@2+3 at=99 until=200
+//! batch b1 begin of=7 key=0a reads=f1 as=chat says=team:red run=1.a.2 at=100
+//! batch b1 take from=1.a.2 run=2.b.2
+//! batch b1 open run=2.b.2 lines=3 at=101
+//! batch b1 keep run=2.b.2 after=0 completed=1 failed=1 output=x:9@1+2 errors=y:8@1+2 at=102
+//! batch b1 cancel at=103
+//! batch b1 end cancelled run=2.b.2 output=f2 errors=f3 at=104
+//! drop-file f1
+//! forget-files at=300
 //! ```
 
+mod batches;
 pub(crate) mod jobs;
 
 use std::collections::BTreeMap;
@@ -78,6 +88,7 @@ pub(crate) fn command(text: &str) -> Command {
         .or_else(|| about_voters(verb, &line))
         .or_else(|| about_keys(verb, &line))
         .or_else(|| jobs::about(verb, &line))
+        .or_else(|| batches::about(verb, &line))
         .unwrap_or_else(|| panic!("not a command: {text}"))
 }
 

@@ -25,12 +25,12 @@ pub(super) fn jobs(registry: &Registry, out: &mut String) -> Result {
     Ok(())
 }
 
-fn run(run: JobRun) -> String {
+pub(super) fn run(run: JobRun) -> String {
     format!("{}.{:x}.{}", run.replica, run.life.0, run.number)
 }
 
 /// The digests of scenarios are words, repeated.
-fn word(digest: Digest) -> String {
+pub(super) fn word(digest: Digest) -> String {
     let text: String = digest.0.map(char::from).iter().collect();
     let period = (1..=text.len()).find(|period| {
         text.chars().cycle().skip(*period).zip(text.chars()).take(32 - period).all(|(a, b)| a == b)

@@ -2,6 +2,7 @@
 //!
 //! Owns the words. Refuses to leave out a fact that is not the default, so that a scenario shows what changed.
 
+mod batches;
 mod jobs;
 
 use std::fmt::{Result, Write};
@@ -44,6 +45,8 @@ pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
     voters(registry, out)?;
     keys(registry, out)?;
     jobs::jobs(registry, out)?;
+    batches::files(registry, out)?;
+    batches::batches(registry, out)?;
     audit(registry, out)
 }
 

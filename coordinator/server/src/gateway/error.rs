@@ -19,7 +19,7 @@ pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-re
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="mlx-serving""#);
 const CHALLENGE_SCOPE: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="mlx-serving", error="insufficient_scope""#);
-const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+pub(super) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// A refusal or a failure, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

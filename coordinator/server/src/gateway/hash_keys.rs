@@ -15,6 +15,8 @@ pub(crate) struct HashKeys {
     pub(crate) jobs: HashKey,
     pub(crate) requests: HashKey,
     pub(crate) answers: HashKey,
+    /// Of files.
+    pub(crate) pieces: HashKey,
 }
 
 /// The key for one purpose, or one link of a chain.
@@ -32,6 +34,7 @@ impl HashKeys {
             jobs: key("jobs"),
             requests: key("requests"),
             answers: key("answers"),
+            pieces: key("pieces"),
         }
     }
 }
@@ -75,12 +78,13 @@ mod tests {
     fn each_purpose_has_a_key_of_its_own() {
         let keys = HashKeys::new([7; 32]);
         let of = |keys: &HashKeys| {
-            let HashKeys { tenants, sessions, prompts, salts, jobs, requests, answers } = keys;
-            [tenants, sessions, prompts, salts, jobs, requests, answers].map(|key| key.number(&[b"same"]))
+            let HashKeys { tenants, sessions, prompts, salts, jobs, requests, answers, pieces } = keys;
+            [tenants, sessions, prompts, salts, jobs, requests, answers, pieces]
+                .map(|key| key.number(&[b"same"]))
         };
         let numbers: std::collections::BTreeSet<_> =
             of(&keys).into_iter().chain(of(&HashKeys::new([8; 32]))).collect();
-        assert_eq!(numbers.len(), 14, "no purpose and no cluster shares a number with another");
+        assert_eq!(numbers.len(), 16, "no purpose and no cluster shares a number with another");
     }
 
     #[test]

@@ -88,6 +88,75 @@ pub(crate) const RETRY_IN_FLIGHT: Duration = Duration::from_secs(1);
 /// Until a gateway gives up telling the registry how a job stands. A new leader takes two seconds.
 pub(crate) const JOB_PATIENCE: Duration = Duration::from_secs(10);
 
+/// For asking the leader what is newest before somebody is shown his files and batches; an answer takes milliseconds.
+pub(crate) const NEWEST: Duration = Duration::from_secs(1);
+
+/// A file that is uploaded, in bytes: a thousand requests of 64 kB, or fifty thousand of a kilobyte.
+pub(crate) const UPLOAD_BYTES_MAX: usize = 64 << 20;
+
+/// What else is in its form: the heads of three fields, and two short ones.
+pub(crate) const UPLOAD_HEADS_BYTES_MAX: usize = 64 << 10;
+
+/// Such a short field.
+pub(crate) const FORM_FIELD_BYTES_MAX: usize = 256;
+
+/// Time in which an upload must have arrived: 64 MiB over a slow wireless network. Less than what is kept without a name.
+pub(crate) const UPLOAD_READ: Duration = Duration::from_secs(300);
+
+/// Uploads at once in one gateway. Each has two pieces of four megabytes in memory at the most.
+pub(crate) const UPLOADS_AT_ONCE: usize = 8;
+
+/// Batches that have begun here and wait to be taken on: that takes microseconds.
+pub(crate) const BATCHES_BEGUN: usize = 64;
+
+/// Batches that run at once in one gateway; the rest wait their turn. Each reads a file, of which it has some pieces in memory.
+pub(crate) const BATCHES_AT_ONCE: usize = 4;
+
+/// Requests of batches that one gateway has under way: what keeps some nodes' batches wide. The queue behind them is the leader's,
+/// and a request of somebody who waits goes before them there.
+pub(crate) const LINES_AT_ONCE: usize = 32;
+
+/// Requests of one batch that are read, asked or answered before the first of them is: one that takes long keeps the next ones
+/// from being committed, but not from being asked. Eight times as many as are asked at once, so that a place is seldom idle.
+pub(crate) const LINES_AHEAD: usize = 256;
+/// What these requests have in memory together, in KiB.
+pub(crate) const LINES_AHEAD_KIB: usize = 64 << 10;
+
+/// A request of a batch, in bytes: a million tokens of text.
+pub(crate) const BATCH_LINE_BYTES_MAX: usize = 4 << 20;
+
+/// A `custom_id`: room for several identifiers.
+pub(crate) const CUSTOM_ID_BYTES_MAX: usize = 512;
+
+/// Steps in which a batch is committed, as far as its answers fit: each is a command and two flushes, and a death of the
+/// coordinator costs one step of work.
+pub(crate) const STEPS: u64 = 100;
+
+/// Requests of a step; less than that is not worth a flush.
+pub(crate) const STEP_LINES_MIN: u64 = 8;
+
+/// Until a run of a batch tries again what a disk, another coordinator or the registry did not do, ...
+pub(crate) const BATCH_AGAIN: Duration = Duration::from_secs(1);
+/// ... and how often a piece of its file is looked for: a coordinator that is started anew is back by then.
+pub(crate) const PIECE_LOOKS: u32 = 600;
+
+/// Until the answers of a step are kept anew, while the registry does not take it: less than what is kept without a name.
+pub(crate) const STEP_TOLD: Duration = Duration::from_secs(240);
+
+/// Until a request of a batch is asked again, when the answer does not say, ...
+pub(crate) const LINE_AGAIN: Duration = Duration::from_millis(200);
+/// ... and at the most, because places come free earlier than was thought.
+pub(crate) const LINE_AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// How often a request of a batch may end in a fault of ours before that is its error.
+pub(crate) const LINE_FAULTS_MAX: u32 = 3;
+
+/// How often each gateway looks for batches that nobody runs, ...
+pub(crate) const BATCH_LOOK: Duration = Duration::from_secs(2);
+/// ... and after how many looks in a row a coordinator that does not answer for a run has lost it: one that is busy or between two
+/// leaders answers within seconds.
+pub(crate) const BATCH_SILENCES: u32 = 3;
+
 /// Messages of one conversation: a template costs about a microsecond for each.
 pub(crate) const MESSAGES_MAX: usize = 16_384;
 

@@ -18,7 +18,10 @@ mod long_texts;
 mod names;
 mod shelf;
 mod limits;
+mod proposing;
 mod once;
+mod files;
+mod batches;
 mod openai;
 pub(crate) mod text;
 mod passing;
@@ -41,11 +44,12 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use consensus::MemberState;
 use proto::token::JoinToken;
 use registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::catalogue::Catalogue;
 use crate::claims::Decide;
 use crate::gateway::access::{Access, Guard};
+use crate::gateway::batches::{Batches, Minder};
 use crate::gateway::host::Hosts;
 use crate::gateway::long_texts::LongTexts;
 use crate::gateway::request_numbers::RequestNumbers;
@@ -119,6 +123,9 @@ struct Gateway {
     access: Access,
     request_numbers: RequestNumbers,
     long_texts: LongTexts,
+    /// Files that may be uploaded at once.
+    uploads: Arc<Semaphore>,
+    batches: Batches,
 }
 
 impl std::ops::Deref for Gateway {
@@ -129,26 +136,31 @@ impl std::ops::Deref for Gateway {
     }
 }
 
-/// The whole API.
-pub(crate) fn router(state: GatewayState) -> Router {
+/// The whole API, and what runs the batches that begin at it.
+pub(crate) fn open(state: GatewayState) -> (Router, Minder) {
     metrics::install();
     let access = Access::new(state.registry.clone(), state.local_key.clone(), state.api);
     let hosts = Hosts { api: state.api, access: access.clone() };
     let hash_keys = Arc::new(HashKeys::new(state.hash_key));
+    let (batches, begun) = Batches::new();
     let gateway = Gateway {
         state,
         hash_keys,
         access: access.clone(),
         request_numbers: RequestNumbers::default(),
         long_texts: LongTexts::new(),
+        uploads: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE)),
+        batches,
     };
+    let minder = Minder::new(gateway.clone(), begun);
     let (router, needs) = routes::build(routes::all());
-    router
+    let router = router
         .fallback(probes::no_such_path)
         .method_not_allowed_fallback(probes::no_such_method)
         .layer(from_fn(once::refuse))
         .layer(from_fn_with_state(Guard { access, needs: Arc::new(needs) }, access::check))
         .layer(from_fn_with_state(hosts, host::check))
         .layer(from_fn(request_id::name))
-        .with_state(gateway)
+        .with_state(gateway);
+    (router, minder)
 }

@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post};
 use registry::Scope;
 
 use super::access::Needs;
-use super::{Gateway, admin, models, openai, probes, views};
+use super::{Gateway, admin, batches, files, models, openai, probes, views};
 
 /// One path.
 pub(crate) struct Route {
@@ -32,6 +32,12 @@ pub(crate) fn all() -> Vec<Route> {
         route("/v1/completions", INFERENCE, post(openai::handlers::completions)),
         route("/v1/models", INFERENCE, get(models::list)),
         route("/v1/models/{*id}", INFERENCE, get(models::one)),
+        route("/v1/files", INFERENCE, get(files::list).post(files::create)),
+        route("/v1/files/{id}", INFERENCE, get(files::one).delete(files::delete)),
+        route("/v1/files/{id}/content", INFERENCE, get(files::content)),
+        route("/v1/batches", INFERENCE, get(batches::list).post(batches::create)),
+        route("/v1/batches/{id}", INFERENCE, get(batches::one)),
+        route("/v1/batches/{id}/cancel", INFERENCE, post(batches::cancel)),
         route("/", Needs::Nothing, get(probes::front_page)),
         route("/livez", Needs::Nothing, get(probes::live)),
         route("/readyz", Needs::Nothing, get(probes::ready)),

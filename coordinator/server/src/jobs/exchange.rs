@@ -1,4 +1,4 @@
-//! Kept answers between coordinators, and the question whether a run goes on.
+//! Kept answers and pieces of files between coordinators, and the question whether a run goes on.
 //!
 //! Owns both ends of `KeepAnswer`, `FetchAnswer` and `AskRun`. Refuses to believe an answer whose digest is another one: a
 //! damaged file is as good as none.
@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 
 use super::runs::Runs;
 use super::store::Store;
-use super::{Keeper, Missing};
+use super::{Keeper, Missing, What};
 use crate::gateway::HashKey;
 use crate::limits;
 use crate::peers::Peers;
@@ -31,10 +31,27 @@ pub(crate) struct Exchange {
     pub(crate) replica: ReplicaId,
     pub(crate) consensus: Consensus,
     pub(crate) peers: Peers,
-    pub(crate) store: Store,
+    pub(crate) answers: Shelf,
+    pub(crate) pieces: Shelf,
     pub(crate) runs: Runs,
-    /// Of the digests of answers.
+}
+
+/// What is kept of one kind.
+#[derive(Clone)]
+pub(crate) struct Shelf {
+    pub(crate) store: Store,
+    /// Of the digests.
     pub(crate) key: HashKey,
+}
+
+impl Shelf {
+    async fn get(&self, digest: Digest) -> Option<Bytes> {
+        self.store.get(digest).await.filter(|bytes| self.is_right(digest, bytes))
+    }
+
+    fn is_right(&self, digest: Digest, bytes: &[u8]) -> bool {
+        self.key.digest(&[bytes]) == digest
+    }
 }
 
 type Client = ClusterClient<Channel>;
@@ -42,21 +59,21 @@ type Client = ClusterClient<Channel>;
 impl Exchange {
     /// Another coordinator wants it to be kept here too.
     pub(crate) async fn take_in(&self, asked: KeepAnswerRequest) -> Result<KeepAnswerReply, Status> {
-        let digest = digest(&asked.digest)?;
-        if asked.answer.len() > limits::ANSWER_BYTES_MAX || !self.is_right(digest, &asked.answer) {
+        let (digest, shelf) = (digest(&asked.digest)?, self.shelf(what(asked.piece)));
+        if asked.answer.len() > limits::ANSWER_BYTES_MAX || !shelf.is_right(digest, &asked.answer) {
             return Err(Status::invalid_argument("the answer is too large, or does not have its digest"));
         }
         if !self.has_room() {
             return Err(Status::resource_exhausted("this coordinator's disk is almost full"));
         }
-        let kept = self.store.put(digest, asked.answer).await;
+        let kept = shelf.store.put(digest, asked.answer).await;
         kept.map(|()| KeepAnswerReply {}).map_err(|error| Status::internal(error.to_string()))
     }
 
     /// Another coordinator wants to give it to a client.
     pub(crate) async fn give(&self, asked: FetchAnswerRequest) -> Result<FetchAnswerReply, Status> {
         let digest = digest(&asked.digest)?;
-        Ok(FetchAnswerReply { answer: self.own(digest).await })
+        Ok(FetchAnswerReply { answer: self.shelf(what(asked.piece)).get(digest).await })
     }
 
     /// Another coordinator wants to take a job over.
@@ -64,12 +81,11 @@ impl Exchange {
         AskRunReply { goes_on: self.runs.goes_on(Life(asked.life), asked.number) }
     }
 
-    async fn own(&self, digest: Digest) -> Option<Bytes> {
-        self.store.get(digest).await.filter(|answer| self.is_right(digest, answer))
-    }
-
-    fn is_right(&self, digest: Digest, answer: &[u8]) -> bool {
-        self.key.digest(&[answer]) == digest
+    fn shelf(&self, what: What) -> &Shelf {
+        match what {
+            What::Answer => &self.answers,
+            What::Piece => &self.pieces,
+        }
     }
 
     /// The others, those first that come after this one, so that not all keep theirs with the same.
@@ -82,15 +98,16 @@ impl Exchange {
         others
     }
 
-    async fn keep_elsewhere(&self, digest: Digest, answer: Bytes) -> Option<u64> {
+    async fn keep_elsewhere(&self, what: What, digest: Digest, bytes: Bytes) -> Option<u64> {
         for replica in self.others() {
-            let asked = KeepAnswerRequest { digest: digest.0.to_vec(), answer: answer.clone() };
+            let (digest, answer, piece) = (digest.0.to_vec(), bytes.clone(), what == What::Piece);
+            let asked = KeepAnswerRequest { digest, answer, piece };
             let kept = self.ask(replica, limits::ANSWER_MOVE, async move |mut client: Client| {
                 client.keep_answer(asked).await.map(|_| ())
             });
             match kept.await {
                 Ok(()) => return Some(replica.0),
-                Err(why) => tracing::info!(%replica, why, "another coordinator does not keep an answer"),
+                Err(why) => tracing::info!(%replica, why, "another coordinator does not keep it"),
             }
         }
         None
@@ -117,37 +134,46 @@ impl Keeper for Exchange {
         !self.consensus.health().storage_full
     }
 
-    fn keep(&self, digest: Digest, answer: Bytes) -> BoxFuture<'_, BTreeSet<u64>> {
+    fn keep(&self, what: What, digest: Digest, bytes: Bytes) -> BoxFuture<'_, BTreeSet<u64>> {
         async move {
-            let (here, elsewhere) =
-                tokio::join!(self.store.put(digest, answer.clone()), self.keep_elsewhere(digest, answer));
+            let (here, elsewhere) = tokio::join!(
+                self.shelf(what).store.put(digest, bytes.clone()),
+                self.keep_elsewhere(what, digest, bytes)
+            );
             if let Err(error) = &here {
-                tracing::warn!(%error, "an answer could not be kept on this disk");
+                tracing::warn!(%error, ?what, "it could not be kept on this disk");
             }
             if elsewhere.is_none() && !self.others().is_empty() {
-                tracing::warn!("no other coordinator keeps an answer: it is on one disk alone");
+                tracing::warn!(?what, "no other coordinator keeps it: it is on one disk alone");
             }
             here.is_ok().then_some(self.replica.0).into_iter().chain(elsewhere).collect()
         }
         .boxed()
     }
 
-    fn fetch(&self, digest: Digest, holders: BTreeSet<u64>) -> BoxFuture<'_, Result<Bytes, Missing>> {
+    fn fetch(
+        &self,
+        what: What,
+        digest: Digest,
+        holders: BTreeSet<u64>,
+    ) -> BoxFuture<'_, Result<Bytes, Missing>> {
         async move {
-            if let Some(answer) = self.own(digest).await {
+            let shelf = self.shelf(what);
+            if let Some(answer) = shelf.get(digest).await {
                 return Ok(answer);
             }
             let mut missing = Missing::Gone;
             // One that left the group took its answers with it.
             let others = self.others().into_iter().map(|replica| replica.0);
             for holder in others.filter(|other| holders.contains(other)) {
-                let asked = FetchAnswerRequest { digest: digest.0.to_vec() };
+                let piece = what == What::Piece;
+                let asked = FetchAnswerRequest { digest: digest.0.to_vec(), piece };
                 let fetched =
                     self.ask(ReplicaId(holder), limits::ANSWER_MOVE, async move |mut client: Client| {
                         client.fetch_answer(asked).await.map(|reply| reply.into_inner().answer)
                     });
                 match fetched.await {
-                    Ok(Some(answer)) if self.is_right(digest, &answer) => return Ok(answer),
+                    Ok(Some(answer)) if shelf.is_right(digest, &answer) => return Ok(answer),
                     Ok(_) => {}
                     Err(why) => {
                         tracing::info!(holder, why, "a coordinator cannot be asked for an answer");
@@ -171,6 +197,10 @@ impl Keeper for Exchange {
         }
         .boxed()
     }
+}
+
+fn what(piece: bool) -> What {
+    if piece { What::Piece } else { What::Answer }
 }
 
 fn digest(bytes: &[u8]) -> Result<Digest, Status> {

@@ -1,6 +1,6 @@
 //! Durable jobs: requests that are answered once, whatever dies.
 //!
-//! Owns what outlives a client's connection: the runs of this process (`runs.rs`) with the answers they are giving
+//! Owns what outlives a client's connection, batches among it: the runs of this process (`runs.rs`) with the answers they are giving
 //! (`record.rs`), the answers that are kept (`store.rs`, `exchange.rs`), and forgetting them (`upkeep.rs`). Which run has a job
 //! is the registry's word, and what a client is told is the gateway's.
 
@@ -21,11 +21,12 @@ use consensus::{Consensus, ReplicaId};
 use futures_util::future::BoxFuture;
 use registry::{Digest, JobRun};
 
-use self::store::Store;
-use crate::Config;
+use self::exchange::Shelf;
+use self::store::{Full, Store};
 use crate::founding::Founded;
 use crate::gateway::HashKeys;
 use crate::peers::Peers;
+use crate::{Config, limits};
 
 pub(crate) use self::exchange::Exchange;
 pub(crate) use self::record::{Piece, Reading, Record};
@@ -35,11 +36,25 @@ pub(crate) use self::runs::{Running, Runs};
 pub(crate) trait Keeper: Send + Sync {
     /// Whether this coordinator's disk takes more.
     fn has_room(&self) -> bool;
-    /// Puts the answer on two disks, this coordinator's and another one's. Returns who has it: fewer where there are fewer.
-    fn keep(&self, digest: Digest, answer: Bytes) -> BoxFuture<'_, BTreeSet<u64>>;
-    fn fetch(&self, digest: Digest, holders: BTreeSet<u64>) -> BoxFuture<'_, Result<Bytes, Missing>>;
+    /// Puts it on two disks, this coordinator's and another one's. Returns who has it: fewer where there are fewer.
+    fn keep(&self, what: What, digest: Digest, bytes: Bytes) -> BoxFuture<'_, BTreeSet<u64>>;
+    fn fetch(
+        &self,
+        what: What,
+        digest: Digest,
+        holders: BTreeSet<u64>,
+    ) -> BoxFuture<'_, Result<Bytes, Missing>>;
     /// Whether a run of another coordinator goes on. One that cannot be asked counts as dead: if it is not, it is too late.
     fn goes_on(&self, run: JobRun) -> BoxFuture<'_, bool>;
+}
+
+/// What is kept, and so for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum What {
+    /// The answer of a job: for its day, and where all of them are too large, the oldest goes first.
+    Answer,
+    /// A part of a file or of what a batch has answered: as long as a fact names it. What does not fit is refused.
+    Piece,
 }
 
 /// Why there is no answer.
@@ -58,7 +73,7 @@ pub(crate) struct Jobs {
     pub(crate) keeper: Arc<dyn Keeper>,
 }
 
-/// The folder of kept answers, in a new life of this coordinator.
+/// The folders of kept answers and of files, in a new life of this coordinator.
 pub(crate) fn open(
     config: &Config,
     consensus: &Consensus,
@@ -66,12 +81,22 @@ pub(crate) fn open(
     peers: &Peers,
     replica: ReplicaId,
 ) -> anyhow::Result<Exchange> {
+    let keys = HashKeys::new(founded.leaf.hash_key());
     Ok(Exchange {
         replica,
         consensus: consensus.clone(),
         peers: peers.clone(),
-        store: Store::open(config.data_folder.join("answers"))?,
+        answers: Shelf {
+            store: Store::open(
+                config.data_folder.join("answers"),
+                Full::OldestGoes(limits::ANSWERS_BYTES_MAX),
+            )?,
+            key: keys.answers,
+        },
+        pieces: Shelf {
+            store: Store::open(config.data_folder.join("files"), Full::Refuses(limits::PIECES_BYTES_MAX))?,
+            key: keys.pieces,
+        },
         runs: Runs::new(replica.0)?,
-        key: HashKeys::new(founded.leaf.hash_key()).answers,
     })
 }

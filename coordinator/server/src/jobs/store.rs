@@ -1,7 +1,7 @@
-//! The answers that this coordinator keeps: files by digest, in a folder of its own.
+//! What this coordinator keeps of answers or of files: files by digest, in a folder of its own.
 //!
 //! Owns that a file is whole and on the disk before anybody is told that it is kept, that nobody but the operator may read it,
-//! and the bound on all of them together, for which the oldest goes first. Refuses to know whose answer a file is.
+//! and the bound on all of them together: the oldest goes first, or nothing more comes in. Refuses to know whose answer a file is.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -22,9 +22,18 @@ use crate::limits;
 pub(crate) struct Store {
     folder: PathBuf,
     files: Arc<Mutex<BTreeMap<String, Entry>>>,
-    bytes_max: u64,
+    full: Full,
     /// Numbers the unfinished ones.
     parts: Arc<AtomicU64>,
+}
+
+/// What happens where all files together have so many bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Full {
+    /// The oldest goes.
+    OldestGoes(u64),
+    /// Nothing more is taken.
+    Refuses(u64),
 }
 
 #[derive(Clone, Copy)]
@@ -34,15 +43,11 @@ struct Entry {
 }
 
 impl Store {
-    pub(crate) fn open(folder: PathBuf) -> anyhow::Result<Self> {
-        Self::with_room(folder, limits::ANSWERS_BYTES_MAX)
-    }
-
-    fn with_room(folder: PathBuf, bytes_max: u64) -> anyhow::Result<Self> {
+    pub(crate) fn open(folder: PathBuf, full: Full) -> anyhow::Result<Self> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.with_context(|| format!("making {}", folder.display()))?;
         let files = list(&folder).with_context(|| format!("reading {}", folder.display()))?;
-        Ok(Self { folder, files: Arc::new(Mutex::new(files)), bytes_max, parts: Arc::default() })
+        Ok(Self { folder, files: Arc::new(Mutex::new(files)), full, parts: Arc::default() })
     }
 
     /// Returns when it is on the disk.
@@ -62,9 +67,9 @@ impl Store {
         let store = self.clone();
         let removed = blocking(move || {
             let old = |entry: &Entry| entry.written.elapsed().is_ok_and(|age| age >= limits::ANSWER_UNNAMED);
-            let files = store.lock().clone();
-            let unwanted = files.into_iter().filter(|(name, entry)| old(entry) && !wanted(name));
-            unwanted.for_each(|(name, _)| store.remove(&name));
+            let names: Vec<_> = store.lock().keys().filter(|name| !wanted(name)).cloned().collect();
+            // What somebody has put there anew meanwhile is young.
+            names.iter().for_each(|name| store.remove_if(name, old));
             Ok(())
         });
         let _ = removed.await;
@@ -72,19 +77,29 @@ impl Store {
 
     /// Written beside and renamed, so that a crash leaves a whole answer or none.
     fn write(&self, name: &str, answer: &[u8]) -> io::Result<()> {
+        if let Full::Refuses(bytes_max) = self.full
+            && self.held().saturating_add(answer.len() as u64) > bytes_max
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let number = self.parts.fetch_add(1, Ordering::Relaxed);
         let part = self.folder.join(format!("{name}.{number}.part"));
-        let written = self.write_part(&part, answer).and_then(|()| {
-            std::fs::rename(&part, self.folder.join(name))?;
-            File::open(&self.folder)?.sync_all()
-        });
+        let written = self.write_part(&part, answer).and_then(|()| self.rename(&part, name, answer.len()));
         if let Err(error) = written {
             let _ = std::fs::remove_file(&part);
             return Err(error);
         }
-        let entry = Entry { bytes: answer.len() as u64, written: SystemTime::now() };
-        self.lock().insert(name.to_owned(), entry);
-        self.make_room();
+        if let Full::OldestGoes(bytes_max) = self.full {
+            self.make_room(bytes_max);
+        }
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// The list and the folder change together, so that nobody removes what has just come.
+    fn rename(&self, part: &Path, name: &str, bytes: usize) -> io::Result<()> {
+        let mut files = self.lock();
+        std::fs::rename(part, self.folder.join(name))?;
+        files.insert(name.to_owned(), Entry { bytes: bytes as u64, written: SystemTime::now() });
         Ok(())
     }
 
@@ -94,30 +109,38 @@ impl Store {
         file.sync_all()
     }
 
-    fn make_room(&self) {
+    fn held(&self) -> u64 {
+        self.lock().values().map(|entry| entry.bytes).sum()
+    }
+
+    fn make_room(&self, bytes_max: u64) {
         loop {
             let oldest = {
                 let files = self.lock();
                 let held: u64 = files.values().map(|entry| entry.bytes).sum();
                 let oldest = files.iter().min_by_key(|(_, entry)| entry.written);
-                oldest.filter(|_| held > self.bytes_max && files.len() > 1).map(|(name, _)| name.clone())
+                oldest.filter(|_| held > bytes_max && files.len() > 1).map(|(name, _)| name.clone())
             };
             let Some(oldest) = oldest else { return };
             tracing::warn!(
                 "an answer is removed before its day is over: the kept answers take too much room"
             );
-            self.remove(&oldest);
+            self.remove_if(&oldest, |_| true);
         }
     }
 
-    fn remove(&self, name: &str) {
+    fn remove_if(&self, name: &str, may_go: impl Fn(&Entry) -> bool) {
+        let mut files = self.lock();
+        if !files.get(name).is_some_and(may_go) {
+            return;
+        }
         match std::fs::remove_file(self.folder.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "a kept answer could not be removed");
+                tracing::warn!(%error, "what is kept no more could not be removed");
             }
             Ok(()) | Err(_) => {}
         }
-        self.lock().remove(name);
+        files.remove(name);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -155,6 +178,8 @@ mod tests {
 
     use super::*;
 
+    const ROOM: Full = Full::OldestGoes(1 << 20);
+
     fn digest(byte: u8) -> Digest {
         Digest([byte; 32])
     }
@@ -163,10 +188,10 @@ mod tests {
     async fn an_answer_outlives_the_process_and_only_the_operator_reads_it() {
         let folder = tempfile::tempdir().expect("scratch");
         let path = folder.path().join("answers");
-        let store = Store::open(path.clone()).expect("opens");
+        let store = Store::open(path.clone(), ROOM).expect("opens");
         store.put(digest(1), Bytes::from_static(b"an answer")).await.expect("kept");
         std::fs::write(path.join("torn.3.part"), b"an ans").expect("written");
-        let again = Store::open(path.clone()).expect("opens");
+        let again = Store::open(path.clone(), ROOM).expect("opens");
         assert_eq!(again.get(digest(1)).await.as_deref(), Some(b"an answer".as_slice()));
         assert_eq!(again.get(digest(2)).await, None);
         let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
@@ -180,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn where_all_together_are_too_large_the_oldest_goes_first() {
         let folder = tempfile::tempdir().expect("scratch");
-        let store = Store::with_room(folder.path().to_owned(), 10).expect("opens");
+        let store = Store::open(folder.path().to_owned(), Full::OldestGoes(10)).expect("opens");
         for byte in 1..=3 {
             store.put(digest(byte), Bytes::from_static(b"12345")).await.expect("kept");
         }
@@ -192,9 +217,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn where_files_are_kept_what_does_not_fit_is_refused_and_nothing_goes() {
+        let folder = tempfile::tempdir().expect("scratch");
+        let store = Store::open(folder.path().to_owned(), Full::Refuses(10)).expect("opens");
+        for byte in 1..=2 {
+            store.put(digest(byte), Bytes::from_static(b"12345")).await.expect("kept");
+        }
+        let refused = store.put(digest(3), Bytes::from_static(b"1")).await.expect_err("full");
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert!(store.get(digest(1)).await.is_some() && store.get(digest(2)).await.is_some());
+    }
+
+    #[tokio::test]
     async fn what_no_job_names_is_removed_unless_it_is_young() {
         let folder = tempfile::tempdir().expect("scratch");
-        let store = Store::open(folder.path().to_owned()).expect("opens");
+        let store = Store::open(folder.path().to_owned(), ROOM).expect("opens");
         for byte in 1..=3 {
             store.put(digest(byte), Bytes::from_static(b"a")).await.expect("kept");
         }

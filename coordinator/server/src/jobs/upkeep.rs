@@ -1,4 +1,4 @@
-//! Forgetting: jobs whose day is over, and the files that no job names any more.
+//! Forgetting: jobs, files and batches whose time is over, and what no fact names any more on this disk.
 //!
 //! Owns when it is looked for. Whoever leads says the time, in a command, because the registry has no clock; each coordinator
 //! tidies its own disk.
@@ -30,10 +30,18 @@ impl Exchange {
                 tracing::info!(%error, "jobs that are over are forgotten later");
             }
         }
+        if leadership.is_self && registry.has_files_over(now_unix_ms) {
+            let forgotten = self.consensus.propose(Command::ForgetFiles { at_unix_ms: now_unix_ms }).await;
+            if let Err(error) = forgotten {
+                tracing::info!(%error, "files and batches that are over are forgotten later");
+            }
+        }
         // A replica that has heard nothing yet would take every answer for one that nobody names.
         if registry.cluster().is_some() && leadership.leader.is_some() {
             let named = named(&registry);
-            self.store.retain(move |name| named.contains(name)).await;
+            self.answers.store.retain(move |name| named.contains(name)).await;
+            let named: BTreeSet<_> = registry.pieces().map(|piece| piece.digest.to_string()).collect();
+            self.pieces.store.retain(move |name| named.contains(name)).await;
         }
     }
 }

@@ -17,6 +17,10 @@ struct Facts {
 }
 
 impl Propose for Facts {
+    fn newest(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<Reply, ProposeError>> {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::Relaxed);

@@ -347,10 +347,14 @@ async fn an_answer_that_does_not_have_its_digest_is_not_kept() {
     let digest = vec![7; 32];
     let answer = bytes::Bytes::from_static(b"an answer");
     for (digest, answer) in [(digest.clone(), answer.clone()), (vec![7; 31], answer)] {
-        let refused = client.keep_answer(KeepAnswerRequest { digest, answer }).await.expect_err("refused");
+        let refused = client
+            .keep_answer(KeepAnswerRequest { digest, answer, piece: false })
+            .await
+            .expect_err("refused");
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     }
-    let fetched = client.fetch_answer(FetchAnswerRequest { digest }).await.expect("asked").into_inner();
+    let fetched =
+        client.fetch_answer(FetchAnswerRequest { digest, piece: false }).await.expect("asked").into_inner();
     assert_eq!(fetched.answer, None);
     let run = client.ask_run(AskRunRequest { life: 1, number: 1 }).await.expect("asked").into_inner();
     assert!(!run.goes_on, "nobody began it here");

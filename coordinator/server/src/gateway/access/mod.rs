@@ -104,6 +104,13 @@ impl Access {
         }
     }
 
+    /// Whoever holds this key, if it opens `scope` at this moment: for what goes on without its holder.
+    pub(crate) fn holder(&self, id: &KeyId, scope: Scope) -> Result<Who, ApiError> {
+        let registry = self.registry.borrow().clone();
+        let key = registry.key(id).filter(|key| !key.is_revoked()).ok_or_else(wrong)?;
+        holder(id.clone(), key.grant.clone(), scope, unix_ms()).map(Who::Key)
+    }
+
     /// Whether strangers are served at all.
     pub(crate) fn is_open(&self) -> bool {
         self.on_loopback && !self.registry.borrow().is_keyed()

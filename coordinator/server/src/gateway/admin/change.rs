@@ -22,11 +22,20 @@ use crate::gateway::{Gateway, body, limits};
 /// Where commands become facts: the consensus, on whichever coordinator, or a script in a test.
 pub(crate) trait Propose: Send + Sync {
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<Reply, ProposeError>>;
+    /// Returns when this replica knows all that was known anywhere, or after a while.
+    fn newest(&self) -> BoxFuture<'_, ()>;
 }
 
 impl Propose for Consensus {
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<Reply, ProposeError>> {
         Box::pin(Consensus::propose(self, command))
+    }
+
+    fn newest(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // Without a leader the facts are told as they are known here.
+            let _ = tokio::time::timeout(limits::NEWEST, self.read(|_| ())).await;
+        })
     }
 }
 
@@ -102,7 +111,11 @@ async fn propose(gateway: &Gateway, command: Command) -> Result<Reply, ApiError>
 
 /// A JSON object in which nothing is ignored: `T` denies unknown fields.
 pub(crate) async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, ApiError> {
-    let bytes = body::read(headers, body).await?;
+    read_bytes(&body::read(headers, body).await?)
+}
+
+/// The same of a body that has arrived.
+pub(crate) fn read_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if bytes.len() > limits::CHANGE_BYTES_MAX {
         let message = format!("A change has at most {} KiB.", limits::CHANGE_BYTES_MAX >> 10);
         return Err(ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message));
@@ -116,7 +129,7 @@ pub(crate) async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -
         return Err(wrong("it must be a JSON object".to_owned()));
     }
     // The words may repeat what an administrator sent, to himself.
-    serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))
+    serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))
 }
 
 /// In a body that says only what shall be other: tells `null` from nothing.
@@ -161,7 +174,8 @@ pub(super) fn refused(refusal: &Refusal) -> ApiError {
         Refusal::Key(KeyRefusal::Unknown { .. } | KeyRefusal::UnknownSecret { .. }) => {
             (StatusCode::NOT_FOUND, "not_found")
         }
-        Refusal::Key(
+        Refusal::Batch(_)
+        | Refusal::Key(
             KeyRefusal::Revoked { .. }
             | KeyRefusal::IdTaken { .. }
             | KeyRefusal::StaleRevision { .. }

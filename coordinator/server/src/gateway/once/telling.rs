@@ -18,7 +18,7 @@ use super::kept;
 use super::work::is_stream;
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
-use crate::jobs::{Missing, Piece, Reading, Record};
+use crate::jobs::{Missing, Piece, Reading, Record, What};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -53,7 +53,7 @@ pub(super) async fn kept(
     last_event: Option<&LastEvent>,
 ) -> Result<Response<Body>, ApiError> {
     let kept = job.ended.as_ref().and_then(|ended| ended.kept.as_ref()).ok_or_else(errors::gone)?;
-    let fetched = gateway.jobs.keeper.fetch(kept.digest, kept.holders.clone()).await;
+    let fetched = gateway.jobs.keeper.fetch(What::Answer, kept.digest, kept.holders.clone()).await;
     let answer = fetched.map_err(|missing| match missing {
         Missing::Gone => errors::gone(),
         Missing::Unreachable => errors::unreachable(),

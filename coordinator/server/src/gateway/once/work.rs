@@ -13,15 +13,13 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
 use registry::{Command, JobId, KeptAnswer, Reply, Scope};
-use tokio::time::Instant;
 
 use super::events::{self, Numbering};
 use super::{Asked, Endpoint, errors, kept};
 use crate::clock::unix_ms;
-use crate::gateway::admin::change::is_worth_waiting;
 use crate::gateway::error::ApiError;
-use crate::gateway::{Gateway, limits};
-use crate::jobs::Running;
+use crate::gateway::{Gateway, proposing};
+use crate::jobs::{Running, What};
 use crate::limits::ANSWER_BYTES_MAX;
 
 pub(super) struct Work {
@@ -149,7 +147,7 @@ impl Work {
 
     async fn keep(&self, answer: Bytes) -> Option<KeptAnswer> {
         let (digest, bytes) = (self.gateway.hash_keys.answers.digest(&[&answer]), answer.len() as u64);
-        let holders = self.gateway.jobs.keeper.keep(digest, answer).await;
+        let holders = self.gateway.jobs.keeper.keep(What::Answer, digest, answer).await;
         (!holders.is_empty()).then_some(KeptAnswer { digest, bytes, holders })
     }
 
@@ -165,18 +163,8 @@ impl Work {
     }
 }
 
-/// Says it until it is taken, or long enough. Every command about a job may be said twice.
 pub(super) async fn propose(gateway: &Gateway, command: &Command) -> Result<Reply, ApiError> {
-    let latest = Instant::now() + limits::JOB_PATIENCE;
-    loop {
-        match gateway.facts.propose(command.clone()).await {
-            Ok(reply) => return Ok(reply),
-            Err(error) if is_worth_waiting(&error) && Instant::now() < latest => {
-                tokio::time::sleep(limits::CHANGE_AGAIN).await;
-            }
-            Err(error) => return Err(errors::unproposed(&error)),
-        }
-    }
+    proposing::propose(gateway, command).await.map_err(|error| errors::unproposed(&error))
 }
 
 pub(super) fn is_stream(headers: &HeaderMap) -> bool {

@@ -52,7 +52,7 @@ pub(crate) async fn chat(
     once::answer(gateway, "chat/completions", asked, |gateway, asked| Box::pin(chat_of(gateway, asked))).await
 }
 
-async fn chat_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn chat_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiError> {
     let Asked { who, headers, bytes, at: asked } = asked;
     let (shelf, patience) = (Shelf::of(&gateway.catalogue, &who), Patience::of(&headers));
     let caller = Caller::of(&headers, &who, &gateway.hash_keys)?;
@@ -92,7 +92,7 @@ pub(crate) async fn completions(
         .await
 }
 
-async fn completion_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn completion_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiError> {
     let Asked { who, headers, bytes, at: asked } = asked;
     let (shelf, patience) = (Shelf::of(&gateway.catalogue, &who), Patience::of(&headers));
     let caller = Caller::of(&headers, &who, &gateway.hash_keys)?;

@@ -11,11 +11,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use registry::{Digest, JobRun};
 
-use crate::jobs::{Jobs, Keeper, Missing, Runs};
+use crate::jobs::{Jobs, Keeper, Missing, Runs, What};
 
 #[derive(Default)]
 pub(super) struct Drawer {
-    answers: Mutex<BTreeMap<Digest, Bytes>>,
+    kept: Mutex<BTreeMap<(What, Digest), Bytes>>,
     /// The runs of each gateway that lives and can be reached.
     gateways: Mutex<BTreeMap<u64, Runs>>,
     pub(super) full: AtomicBool,
@@ -36,11 +36,16 @@ impl Drawer {
     }
 
     pub(super) fn lose_all(&self) {
-        self.answers.lock().unwrap().clear();
+        self.kept.lock().unwrap().clear();
+    }
+
+    /// This piece alone.
+    pub(super) fn lose(&self, digest: Digest) {
+        self.kept.lock().unwrap().remove(&(What::Piece, digest));
     }
 
     pub(super) fn count(&self) -> usize {
-        self.answers.lock().unwrap().len()
+        self.kept.lock().unwrap().len()
     }
 }
 
@@ -49,17 +54,20 @@ impl Keeper for Drawer {
         !self.full.load(Ordering::Relaxed)
     }
 
-    fn keep(&self, digest: Digest, answer: Bytes) -> BoxFuture<'_, BTreeSet<u64>> {
-        self.answers.lock().unwrap().insert(digest, answer);
-        async { [1, 2].into() }.boxed()
+    fn keep(&self, what: What, digest: Digest, bytes: Bytes) -> BoxFuture<'_, BTreeSet<u64>> {
+        let takes = !self.full.load(Ordering::Relaxed);
+        if takes {
+            self.kept.lock().unwrap().insert((what, digest), bytes);
+        }
+        async move { if takes { [1, 2].into() } else { BTreeSet::new() } }.boxed()
     }
 
-    fn fetch(&self, digest: Digest, _: BTreeSet<u64>) -> BoxFuture<'_, Result<Bytes, Missing>> {
+    fn fetch(&self, what: What, digest: Digest, _: BTreeSet<u64>) -> BoxFuture<'_, Result<Bytes, Missing>> {
         let missing = match self.unreachable.load(Ordering::Relaxed) {
             true => Missing::Unreachable,
             false => Missing::Gone,
         };
-        let answer = self.answers.lock().unwrap().get(&digest).cloned();
+        let answer = self.kept.lock().unwrap().get(&(what, digest)).cloned();
         async move { answer.ok_or(missing) }.boxed()
     }
 

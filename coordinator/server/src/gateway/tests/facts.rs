@@ -8,7 +8,7 @@ use axum::body::Body;
 use consensus::{MemberState, ProposeError, ReplicaId, Role};
 use futures_util::future::BoxFuture;
 use proto::token::{JoinToken, SECRET_BYTES};
-use registry::{ClusterId, Command, Registry, Reply};
+use registry::{ClusterId, ClusterVersion, Command, Registry, Reply};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -32,6 +32,8 @@ impl Facts {
             at_unix_ms: 1,
         };
         assert_eq!(registry.apply(&founding), Reply::Done);
+        let risen = Command::RaiseVersion { to: ClusterVersion::NEWEST, at_unix_ms: 1 };
+        assert_eq!(registry.apply(&risen), Reply::Done);
         Arc::new(Self { registry: watch::Sender::new(Arc::new(registry)), failures: Mutex::default() })
     }
 
@@ -49,6 +51,13 @@ impl Facts {
         reply
     }
 
+    /// To the first version of the cluster, as a group that is being updated has it.
+    pub(super) fn set_back(&self) {
+        let mut facts = serde_json::to_value(self.now().as_ref()).expect("JSON");
+        facts.as_object_mut().expect("an object").remove("cluster_version");
+        self.registry.send_replace(Arc::new(serde_json::from_value(facts).expect("facts")));
+    }
+
     pub(super) fn fail_with(&self, errors: Vec<ProposeError>) {
         *self.failures.lock().unwrap() = errors;
     }
@@ -60,6 +69,10 @@ impl Propose for Facts {
             let failure = self.failures.lock().unwrap().pop();
             failure.map_or_else(|| Ok(self.apply(&command)), Err)
         })
+    }
+
+    fn newest(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
     }
 }
 

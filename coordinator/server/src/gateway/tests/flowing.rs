@@ -19,7 +19,7 @@ use super::stage::{Stage, chat_body, dispatched, finished, ids, model, queued, r
 use super::viewing::Scripted;
 use crate::catalogue::Catalogue;
 use crate::gateway::long_texts::LongTexts;
-use crate::gateway::{GatewayState, LocalKey, Ready, limits, router};
+use crate::gateway::{GatewayState, LocalKey, Ready, limits, open};
 use crate::generation::{Event, FinishReason, Generation, StartGeneration, Wish};
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_client_that_does_not_read_stops_the_flow() {
     };
     let body = chat_body(json!({"stream": true})).to_string();
     let asked = request("POST", "/v1/chat/completions").body(Body::from(body)).unwrap();
-    let response = router(state).oneshot(asked).await.unwrap();
+    let response = open(state).0.oneshot(asked).await.unwrap();
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }

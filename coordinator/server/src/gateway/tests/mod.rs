@@ -5,6 +5,7 @@
 mod cards;
 mod stage;
 mod facts;
+mod filing;
 mod drawer;
 mod speaking;
 mod templates;
@@ -12,6 +13,7 @@ mod detokenising;
 mod stopping;
 mod framing;
 mod asking;
+mod batching;
 mod marking;
 mod refusing;
 mod any_request;

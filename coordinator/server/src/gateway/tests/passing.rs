@@ -60,6 +60,14 @@ async fn chat(stage: &Stage, key: &str, more: Value) -> Reply {
     stage.chat_with(&[("x-api-key", key)], more).await
 }
 
+impl Judge {
+    /// What is decided next, once.
+    pub(super) fn refuse(&self, excess: Excess) {
+        let verdict = Verdict { granted: Err(excess), standings: Standings::default() };
+        self.verdicts.lock().unwrap().push(verdict);
+    }
+}
+
 impl Stage {
     fn asked(&self) -> Vec<Asking> {
         self.judge.asked.lock().unwrap().clone()

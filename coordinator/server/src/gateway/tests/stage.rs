@@ -25,7 +25,8 @@ use super::grouping::Alone;
 use super::passing::Judge;
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
-use crate::gateway::{GatewayState, LocalKey, Ready, router};
+use crate::gateway::batches::Minder;
+use crate::gateway::{GatewayState, LocalKey, Ready, open};
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration, Wish};
 
 pub(super) const CONTEXT: u64 = 512;
@@ -78,6 +79,8 @@ async fn play(acts: Vec<Act>, sender: mpsc::Sender<Event>) {
 
 pub(super) struct Stage {
     pub(super) router: Router,
+    /// Until somebody has it run.
+    pub(super) minder: Mutex<Option<Minder>>,
     cluster: Arc<Cluster>,
     pub(super) catalogue: Catalogue,
     pub(super) facts: Arc<Facts>,
@@ -178,8 +181,10 @@ impl Stage {
             hash_key: [7; 32],
             api: api.parse().unwrap(),
         };
+        let (router, minder) = open(state);
         Self {
-            router: router(state),
+            router,
+            minder: Mutex::new(Some(minder)),
             cluster,
             catalogue,
             facts,

@@ -1,0 +1,225 @@
+//! `/v1/batches`: many requests in one file, answered one by one, whatever dies.
+//!
+//! Owns the four ways to a batch, and that a batch of somebody else is as good as none. A batch goes on without its client: one
+//! coordinator runs it (`running.rs`), the others watch that one (`minding.rs`), and the registry says who has it and how far it is.
+
+mod object;
+mod lines;
+mod checking;
+mod asking;
+mod steps;
+mod running;
+mod minding;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::response::IntoResponse as _;
+use axum::{Extension, Json};
+use registry::{Batch, BatchChange, BatchEndpoint, BatchId, Command, FileId, Reply};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::access::Who;
+use super::admin::change::read_bytes;
+use super::error::{ApiError, Retry};
+use super::files::{self, Owner};
+use super::once::{self, Asked};
+use super::{Gateway, limits, names, proposing, request_id};
+use crate::clock::unix_ms;
+use crate::jobs::Running;
+
+pub(crate) use self::minding::Minder;
+
+/// What the requests of this API have to do with the batches that run here.
+#[derive(Clone)]
+pub(super) struct Batches {
+    /// To whoever runs them.
+    begun: mpsc::Sender<(BatchId, Running)>,
+    /// Batches that run at once, ...
+    at_once: Arc<Semaphore>,
+    /// ... and requests of all of them together.
+    asking: Arc<Semaphore>,
+}
+
+impl Batches {
+    pub(super) fn new() -> (Self, mpsc::Receiver<(BatchId, Running)>) {
+        let (begun, receiver) = mpsc::channel(limits::BATCHES_BEGUN);
+        let at_once = Arc::new(Semaphore::new(limits::BATCHES_AT_ONCE));
+        let asking = Arc::new(Semaphore::new(limits::LINES_AT_ONCE));
+        (Self { begun, at_once, asking }, receiver)
+    }
+}
+
+/// The path of an endpoint, as clients write it.
+pub(super) fn path(endpoint: BatchEndpoint) -> &'static str {
+    match endpoint {
+        BatchEndpoint::Chat => "/v1/chat/completions",
+        BatchEndpoint::Completions => "/v1/completions",
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    input_file_id: String,
+    endpoint: String,
+    completion_window: String,
+    #[serde(default)]
+    metadata: Option<BTreeMap<String, String>>,
+    /// `null` is as good as nothing.
+    #[serde(default)]
+    output_expires_after: Option<Value>,
+}
+
+impl Wanted {
+    fn endpoint(&self) -> Result<BatchEndpoint, ApiError> {
+        if self.completion_window != "24h" {
+            let message = "Invalid value for 'completion_window': it must be '24h'.";
+            return Err(ApiError::invalid("invalid_value", "completion_window", message));
+        }
+        if self.output_expires_after.is_some() {
+            let message =
+                "'output_expires_after' is not supported: what a batch answers is kept for 30 days.";
+            return Err(ApiError::unsupported("output_expires_after", message));
+        }
+        let known = [BatchEndpoint::Chat, BatchEndpoint::Completions];
+        known.into_iter().find(|endpoint| path(*endpoint) == self.endpoint).ok_or_else(|| {
+            let message =
+                "Invalid value for 'endpoint': it must be '/v1/chat/completions' or '/v1/completions'.";
+            ApiError::invalid("invalid_value", "endpoint", message)
+        })
+    }
+}
+
+pub(crate) async fn create(
+    State(gateway): State<Gateway>,
+    Extension(who): Extension<Who>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let asked = Asked::read(who, headers, body).await?;
+    once::answer(gateway, "batches", asked, |gateway, asked| Box::pin(begin(gateway, asked))).await
+}
+
+async fn begin(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiError> {
+    let wanted: Wanted = read_bytes(&asked.bytes)?;
+    let endpoint = wanted.endpoint()?;
+    let owner = Owner::of(&gateway, &asked.headers, &asked.who)?;
+    if !gateway.jobs.keeper.has_room() {
+        return Err(files::not_kept());
+    }
+    // An upload at another coordinator may have arrived there a moment ago.
+    gateway.facts.newest().await;
+    let running = gateway.jobs.runs.begin().ok_or_else(too_many_at_once)?;
+    let place = gateway.batches.begun.clone().try_reserve_owned().map_err(|_| too_many_at_once())?;
+    let batch = BatchId(request_id::fresh("batch_"));
+    let change = BatchChange::Begin {
+        tenant: owner.tenant,
+        key: owner.key,
+        input: FileId(wanted.input_file_id),
+        endpoint,
+        metadata: wanted.metadata.unwrap_or_default(),
+        run: running.run,
+        at_unix_ms: unix_ms(),
+    };
+    change_batch(&gateway, &batch, change).await?;
+    place.send((batch.clone(), running));
+    let registry = gateway.registry.borrow().clone();
+    let begun = registry.batch(&batch).ok_or_else(|| unknown(&batch.0))?;
+    Ok(Json(object::batch(&batch, begun)).into_response())
+}
+
+pub(crate) async fn one(
+    State(gateway): State<Gateway>,
+    Extension(who): Extension<Who>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let (id, batch) = find(&gateway, &headers, &who, id).await?;
+    Ok(Json(object::batch(&id, &batch)))
+}
+
+/// What may be said about a list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Which {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(crate) async fn list(
+    State(gateway): State<Gateway>,
+    Extension(who): Extension<Who>,
+    headers: HeaderMap,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(which) = which.map_err(|error| files::bad_query(&error))?;
+    let limit = files::within(which.limit, LISTED, LISTED_MAX)?;
+    let owner = Owner::of(&gateway, &headers, &who)?;
+    gateway.facts.newest().await;
+    let (registry, now) = (gateway.registry.borrow().clone(), unix_ms());
+    let his = registry.batches().filter(|(_, batch)| batch.tenant == owner.tenant && !batch.is_over(now));
+    let mut batches: Vec<_> = his.collect();
+    batches.sort_by_key(|(id, batch)| std::cmp::Reverse((batch.begun_at_unix_ms, *id)));
+    let named = batches.into_iter().map(|(id, batch)| (id.0.clone(), object::batch(id, batch))).collect();
+    files::page(named, which.after.as_deref(), limit).map(Json)
+}
+
+/// Batches on one page, as with OpenAI.
+const LISTED: usize = 20;
+const LISTED_MAX: usize = 100;
+
+pub(crate) async fn cancel(
+    State(gateway): State<Gateway>,
+    Extension(who): Extension<Who>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let (id, _) = find(&gateway, &headers, &who, id).await?;
+    change_batch(&gateway, &id, BatchChange::Cancel { at_unix_ms: unix_ms() }).await?;
+    let registry = gateway.registry.borrow().clone();
+    let batch = registry.batch(&id).ok_or_else(|| unknown(&id.0))?;
+    Ok(Json(object::batch(&id, batch)))
+}
+
+async fn change_batch(gateway: &Gateway, batch: &BatchId, change: BatchChange) -> Result<(), ApiError> {
+    let command = Command::ChangeBatch { batch: batch.clone(), change };
+    match proposing::propose(gateway, &command).await.map_err(|error| files::unproposed(&error))? {
+        Reply::Done | Reply::AlreadySo | Reply::NodeAdmitted { .. } => Ok(()),
+        Reply::Refused(refusal) => Err(files::refused(&refusal)),
+    }
+}
+
+/// A batch of this owner, as new as any coordinator knows.
+async fn find(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    who: &Who,
+    id: String,
+) -> Result<(BatchId, Batch), ApiError> {
+    let owner = Owner::of(gateway, headers, who)?;
+    gateway.facts.newest().await;
+    let (id, now) = (BatchId(id), unix_ms());
+    let registry = gateway.registry.borrow().clone();
+    let batch = registry.batch(&id).filter(|batch| batch.tenant == owner.tenant && !batch.is_over(now));
+    let batch = batch.cloned().ok_or_else(|| unknown(&id.0))?;
+    Ok((id, batch))
+}
+
+fn unknown(id: &str) -> ApiError {
+    let message = format!("There is no batch '{}'.", names::quoted(id));
+    let error = ApiError::refused(StatusCode::NOT_FOUND, "not_found", message);
+    ApiError { param: Some("batch_id".to_owned()), ..error }
+}
+
+fn too_many_at_once() -> ApiError {
+    let message = "As many batches and requests with an Idempotency-Key go on here as can. Send this one a little later.";
+    let error = ApiError::refused(StatusCode::TOO_MANY_REQUESTS, "queue_full", message);
+    ApiError { retry: Retry::After(limits::RETRY_IN_FLIGHT), ..error }
+}
