@@ -57,6 +57,10 @@ pub(crate) fn backup(options: &Backup) -> anyhow::Result<()> {
     out.write_all(&bytes)
         .and_then(|()| out.sync_all())
         .with_context(|| format!("writing {}", file.display()))?;
+    if block_on(server::needs_seal_key(file))? {
+        let kept = home::rooms(&options.api.home)?.coordinator.join(server::SEAL_KEY_FILE);
+        needed(&kept);
+    }
     line(&file.display().to_string())
 }
 
@@ -66,8 +70,17 @@ pub(crate) fn restore(options: &Restore) -> anyhow::Result<()> {
         Path::new(&options.file),
         &folder,
         &advertised(options.advertise.as_deref()),
+        options.seal_key.as_deref(),
     ))?;
     told(epoch)
+}
+
+#[expect(clippy::print_stderr, reason = "this is the command line")]
+fn needed(kept: &Path) {
+    let kept = kept.display();
+    eprintln!(
+        "restoring it also needs the seal key, {kept} on each coordinator: keep a copy of it apart from the backup"
+    );
 }
 
 #[expect(clippy::print_stderr, reason = "this is the command line")]

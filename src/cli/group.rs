@@ -21,7 +21,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 5 not allowed, 6 coordinator unreachable, 8
 pub(crate) const BACKUP_EXAMPLES: &str = "\
 Examples:
   mlx-serving backup facts-2026-11-26                     all facts in one file, for its owner alone: it holds secrets
-  mlx-serving restore facts-2026-11-26                    on a machine where no coordinator has run yet
+  mlx-serving restore facts-2026-11-26 --seal-key KEY      on a machine where no coordinator has run yet; KEY is a copy of
+                                                          the file `seal-key` in the folder of any coordinator
 
 Exit codes: 0 ok, 1 failed, 5 not allowed, 6 coordinator unreachable.";
 
@@ -99,6 +100,9 @@ pub(crate) struct Backup {
 pub(crate) struct Restore {
     /// What `mlx-serving backup` wrote
     pub(crate) file: PathBuf,
+    /// A copy of the file `seal-key` of any coordinator [default: the one in the coordinator's folder here]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) seal_key: Option<PathBuf>,
     /// Where others reach this coordinator, HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub(crate) advertise: Option<String>,

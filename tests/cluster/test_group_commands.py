@@ -64,7 +64,9 @@ def test_the_facts_of_a_backup_begin_a_cluster_anew(group: Group, tmp_path: Path
     restored = Room(tmp_path / "restored")
     home = tmp_path / "restored" / "coordinator-home"
     try:
-        assert command("restore", str(file), "--home", str(home)).strip() == "1"
+        key_file = group.folder / first.name / "coordinator" / "seal-key"
+        words = ["restore", str(file), "--home", str(home)]
+        assert command(*words, "--seal-key", str(key_file)).strip() == "1"
         coordinator = restored.coordinator()
         assert ask(restored.url, chat(DEMO, **SHORT)).status_code == 401, "the keys are facts"
         said = command("status", "--url", restored.url, "--key", key, code=5)

@@ -22,6 +22,7 @@ from cluster.harness import BINARY, DEMO, free_port, until
 OLD = os.environ.get("MLX_SERVING_OLD_BIN", "")
 SHORT = {"max_tokens": 4, "seed": 7}
 HOLD = ["--speak-version", "1"]
+NEWEST = 3
 
 
 def version(member: Coordinator) -> int | None:
@@ -111,15 +112,15 @@ class Load:
 
 def test_three_coordinators_reach_the_newest_version_and_keep_it_through_the_death_of_all(group: Group) -> None:
     group.found()
-    reaches(group, 2)
-    until("all are heard", lambda: spoken(group.members[1]) == [2, 2, 2])
+    reaches(group, NEWEST)
+    until("all are heard", lambda: spoken(group.members[1]) == [NEWEST] * 3)
     words = shown(group.members[1])
-    assert "cluster version 2" in words and "coordinators:" not in words, words
+    assert f"cluster version {NEWEST}" in words and "coordinators:" not in words, words
     for member in group.members:
         member.process.kill()
     for member in group.members:
         member.process.start()
-    reaches(group, 2)
+    reaches(group, NEWEST)
 
 
 def test_a_coordinator_that_is_held_back_holds_the_cluster_until_it_is_let_go(group: Group) -> None:
@@ -128,15 +129,17 @@ def test_a_coordinator_that_is_held_back_holds_the_cluster_until_it_is_let_go(gr
     command = held.process.command
     for member in group.members[:2]:
         restart(member, [word for word in member.process.command if word not in HOLD])
-    until("all are heard", lambda: spoken(free) == [1, 2, 2])
+    until("all are heard", lambda: spoken(free) == [1, NEWEST, NEWEST])
     # On a busy machine one may be late with its answer, and is silent for a moment.
     until("the one that holds it is named", lambda: " speaks 1" in shown(free))
-    assert "cluster version 1\ncoordinators: 1 speaks 2, " in shown(free)
+    assert "cluster version 1\ncoordinators: 1 speaks 3, " in shown(free)
     restart(held, [word for word in command if word not in HOLD])
-    reaches(group, 2)
+    reaches(group, NEWEST)
     words = refused(held, command)
-    assert "this cluster speaks version 2" in words and "start it without --speak-version" in words, words
-    assert "this cluster speaks version 2; update mlx-serving on this machine" in newcomer(group, str(BINARY), *HOLD)
+    assert f"this cluster speaks version {NEWEST}" in words and "start it without --speak-version" in words, words
+    assert f"this cluster speaks version {NEWEST}; update mlx-serving on this machine" in newcomer(
+        group, str(BINARY), *HOLD
+    )
 
 
 @pytest.mark.skipif(not OLD, reason="MLX_SERVING_OLD_BIN names no binary of the release before")
@@ -152,16 +155,16 @@ def test_coordinators_are_updated_one_by_one_under_load_and_the_old_release_cann
     new = group.members[2]
     with Load(group.members, 6) as load:
         load.more()
-        until("two are of the release before", lambda: spoken(new) == [1, 1, 2])
+        until("two are of the release before", lambda: spoken(new) == [1, 1, NEWEST])
         for member in group.members[:2]:
-            assert version(new) != 2
+            assert version(new) != NEWEST
             load.gateways = [other for other in group.members if other is not member]
             load.more()
             restart(member, [str(BINARY), *member.process.command[1:]])
             until("it serves again", lambda member=member: member.is_ready(DEMO, 1))
             load.gateways = list(group.members)
             load.more()
-        reaches(group, 2)
+        reaches(group, NEWEST)
         load.more()
         answers = load.stop()
     assert all(answer.clean for answer in answers), [answer for answer in answers if not answer.clean]
@@ -170,6 +173,6 @@ def test_coordinators_are_updated_one_by_one_under_load_and_the_old_release_cann
     # The log is behind a snapshot of the version by then; either way the old release leaves it alone.
     words = refused(new, [OLD, *new.process.command[1:]])
     assert "use the newer release" in words, words
-    assert "this cluster speaks version 2; update mlx-serving on this machine" in newcomer(group, OLD)
+    assert f"this cluster speaks version {NEWEST}; update mlx-serving on this machine" in newcomer(group, OLD)
     assert ask(group.members[0].url, chat(DEMO, **SHORT)).status_code == 200
     assert httpx.get(f"{group.members[1].url}/readyz").status_code == 200

@@ -51,19 +51,22 @@ impl Consensus {
         Ok(written.map_err(doing(format!("writing {}", file.display())))?)
     }
 
+    /// The facts in a backup, before anything is done with them.
+    ///
+    /// # Errors
+    /// See [`EpochError`].
+    pub async fn facts_of(file: &Path) -> Result<Registry, EpochError> {
+        let (_, registry) = read(file).await?;
+        Ok(registry)
+    }
+
     /// Makes an empty folder the only replica of a new group, from a backup. All other replicas the backup knows are gone for
     /// ever. Returns the epoch; the folder is then opened as usual.
     ///
     /// # Errors
     /// See [`EpochError`]. A folder that a failed attempt has touched is not empty: take another.
     pub async fn restore(file: &Path, folder: &Path, options: &Options) -> Result<u64, EpochError> {
-        let (disk, name) = beside(file)?;
-        let read = tokio::task::spawn_blocking(move || snapshot_file::read_as(&disk, &name));
-        let backup = read.await.map_err(|error| OpenError::Stopped(error.to_string()))??;
-        let backup = backup
-            .ok_or_else(|| doing(format!("reading {}", file.display()))(io::ErrorKind::NotFound.into()))?;
-        let meta: SnapshotMeta = from_json(&backup.meta, "the backup", None)?;
-        let registry: Registry = from_json(&backup.state, "the backup", None)?;
+        let (meta, registry) = read(file).await?;
         Speech::up_to(options.speaks).follows(registry.cluster_version()).map_err(OpenError::from)?;
         let known = Known { last: meta.last_log_id, membership: meta.last_membership, registry, vote: None };
         let (folder, mut released) = Folder::lock(folder)?;
@@ -85,6 +88,16 @@ impl Consensus {
         timeout(limits::RELEASE_WAIT, released.wait_for(|released| *released)).await.ok();
         forced
     }
+}
+
+async fn read(file: &Path) -> Result<(SnapshotMeta, Registry), EpochError> {
+    let (disk, name) = beside(file)?;
+    let read = tokio::task::spawn_blocking(move || snapshot_file::read_as(&disk, &name));
+    let backup = read.await.map_err(|error| OpenError::Stopped(error.to_string()))??;
+    let missing = || doing(format!("reading {}", file.display()))(io::ErrorKind::NotFound.into());
+    let backup = backup.ok_or_else(missing)?;
+    let meta = from_json(&backup.meta, "the backup", None)?;
+    Ok((meta, from_json(&backup.state, "the backup", None)?))
 }
 
 /// As [`Consensus::force`], in a folder that is locked already.

@@ -26,6 +26,7 @@ mod changing;
 mod steward;
 mod room;
 mod epoch;
+mod erasing;
 mod change_error;
 mod error;
 mod health;

@@ -153,3 +153,6 @@ pub(crate) const LEADER_LOOK: Duration = Duration::from_millis(250);
 /// How long opening a member of a larger group waits to hear who leads. Without a majority nobody does, and the process
 /// must come up all the same to say so.
 pub(crate) const OPEN_LEADER_WAIT: Duration = Duration::from_secs(2);
+
+/// Pause before another purge of what held the plain key of the authority, while something still reads it or was written beside it.
+pub(crate) const ERASE_AGAIN: Duration = Duration::from_millis(500);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use openraft::metrics::WaitError;
 use openraft::{Raft, RaftMetrics, ServerState};
-use registry::ClusterVersion;
+use registry::Registry;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -26,9 +26,10 @@ use crate::replica::Replica;
 use crate::room::{self, Room};
 use crate::speech::{self, Speech};
 use crate::wal::ballast::Ballasted;
+use crate::wal::erasure::Erasure;
 use crate::wal::folder::Folder;
 use crate::wal::hands::Hands;
-use crate::{leadership, limits};
+use crate::{erasing, leadership, limits};
 
 /// Opens the replica; where that fails, the folder is free again when the caller reads the error.
 pub(crate) async fn open(
@@ -39,11 +40,12 @@ pub(crate) async fn open(
 ) -> Result<Arc<Replica>, OpenError> {
     let mut on_release = released.clone();
     let opened = match run(folder, released, options).await {
-        Ok((replica, disk, room, sealed)) => match ready(&replica, start).await {
+        Ok(Running { replica, disk, hands, room, found, erasure }) => match ready(&replica, start).await {
             Ok(()) => {
                 let replica = Arc::new(replica);
-                speech::keep_sealed(&replica, sealed);
-                room::follow(&replica, disk, room);
+                speech::keep_sealed(&replica, found.cluster_version());
+                erasing::keep(&replica, &found, erasure);
+                room::follow(&replica, (disk, hands), room);
                 return Ok(replica);
             }
             Err(error) => {
@@ -57,16 +59,27 @@ pub(crate) async fn open(
     opened
 }
 
+struct Running {
+    replica: Replica,
+    disk: Ballasted,
+    hands: Hands,
+    room: watch::Sender<Room>,
+    /// The facts of the snapshot on the disk.
+    found: Arc<Registry>,
+    erasure: Erasure,
+}
+
 async fn run(
     folder: Folder,
     released: watch::Receiver<bool>,
     options: Options,
-) -> Result<(Replica, (Ballasted, Hands), watch::Sender<Room>, ClusterVersion), OpenError> {
+) -> Result<Running, OpenError> {
     let hands = folder.hands();
     let (folder, disk) = folder.ballasted(limits::BALLAST_BYTES);
     let speech = Arc::new(Speech::up_to(options.speaks));
     let stores = log_store::open(folder, options.replica, Arc::clone(&speech)).await?;
-    let sealed = stores.published.borrow().cluster_version();
+    let found = stores.published.borrow().clone();
+    let erasure = stores.erasure;
     let links = Arc::new(Links::new(Arc::clone(&options.dial)));
     let door = Arc::new(Door {
         replica: options.replica,
@@ -98,7 +111,7 @@ async fn run(
         room,
         speech,
     };
-    Ok((replica, (disk, hands), to_room, sealed))
+    Ok(Running { replica, disk, hands, room: to_room, found, erasure })
 }
 
 /// Founds what is to be founded, and waits for as much as can be waited for.

@@ -31,6 +31,24 @@ pub enum Command {
         /// When it was founded.
         at_unix_ms: u64,
     },
+    /// As [`Command::FoundCluster`], in a cluster of the third version, with a key that nobody can use who has but the facts.
+    FoundSealed {
+        /// The name of the cluster.
+        cluster: ClusterId,
+        /// The authority's certificate.
+        ca_certificate_pem: String,
+        /// The authority's private key, sealed; lower-case hex.
+        sealed_ca_key: String,
+        /// When it was founded.
+        at_unix_ms: u64,
+    },
+    /// Puts the sealed form of the authority's key in the place of the plain one. Idempotent: a key that is sealed stays as it is.
+    SealCa {
+        /// The authority's private key, sealed; lower-case hex.
+        sealed_ca_key: String,
+        /// When it was sealed.
+        at_unix_ms: u64,
+    },
     /// Lets machines that know the secret join, until the token expires or is spent. Idempotent.
     IssueJoinToken {
         /// The token's public part.
@@ -383,6 +401,8 @@ impl Command {
             | Command::ForgetJobs { .. }
             | Command::ForgetFiles { .. } => true,
             Command::FoundCluster { .. }
+            | Command::FoundSealed { .. }
+            | Command::SealCa { .. }
             | Command::IssueJoinToken { .. }
             | Command::AdmitNode { .. }
             | Command::WantModel { .. }

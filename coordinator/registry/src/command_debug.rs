@@ -19,6 +19,12 @@ impl fmt::Debug for Command {
             Command::FoundCluster { cluster, at_unix_ms, ca_certificate_pem: _, ca_key_pem: _ } => {
                 shown!(f, FoundCluster, cluster, at_unix_ms).finish_non_exhaustive()
             }
+            Command::FoundSealed { cluster, at_unix_ms, ca_certificate_pem: _, sealed_ca_key: _ } => {
+                shown!(f, FoundSealed, cluster, at_unix_ms).finish_non_exhaustive()
+            }
+            Command::SealCa { at_unix_ms, sealed_ca_key: _ } => {
+                shown!(f, SealCa, at_unix_ms).finish_non_exhaustive()
+            }
             Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, name, secret_hash: _ } => {
                 shown!(f, IssueJoinToken, id, role, expires_at_unix_ms, uses, name).finish_non_exhaustive()
             }

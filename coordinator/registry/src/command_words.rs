@@ -25,7 +25,10 @@ impl Command {
 
     fn words(&self) -> String {
         match self {
-            Command::FoundCluster { cluster, .. } => format!("found cluster {cluster}"),
+            Command::FoundCluster { cluster, .. } | Command::FoundSealed { cluster, .. } => {
+                format!("found cluster {cluster}")
+            }
+            Command::SealCa { .. } => "seal the key of the cluster's authority".to_owned(),
             Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, name, secret_hash: _ } => {
                 let name = name.as_ref().map_or_else(String::new, |name| format!(" '{name}'"));
                 let uses = uses.map_or_else(|| "any number of".to_owned(), |uses| uses.to_string());

@@ -19,8 +19,15 @@ pub struct Cluster {
     pub id: ClusterId,
     /// The certificate of its authority.
     pub ca_certificate_pem: String,
-    /// The private key of its authority.
+    /// The private key of its authority; empty once it is sealed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub ca_key_pem: String,
+    /// The same, sealed, in lower-case hex: only who has the seal key, which is no fact, can sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_ca_key: Option<String>,
+    /// When the plain key was sealed, in milliseconds since 1970. What was written before may hold it; absent: nothing ever did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_at_unix_ms: Option<u64>,
     /// When it was founded, in milliseconds since 1970.
     pub founded_at_unix_ms: u64,
     /// When the membership of the coordinator that founded it was ended, if it was.

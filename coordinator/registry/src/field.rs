@@ -22,6 +22,8 @@ pub enum Field {
     CaCertificate,
     /// The private key of the authority.
     CaKey,
+    /// The private key of the authority, sealed.
+    SealedCaKey,
     /// The id of a token.
     TokenId,
     /// How often a token may be used.
@@ -85,7 +87,7 @@ fn check(fine: bool, what: Field) -> Result<(), Refusal> {
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id_max = limits::ID_BYTES_MAX;
-        let pem_max = limits::PEM_BYTES_MAX;
+        let (pem_max, sealed_max) = (limits::PEM_BYTES_MAX, limits::SEALED_KEY_BYTES_MAX);
         match self {
             Field::ClusterId => write!(f, "a cluster id has 1 to {id_max} letters, digits, '_' or '-'"),
             Field::TokenId => write!(f, "a token id has 1 to {id_max} letters, digits, '_' or '-'"),
@@ -93,6 +95,9 @@ impl fmt::Display for Field {
                 write!(f, "the authority's certificate must be PEM of 1 to {pem_max} bytes")
             }
             Field::CaKey => write!(f, "the authority's private key must be PEM of 1 to {pem_max} bytes"),
+            Field::SealedCaKey => {
+                write!(f, "the authority's sealed key is 1 to {sealed_max} digits of lower-case hex")
+            }
             Field::TokenUses => f.write_str("a join token must be good for at least one use"),
             Field::TokenName => write!(
                 f,

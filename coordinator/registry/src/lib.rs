@@ -26,6 +26,7 @@ mod command;
 mod command_debug;
 mod registry;
 mod version;
+mod sealing;
 mod joining;
 mod wanting;
 mod placing;

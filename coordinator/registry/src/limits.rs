@@ -37,6 +37,9 @@ pub const CARD_DIGEST_BYTES_MAX: usize = 128;
 /// A certificate or a private key in PEM: an RSA-4096 key takes 3.2 KiB, what we make takes less than one.
 pub const PEM_BYTES_MAX: usize = 16 * 1024;
 
+/// The authority's sealed key as hex: twice the PEM, and the nonce and the tag around it.
+pub const SEALED_KEY_BYTES_MAX: usize = 2 * PEM_BYTES_MAX + 64;
+
 /// Models that have a policy of their own. A farm serves dozens; the default needs no entry.
 pub const MODEL_POLICIES_MAX: usize = 1024;
 

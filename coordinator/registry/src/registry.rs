@@ -1,10 +1,9 @@
 //! [`Registry`]: the facts, and the one door through which they change.
 //!
-//! Owns the routing of a command to the idea that decides it, and the founding, which gates all others. Refuses any
+//! Owns the routing of a command to the idea that decides it, and that the founding comes before all others. Refuses any
 //! rule of its own beyond that: each idea has a file, with its rules and with what reads its facts.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,16 +13,15 @@ use crate::blame::{Blame, Death};
 use crate::breakers::Breaker;
 use crate::canary::Golden;
 use crate::facts::{Cluster, Node, Token};
-use crate::field::{Field, check_id};
 use crate::files::Files;
 use crate::jobs::Jobs;
 use crate::joining::Joiner;
 use crate::key::ApiKey;
-use crate::limits;
 use crate::reply::{Refusal, Reply};
+use crate::sealing::Key;
 use crate::usage::{Usage, UsageMark};
 use crate::voters::Voters;
-use crate::{ClusterId, ClusterVersion, Command, KeyId, ModelName, ModelPolicy, NodeId, TokenId};
+use crate::{ClusterVersion, Command, KeyId, ModelName, ModelPolicy, NodeId, TokenId};
 
 /// The durable facts of one cluster. Equal on every replica that applied the same commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +71,10 @@ impl Registry {
     fn decide(&mut self, command: &Command) -> Result<Reply, Refusal> {
         self.understands(command)?;
         if let Command::FoundCluster { cluster, ca_certificate_pem, ca_key_pem, at_unix_ms } = command {
-            return self.found(cluster, ca_certificate_pem, ca_key_pem, *at_unix_ms);
+            return self.found(cluster, ca_certificate_pem, &Key::Plain(ca_key_pem), *at_unix_ms);
+        }
+        if let Command::FoundSealed { cluster, ca_certificate_pem, sealed_ca_key, at_unix_ms } = command {
+            return self.found(cluster, ca_certificate_pem, &Key::Sealed(sealed_ca_key), *at_unix_ms);
         }
         if self.cluster.is_none() {
             return Err(Refusal::NotFounded);
@@ -83,7 +84,8 @@ impl Registry {
 
     fn decide_founded(&mut self, command: &Command) -> Result<Reply, Refusal> {
         match command {
-            Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
+            Command::FoundCluster { .. } | Command::FoundSealed { .. } => Err(Refusal::AlreadyFounded),
+            Command::SealCa { sealed_ca_key, at_unix_ms } => self.seal(sealed_ca_key, *at_unix_ms),
             Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name } => {
                 let name = name.as_deref();
                 self.issue_token(id, Token::fresh(*secret_hash, *role, *expires_at_unix_ms, *uses, name))
@@ -130,8 +132,7 @@ impl Registry {
             Command::ChangeBatch { batch, change } => self.change_batch(batch, change),
             Command::ForgetFiles { at_unix_ms } => Ok(self.forget_files(*at_unix_ms)),
             Command::CountUsage { gateway, life, sequence, at_unix_ms, used } => {
-                let told = UsageMark { life: *life, sequence: *sequence };
-                self.count_usage(*gateway, told, *at_unix_ms, used)
+                self.count_usage(*gateway, UsageMark { life: *life, sequence: *sequence }, *at_unix_ms, used)
             }
             Command::Note { by, at_unix_ms, action, outcome } => {
                 self.noted(by, *at_unix_ms, action, *outcome)
@@ -154,23 +155,6 @@ impl Registry {
         let (until_unix_ms, at_unix_ms) = (*until_unix_ms, *at_unix_ms);
         let moved = Breaker { state, generation, opens, until_unix_ms, why, at_unix_ms };
         self.move_breaker(*node, model.as_ref(), moved)
-    }
-
-    fn found(&mut self, id: &ClusterId, certificate: &str, key: &str, at: u64) -> Result<Reply, Refusal> {
-        if self.cluster.is_some() {
-            return Err(Refusal::AlreadyFounded);
-        }
-        check_id(&id.0, Field::ClusterId)?;
-        check_pem(certificate, Field::CaCertificate)?;
-        check_pem(key, Field::CaKey)?;
-        self.cluster = Some(Cluster {
-            id: id.clone(),
-            ca_certificate_pem: String::from(certificate),
-            ca_key_pem: String::from(key),
-            founded_at_unix_ms: at,
-            founder_revoked_at_unix_ms: None,
-        });
-        Ok(Reply::Done)
     }
 
     /// The cluster; none before it is founded.
@@ -212,10 +196,4 @@ impl Registry {
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         self.nodes.iter().map(|(id, node)| (*id, node))
     }
-}
-
-/// Only the size is looked at; whether it is PEM was the proposer's to find out, who made it.
-fn check_pem(pem: &str, what: Field) -> Result<(), Refusal> {
-    let fine = !pem.is_empty() && pem.len() <= limits::PEM_BYTES_MAX;
-    if fine { Ok(()) } else { Err(Refusal::Malformed { what }) }
 }

@@ -25,11 +25,14 @@ impl ClusterVersion {
     /// [`Command::RaiseVersion`] can be read, and what happens to files and batches.
     pub const SECOND: ClusterVersion = ClusterVersion(2);
 
+    /// [`Command::FoundSealed`] and [`Command::SealCa`] can be read, and a sealed key in a snapshot.
+    pub const THIRD: ClusterVersion = ClusterVersion(3);
+
     /// The oldest cluster that this release can be a part of.
     pub const OLDEST: ClusterVersion = ClusterVersion::FIRST;
 
     /// The newest that this release understands.
-    pub const NEWEST: ClusterVersion = ClusterVersion::SECOND;
+    pub const NEWEST: ClusterVersion = ClusterVersion::THIRD;
 
     /// Left out on disk, as by releases that did not know of versions.
     pub(crate) fn is_first(&self) -> bool {
@@ -58,6 +61,9 @@ impl Command {
             Command::Audited { command, .. } => command.needs(),
             // It leads from each version to the next. Only one that reads it makes all others readable, so its proposer asks first.
             Command::RaiseVersion { .. } => ClusterVersion::FIRST,
+            // So does the founding of a cluster of that version: whoever founds is alone, and speaks for all.
+            Command::FoundSealed { .. } => ClusterVersion::FIRST,
+            Command::SealCa { .. } => ClusterVersion::THIRD,
             Command::ChangeFile { .. } | Command::ChangeBatch { .. } | Command::ForgetFiles { .. } => {
                 ClusterVersion::SECOND
             }
@@ -101,6 +107,9 @@ impl Command {
     pub fn raises_to(&self) -> Option<ClusterVersion> {
         if let Command::Audited { command, .. } = self {
             return command.raises_to();
+        }
+        if let Command::FoundSealed { .. } = self {
+            return Some(ClusterVersion::THIRD);
         }
         if let Command::RaiseVersion { to, .. } = self { Some(*to) } else { None }
     }

@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 54] = [
+    const LINES: [(&str, &str); 56] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -99,6 +99,8 @@ mod tests {
         ("begin_batch_to_expire", "batch b4 begin of=7 reads=f1 as=chat run=1.ab.8 at=1729"),
         ("end_batch_expired", "batch b4 end expired run=1.ab.8 output=f5 errors=f6 at=1730"),
         ("forget_files", "forget-files at=1731"),
+        ("raise_version_again", "raise 3 at=1718"),
+        ("seal_ca", "seal-ca key=00ab at=1719"),
     ];
 
     fn golden(path: &str) -> PathBuf {
@@ -136,8 +138,11 @@ mod tests {
         registry
     }
 
+    /// The other way to begin, which cannot be in the same history.
+    const SEALED: (&str, &str) = ("found_sealed", "found-sealed room key=00ab at=1000");
+
     fn lines() -> impl Iterator<Item = (&'static str, &'static str)> {
-        LINES_0_1.into_iter().chain(LINES)
+        LINES_0_1.into_iter().chain(LINES).chain([SEALED])
     }
 
     /// Objects whose fields are names of things; a newer release has as few ways to add a field there as we.
@@ -216,6 +221,21 @@ mod tests {
         let text = serde_json::to_string(&raised).unwrap();
         assert!(text.contains(r#""cluster_version":2,"#), "{text}");
         assert_eq!(serde_json::from_str::<Registry>(&text).unwrap(), raised);
+    }
+
+    #[test]
+    fn a_snapshot_of_a_sealed_cluster_has_no_word_of_a_plain_key() {
+        let mut founded = Registry::default();
+        founded.apply(&command(SEALED.1));
+        let mut sealed = full_0_1();
+        for line in ["raise 3 at=1", "seal-ca key=00ab at=2"] {
+            assert_eq!(sealed.apply(&command(line)), Reply::Done, "{line}");
+        }
+        for registry in [founded, sealed] {
+            let text = serde_json::to_string(&registry).unwrap();
+            assert!(text.contains(r#""sealed_ca_key":"00ab""#) && !text.contains("ca_key_pem"), "{text}");
+            assert_eq!(serde_json::from_str::<Registry>(&text).unwrap(), registry);
+        }
     }
 
     #[test]

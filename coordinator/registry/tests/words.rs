@@ -13,10 +13,11 @@ mod tests {
 
     use super::script::command;
 
-    const FIELDS: [Field; 36] = [
+    const FIELDS: [Field; 37] = [
         Field::ClusterId,
         Field::CaCertificate,
         Field::CaKey,
+        Field::SealedCaKey,
         Field::TokenId,
         Field::TokenUses,
         Field::TokenName,
@@ -226,7 +227,7 @@ mod tests {
     }
 
     /// One of each command, and what of it must be seen.
-    const LINES: [(&str, &str); 41] = [
+    const LINES: [(&str, &str); 43] = [
         ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
         ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
@@ -275,6 +276,8 @@ mod tests {
             "note local-1 begun at=7 because promote coordinator 4",
             "Note { by: \"local-1\", at_unix_ms: 7, action: \"promote",
         ),
+        ("found-sealed room key=0a at=1", "FoundSealed { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
+        ("seal-ca key=0a at=8", "SealCa { at_unix_ms: 8, .. }"),
         ("raise 2 at=8", "RaiseVersion { to: ClusterVersion(2), at_unix_ms: 8 }"),
         ("drop-secret 0a 1", "DropKeySecret { key: KeyId(\"0a\"), number: 1 }"),
         ("revoke-key 0a at=8", "RevokeKey { key: KeyId(\"0a\"), at_unix_ms: 8 }"),

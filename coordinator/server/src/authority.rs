@@ -1,8 +1,10 @@
 //! The cluster's certificate authority: makes the CA, signs leaves, issues the join token.
 //!
-//! Owns the private key while it signs; at rest the key is a fact of the registry. Refuses to take anything from a signing
+//! Owns the private key while it signs; at rest the key is a fact of the registry, sealed (`seal/`). Without it everything but signing
+//! goes on. Refuses to take anything from a signing
 //! request but its public key: names and roles are what the registry says, never what a joiner asks for.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -18,10 +20,10 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::limits;
 
-/// A CA with its key at hand.
+/// A CA, with its key at hand or not yet.
 pub(crate) struct Authority {
     certificate_pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: OnceLock<Issuer<'static, KeyPair>>,
     leaf_life: Duration,
 }
 
@@ -43,11 +45,31 @@ impl Authority {
         Ok(NewCa { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// Takes up the CA that the registry holds.
-    pub(crate) fn open(certificate_pem: &str, key_pem: &str, leaf_life: Duration) -> anyhow::Result<Self> {
+    /// The CA that the registry holds, while its key cannot be opened.
+    pub(crate) fn locked(certificate_pem: &str, leaf_life: Duration) -> Self {
+        Self { certificate_pem: certificate_pem.to_owned(), issuer: OnceLock::new(), leaf_life }
+    }
+
+    /// From now on it can sign.
+    pub(crate) fn unlock(&self, key_pem: &str) -> anyhow::Result<()> {
         let key = KeyPair::from_pem(key_pem).context("reading the CA key")?;
-        let issuer = Issuer::from_ca_cert_pem(certificate_pem, key).context("reading the CA certificate")?;
-        Ok(Self { certificate_pem: certificate_pem.to_owned(), issuer, leaf_life })
+        let issuer =
+            Issuer::from_ca_cert_pem(&self.certificate_pem, key).context("reading the CA certificate")?;
+        // It has one key for ever, so whoever was first was right.
+        let _ = self.issuer.set(issuer);
+        Ok(())
+    }
+
+    pub(crate) fn can_sign(&self) -> bool {
+        self.issuer.get().is_some()
+    }
+
+    /// Takes up the CA that the registry holds.
+    #[cfg(test)]
+    pub(crate) fn open(certificate_pem: &str, key_pem: &str, leaf_life: Duration) -> anyhow::Result<Self> {
+        let authority = Self::locked(certificate_pem, leaf_life);
+        authority.unlock(key_pem)?;
+        Ok(authority)
     }
 
     pub(crate) fn certificate_pem(&self) -> &str {
@@ -104,7 +126,8 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        Ok(params.signed_by(key, &self.issuer).context("signing a node certificate")?.pem())
+        let issuer = self.issuer.get().context("the authority's key is sealed")?;
+        Ok(params.signed_by(key, issuer).context("signing a node certificate")?.pem())
     }
 }
 
@@ -124,7 +147,7 @@ pub(crate) fn random_hex<const N: usize>() -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+pub(crate) fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
     Ok(bytes)

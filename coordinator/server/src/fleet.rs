@@ -11,7 +11,7 @@ use proto::v1::{
     AgentHello, AgentReport, CardWanted, CoordinatorMessage, ModelState, ModelStatus, coordinator_message,
 };
 use registry::{ModelName, Registry};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::cards::Cards;
@@ -20,7 +20,7 @@ use crate::clock::unix_ms;
 use crate::leader::{Leader, NodeNews};
 use crate::limits;
 use crate::news;
-use crate::streams::Streams;
+use crate::streams::{Link, Streams};
 
 /// One agent.
 #[derive(Clone)]
@@ -63,6 +63,27 @@ struct State {
 impl Fleet {
     pub(crate) fn new(streams: Streams, cards: Cards, catalogue: Catalogue) -> Self {
         Self { state: Arc::default(), streams, cards, catalogue }
+    }
+
+    /// Until nobody tells of links any more.
+    pub(crate) async fn follow_links(self, mut events: mpsc::Receiver<Link>) {
+        while let Some(event) = events.recv().await {
+            match event {
+                Link::Up { node } => self.link_changed(node, true).await,
+                Link::Down { node } => self.link_changed(node, false).await,
+            }
+        }
+    }
+
+    /// Until the registry has stopped.
+    pub(crate) async fn follow_registry(self, mut changes: watch::Receiver<Arc<Registry>>) {
+        loop {
+            let registry = changes.borrow_and_update().clone();
+            self.registry_changed(&registry).await;
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// This coordinator leads, or leads no more. A new leader hears at once of all that is connected.

@@ -6,18 +6,21 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use consensus::{Consensus, ReplicaId, Retry};
 use proto::identity::{Identity, Role};
 use proto::papers::Papers;
+use proto::tls::Credentials;
 use proto::token::JoinToken;
-use registry::{ClusterId, Command, Reply, TokenId};
+use registry::{ClusterId, ClusterVersion, Command, Reply, TokenId};
 
 use crate::authority::{self, Authority};
 use crate::clock::unix_ms;
 use crate::limits;
+use crate::peers::Peers;
+use crate::seal::{self, Keyring, LeafFile, SealKey, Sealed};
 
 /// Tells this use of the CA's key, which is the cluster's one secret, from any other.
 const HASH_KEY_CONTEXT: &str = "mlx-serving 2026 numbers of tenants, sessions and prompts";
@@ -26,11 +29,15 @@ const HASH_KEY_CONTEXT: &str = "mlx-serving 2026 numbers of tenants, sessions an
 pub(crate) struct Founded {
     pub(crate) cluster: String,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) keyring: Arc<Keyring>,
     /// What this coordinator is in its certificate.
     pub(crate) identity: Identity,
     pub(crate) papers: Papers,
-    /// Behind every number made of a client's words; the same for every coordinator of the cluster, after every restart.
-    pub(crate) hash_key: [u8; 32],
+    /// Where its certificate is kept; with it the number behind every number made of a client's words, which is the same for every
+    /// coordinator of the cluster, after every restart.
+    pub(crate) leaf: LeafFile,
+    /// When its certificate was signed; none: it is an old one.
+    pub(crate) signed: Option<SystemTime>,
 }
 
 /// `joined`: the papers of one that joined a cluster, whose facts are waited for; they are replaced. Without, the cluster is founded
@@ -40,24 +47,49 @@ pub(crate) async fn found(
     replica: ReplicaId,
     joined: Option<&Papers>,
     leaf_life: Duration,
+    (data_folder, peers, contacts): (&Path, &Peers, &[String]),
 ) -> anyhow::Result<Founded> {
     if joined.is_some() {
         let mut changes = consensus.changes();
         changes.wait_for(|registry| registry.cluster().is_some()).await.context("the registry stopped")?;
     }
-    let authority = Arc::new(authority_of(consensus, leaf_life).await?);
-    let registry = consensus.local();
-    let facts = registry.cluster().context("the registry has no cluster")?;
-    let cluster = facts.id.to_string();
-    let hash_key = blake3::derive_key(HASH_KEY_CONTEXT, facts.ca_key_pem.as_bytes());
+    let keyring = Arc::new(Keyring::open(data_folder)?);
+    begin(consensus, &keyring).await?;
+    let facts = consensus.local();
+    let cluster = facts.cluster().context("the registry has no cluster")?;
+    let ca = &cluster.ca_certificate_pem;
     let identity = Identity { role: Role::Coordinator, node: replica.0 };
-    let credentials = authority.credentials(identity)?;
+    let kept = LeafFile::read(data_folder, ca, identity);
+    if joined.is_some() && kept.is_none() {
+        seal::wait_for_key(consensus, (peers, contacts), replica, &keyring).await;
+    }
+    let authority = Arc::new(Authority::locked(ca, leaf_life));
+    let (leaf, credentials, signed) = match seal::opened(cluster, &keyring) {
+        Some(key) => {
+            authority.unlock(&key)?;
+            let leaf = LeafFile::new(data_folder, blake3::derive_key(HASH_KEY_CONTEXT, key.as_bytes()));
+            let credentials = authority.credentials(identity)?;
+            keep(&leaf, &credentials);
+            (leaf, credentials, Some(SystemTime::now()))
+        }
+        None => {
+            let (leaf, credentials) = kept.context(seal::LACKING)?;
+            (leaf, credentials, None)
+        }
+    };
     let papers = match joined {
         Some(papers) => papers.replace(credentials).map(|()| papers.clone()),
         None => Papers::new(credentials),
     };
     let papers = papers.context("the certificate of this coordinator")?;
-    Ok(Founded { cluster, authority, identity, papers, hash_key })
+    Ok(Founded { cluster: cluster.id.to_string(), authority, keyring, identity, papers, leaf, signed })
+}
+
+/// A disk that takes no more keeps nobody from being served.
+pub(crate) fn keep(leaf: &LeafFile, credentials: &Credentials) {
+    if let Err(error) = leaf.keep(credentials) {
+        tracing::warn!("this coordinator's certificate is not kept: {error:#}");
+    }
 }
 
 /// The tokens that invite agents and coordinators, in files of the data folder; returns the one for agents. In a group this needs
@@ -72,25 +104,30 @@ pub(crate) async fn tokens(
     join_token(consensus, authority, registry::Role::Agent, &data_folder.join("join-token")).await
 }
 
-async fn authority_of(consensus: &Consensus, leaf_life: Duration) -> anyhow::Result<Authority> {
-    if consensus.local().cluster().is_none() {
-        let cluster = authority::random_hex::<6>()?;
-        let ca = Authority::create(&cluster)?;
-        let founding = Command::FoundCluster {
-            cluster: ClusterId(cluster),
-            ca_certificate_pem: ca.certificate_pem,
-            ca_key_pem: ca.key_pem,
-            at_unix_ms: unix_ms(),
-        };
-        let said = propose(consensus, founding).await.context("founding the cluster");
-        // Said twice, because its outcome was unknown, it is refused the second time, and the cluster is founded.
-        if consensus.local().cluster().is_none() {
-            said?;
-        }
+/// Founds the cluster if there is none: with a sealed key, unless this coordinator is held at a version that has none.
+async fn begin(consensus: &Consensus, keyring: &Keyring) -> anyhow::Result<()> {
+    if consensus.local().cluster().is_some() {
+        return Ok(());
     }
-    let registry = consensus.local();
-    let facts = registry.cluster().context("the registry has no cluster")?;
-    Authority::open(&facts.ca_certificate_pem, &facts.ca_key_pem, leaf_life)
+    let id = authority::random_hex::<6>()?;
+    let ca = Authority::create(&id)?;
+    let (cluster, ca_certificate_pem, at_unix_ms) = (ClusterId(id), ca.certificate_pem, unix_ms());
+    let founding = if consensus.speaks() < ClusterVersion::THIRD {
+        Command::FoundCluster { cluster, ca_certificate_pem, ca_key_pem: ca.key_pem, at_unix_ms }
+    } else {
+        // On the disk before anything is sealed with it.
+        keyring.put(SealKey::make()?)?;
+        let key = keyring.key().context("the seal key is gone")?;
+        let whose = Sealed { cluster: &cluster.0, ca_certificate_pem: &ca_certificate_pem };
+        let sealed_ca_key = key.seal(whose, &ca.key_pem)?;
+        Command::FoundSealed { cluster, ca_certificate_pem, sealed_ca_key, at_unix_ms }
+    };
+    let said = propose(consensus, founding).await.context("founding the cluster");
+    // Said twice, because its outcome was unknown, it is refused the second time, and the cluster is founded.
+    if consensus.local().cluster().is_none() {
+        said?;
+    }
+    Ok(())
 }
 
 /// The token in the file while it is good for another while, else a new one.

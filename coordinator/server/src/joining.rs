@@ -14,6 +14,7 @@ use tonic::Status;
 use crate::authority::{self, Authority};
 use crate::clock::unix_ms;
 use crate::founding::Founded;
+use crate::seal::CANNOT_SIGN;
 use crate::{renewing, versions};
 
 /// Longest name a machine may give itself, in characters.
@@ -33,6 +34,10 @@ impl Joining {
     }
 
     pub(crate) async fn join(&self, request: JoinRequest) -> Result<JoinReply, Status> {
+        // Before a use of the token is spent.
+        if !self.authority.can_sign() {
+            return Err(Status::unavailable(CANNOT_SIGN));
+        }
         let csr = Authority::read_request(&request.csr_pem)
             .map_err(|_| Status::invalid_argument("the certificate signing request cannot be read"))?;
         let token = TokenId(request.token_id);

@@ -8,6 +8,7 @@ mod limits;
 mod clock;
 mod founding;
 mod authority;
+mod seal;
 mod listener;
 mod gateway;
 mod catalogue;
@@ -61,8 +62,9 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 pub use config::{Config, Joined};
-pub use lives::{force, restore};
+pub use lives::{force, needs_seal_key, restore};
 pub use proto::token::JoinToken;
+pub use seal::SEAL_KEY_FILE;
 
 /// The versions of a cluster that this release can be a part of.
 pub const OLDEST_VERSION: u32 = ClusterVersion::OLDEST.0;
@@ -91,9 +93,10 @@ use crate::looking::Looking;
 use crate::members::FOUNDER;
 use crate::peers::Peers;
 use crate::readiness::Readiness;
+use crate::seal::Sealing;
 use crate::sessions::Sessions;
 use crate::status::Sources;
-use crate::streams::{Link, Streams};
+use crate::streams::Streams;
 use crate::tally::{Books, Tally};
 use crate::versions::Versions;
 use crate::views::Inside;
@@ -132,8 +135,7 @@ pub async fn run(
     keep_membership(&config, &consensus, &peers, replica, &departure, &inner);
     let reach = reach::watch(consensus.clone(), parts.sources.fleet.clone(), peers.clone());
     tokio::spawn(inner.clone().run_until_cancelled_owned(reach));
-    let renewing = renewing::keep_own(founded.authority.clone(), founded.papers.clone(), founded.identity);
-    tokio::spawn(inner.clone().run_until_cancelled_owned(renewing));
+    tokio::spawn(inner.clone().run_until_cancelled_owned(renewing::keep_own(&founded)));
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
     // Whoever finds the API finds the tokens too, but for a gateway without a leader: it serves, and says that it has none.
     let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens);
@@ -250,7 +252,9 @@ async fn found(
         held = Some((joined, papers));
     }
     let leaf_life = config.leaf_life.unwrap_or(limits::LEAF_LIFE);
-    let founded = founding::found(consensus, replica, held.as_ref().map(|(_, papers)| papers), leaf_life);
+    let contacts = config.joined.as_ref().map_or(&[][..], |joined| joined.contacts.as_slice());
+    let (papers, folder) = (held.as_ref().map(|(_, papers)| papers), config.data_folder.as_path());
+    let founded = founding::found(consensus, replica, papers, leaf_life, (folder, peers, contacts));
     let founded = match &held {
         Some((joined, papers)) if consensus.local().cluster().is_none() => {
             let listener = control.as_fd().try_clone_to_owned().context("sharing the agents' listener")?;
@@ -318,16 +322,17 @@ impl Parts {
         let revoked: streams::Revoked = Arc::new(move |node| facts.borrow().is_node_revoked(NodeId(node)));
         let papers = &founded.papers;
         let bound = streams::listen(cluster_address, papers, streams.clone(), revoked, links, stop.clone())?;
-        tokio::spawn(follow_links(link_events, fleet.clone()));
+        tokio::spawn(fleet.clone().follow_links(link_events));
         // Before anybody can ask for a model: one that is wanted is never unknown.
         fleet.registry_changed(&consensus.local()).await;
-        tokio::spawn(follow_registry(consensus.clone(), fleet.clone()));
+        tokio::spawn(fleet.clone().follow_registry(consensus.changes()));
 
         let looking = Looking {
             consensus: consensus.clone(),
             leading: leading.clone(),
             peers: peers.clone(),
             fleet: fleet.clone(),
+            sealing: Sealing::start(consensus, replica, peers, (&founded.authority, &founded.keyring), stop),
         };
         let grouping = Grouping::new(consensus, peers, &config.data_folder);
         let answers = jobs::open(config, consensus, founded, peers, replica)?;
@@ -374,7 +379,8 @@ impl Parts {
         let authority = founded.authority.clone();
         let room = Arc::new(membership::Running { consensus: consensus.clone(), authority });
         let jobs = Jobs { runs: answers.runs.clone(), keeper: Arc::new(answers) };
-        Ok(Self { sources, room, grouping, jobs, hash_key: founded.hash_key, cluster, cluster_address })
+        let hash_key = founded.leaf.hash_key();
+        Ok(Self { sources, room, grouping, jobs, hash_key, cluster, cluster_address })
     }
 
     fn gateway_state(
@@ -467,24 +473,4 @@ fn server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(limits::SESSION_KEEP_ALIVE))
         .http2_keepalive_timeout(Some(limits::SESSION_TIMEOUT))
-}
-
-async fn follow_links(mut events: mpsc::Receiver<Link>, fleet: Fleet) {
-    while let Some(event) = events.recv().await {
-        match event {
-            Link::Up { node } => fleet.link_changed(node, true).await,
-            Link::Down { node } => fleet.link_changed(node, false).await,
-        }
-    }
-}
-
-async fn follow_registry(consensus: Consensus, fleet: Fleet) {
-    let mut changes = consensus.changes();
-    loop {
-        let registry = changes.borrow_and_update().clone();
-        fleet.registry_changed(&registry).await;
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
 }

@@ -46,6 +46,9 @@ pub(crate) const HEARD_OF_LATE: Duration = Duration::from_millis(2_500);
 /// How often each coordinator asks the others which version of the cluster they speak. An update is over a moment after its last restart.
 pub(crate) const VERSION_LOOK: Duration = Duration::from_secs(1);
 
+/// How often a coordinator looks for the seal key while it lacks it, or while the authority's key is to be sealed.
+pub(crate) const SEAL_LOOK: Duration = Duration::from_secs(1);
+
 /// How often a leader that hears less than all agents asks the other coordinators whether they hear more, ...
 pub(crate) const REACH_LOOK: Duration = Duration::from_millis(500);
 /// ... and after how many looks in a row that say so it hands over: agents that have just started reach one coordinator before the other.

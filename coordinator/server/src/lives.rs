@@ -11,16 +11,37 @@ use consensus::{Consensus, EpochError, OpenError, Options, ReplicaId};
 
 use crate::REGISTRY_FOLDER;
 use crate::members::FOUNDER;
+use crate::seal::{self, Keyring};
 
 /// Makes `data_folder`, in which no coordinator has run yet, that of the only coordinator, with the facts of a backup. Others reach it
-/// at `address`. Returns the epoch.
+/// at `address`. The seal key is in `seal_key`, or in the folder already. Returns the epoch.
 ///
 /// # Errors
-/// The backup cannot be read or is damaged, or the folder holds facts already.
-pub async fn restore(backup: &Path, data_folder: &Path, address: &str) -> anyhow::Result<u64> {
+/// The backup cannot be read or is damaged, its seal key is not there, or the folder holds facts already.
+pub async fn restore(
+    backup: &Path,
+    data_folder: &Path,
+    address: &str,
+    seal_key: Option<&Path>,
+) -> anyhow::Result<u64> {
+    let facts = Consensus::facts_of(backup).await.context("restoring the backup")?;
+    let key = seal::for_restored(&facts, data_folder, seal_key).context("restoring the backup")?;
     let registry = data_folder.join(REGISTRY_FOLDER);
     let options = Options { replica: FOUNDER, address: address.to_owned(), ..Options::default() };
-    Consensus::restore(backup, &registry, &options).await.context("restoring the backup")
+    let epoch = Consensus::restore(backup, &registry, &options).await.context("restoring the backup")?;
+    if let Some(key) = key {
+        Keyring::open(data_folder)?.put(key)?;
+    }
+    Ok(epoch)
+}
+
+/// Whether a backup is of no use without the seal key.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn needs_seal_key(backup: &Path) -> anyhow::Result<bool> {
+    let facts = Consensus::facts_of(backup).await?;
+    Ok(facts.cluster().is_some_and(|cluster| cluster.sealed_ca_key.is_some()))
 }
 
 /// Makes the coordinator of `data_folder`, which is stopped, the only one. What the others alone had is lost, and they are gone for

@@ -15,6 +15,7 @@ use crate::leader::{QueueView, Subject};
 use crate::leading::Leading;
 use crate::limits;
 use crate::peers::Peers;
+use crate::seal::Sealing;
 
 /// The way to the leader, here or elsewhere.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ pub(crate) struct Looking {
     pub(crate) leading: watch::Receiver<Option<Leading>>,
     pub(crate) peers: Peers,
     pub(crate) fleet: Fleet,
+    pub(crate) sealing: Sealing,
 }
 
 impl Looking {
@@ -61,7 +63,8 @@ impl Looking {
         if let Some(Wanted::Reached(_)) = asked.subject {
             let reached = u32::try_from(self.fleet.reached().await).unwrap_or(u32::MAX);
             let speaks = Some(self.consensus.speaks().0);
-            return Ok(LookReply { reached: Some(reached), speaks, ..LookReply::default() });
+            let seal_key_id = self.sealing.id();
+            return Ok(LookReply { reached: Some(reached), speaks, seal_key_id, ..LookReply::default() });
         }
         let leading = self.leading.borrow().clone();
         let leader =

@@ -5,12 +5,10 @@
 //! was away for longer than its certificate lasts, and has none to show, may ask as well. Refuses a key that is not known, one that
 //! was revoked, and a caller whose certificate is another node's.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use consensus::Consensus;
 use proto::identity::{Identity, Role};
-use proto::papers::Papers;
 use proto::standing;
 use proto::v1::{RenewReply, RenewRequest};
 use registry::{Node, NodeId};
@@ -19,7 +17,9 @@ use tonic::Status;
 
 use crate::authority::{self, Authority};
 use crate::entrance::REVOKED;
-use crate::{limits, members};
+use crate::founding::Founded;
+use crate::seal::CANNOT_SIGN;
+use crate::{founding, limits, members};
 
 /// The answer to a node that asks, under the certificate it has or, when that has expired, under none.
 pub(crate) fn renew(
@@ -42,6 +42,9 @@ pub(crate) fn renew(
     if caller.is_some_and(|caller| caller != identity) {
         return Err(Status::permission_denied("a node renews no certificate but its own"));
     }
+    if !authority.can_sign() {
+        return Err(Status::unavailable(CANNOT_SIGN));
+    }
     let certificate_pem = authority
         .sign(&csr, identity)
         .map_err(|_| Status::internal("the certificate could not be signed"))?;
@@ -60,20 +63,31 @@ pub(crate) fn identity(id: NodeId, node: &Node) -> Option<Identity> {
     }
 }
 
-/// This coordinator's own: it holds the CA, and signs for itself when two thirds of the time are over.
-pub(crate) async fn keep_own(authority: Arc<Authority>, papers: Papers, own: Identity) {
-    let mut signed = SystemTime::now();
-    loop {
-        // By the wall clock, which goes on while a Mac sleeps.
-        while let Some(left) = left(signed, SystemTime::now(), authority.leaf_life()) {
-            sleep(left.min(limits::LOOK_AGAIN)).await;
+/// This coordinator's own: it signs for itself when two thirds of the time are over, or as soon as it can where it began with an old one.
+pub(crate) fn keep_own(founded: &Founded) -> impl Future<Output = ()> + use<> {
+    let (authority, papers, own) = (founded.authority.clone(), founded.papers.clone(), founded.identity);
+    let (leaf, mut signed) = (founded.leaf.clone(), founded.signed);
+    async move {
+        loop {
+            // By the wall clock, which goes on while a Mac sleeps.
+            while let Some(left) = signed.and_then(|at| left(at, SystemTime::now(), authority.leaf_life())) {
+                sleep(left.min(limits::LOOK_AGAIN)).await;
+            }
+            if !authority.can_sign() {
+                sleep(limits::SEAL_LOOK).await;
+                continue;
+            }
+            let renewed = authority.credentials(own).and_then(|next| {
+                papers.replace(next.clone())?;
+                founding::keep(&leaf, &next);
+                Ok(())
+            });
+            match renewed {
+                Ok(()) => tracing::info!("this coordinator's certificate was renewed"),
+                Err(error) => tracing::error!("this coordinator's certificate cannot be renewed: {error:#}"),
+            }
+            signed = Some(SystemTime::now());
         }
-        let renewed = authority.credentials(own).and_then(|next| Ok(papers.replace(next)?));
-        match renewed {
-            Ok(()) => tracing::info!("this coordinator's certificate was renewed"),
-            Err(error) => tracing::error!("this coordinator's certificate cannot be renewed: {error:#}"),
-        }
-        signed = SystemTime::now();
     }
 }
 

@@ -14,9 +14,10 @@ use proto::standing;
 use proto::v1::{
     AgentHello, AgentMessage, AskRunReply, AskRunRequest, ChangeGroupReply, ChangeGroupRequest,
     CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply, EnlistRequest,
-    FetchAnswerReply, FetchAnswerRequest, JoinReply, JoinRequest, KeepAnswerReply, KeepAnswerRequest,
-    LookReply, LookRequest, ModelCardChunk, ModelCardStored, RegistryVersion, RenewReply, RenewRequest,
-    WantedModel, WantedModels, Welcome, agent_message, cluster_server, coordinator_message,
+    FetchAnswerReply, FetchAnswerRequest, FetchSealKeyReply, FetchSealKeyRequest, JoinReply, JoinRequest,
+    KeepAnswerReply, KeepAnswerRequest, LookReply, LookRequest, ModelCardChunk, ModelCardStored,
+    RegistryVersion, RenewReply, RenewRequest, WantedModel, WantedModels, Welcome, agent_message,
+    cluster_server, coordinator_message,
 };
 use registry::{Command, ModelName, NodeId, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -138,6 +139,14 @@ impl cluster_server::Cluster for Sessions {
     async fn ask_run(&self, request: Request<AskRunRequest>) -> Result<Response<AskRunReply>, Status> {
         self.coordinator(&request)?;
         Ok(Response::new(self.answers.answer(request.into_inner())))
+    }
+
+    async fn fetch_seal_key(
+        &self,
+        request: Request<FetchSealKeyRequest>,
+    ) -> Result<Response<FetchSealKeyReply>, Status> {
+        let caller = self.coordinator(&request)?;
+        Ok(Response::new(self.looking.sealing.give(caller)))
     }
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {

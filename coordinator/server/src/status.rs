@@ -124,12 +124,17 @@ impl Sources {
                 led_by: health.known_leader.map(|replica| replica.0),
                 term: health.term,
                 applied_index: health.applied_index,
-                trouble: health.fatal.or_else(|| health.storage_full.then(|| STORAGE_FULL.to_owned())),
+                trouble: health.fatal.or_else(|| self.trouble(health.storage_full)),
             },
             coordinators: self.coordinators(),
             models: self.models(&queue),
             nodes: self.nodes(&queue).await,
         }
+    }
+
+    fn trouble(&self, storage_full: bool) -> Option<String> {
+        let trouble = if storage_full { Some(STORAGE_FULL) } else { self.looking.sealing.trouble() };
+        trouble.map(str::to_owned)
     }
 
     fn coordinators(&self) -> Vec<SpokenView> {

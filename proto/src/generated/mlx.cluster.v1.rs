@@ -41,6 +41,14 @@ pub struct AskRunReply {
     pub goes_on: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FetchSealKeyRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FetchSealKeyReply {
+    /// 32 bytes. Absent: this coordinator lacks it too.
+    #[prost(bytes = "vec", optional, tag = "1")]
+    pub key: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeGroupRequest {
     /// An even number of voters is meant.
     #[prost(bool, tag = "5")]
@@ -129,6 +137,9 @@ pub struct LookReply {
     /// With that: the newest version of the cluster that the coordinator speaks; absent: 1.
     #[prost(uint32, optional, tag = "4")]
     pub speaks: ::core::option::Option<u32>,
+    /// With that: which seal key the coordinator holds, by a hash of it; absent: none, or it is of an older release.
+    #[prost(bytes = "vec", optional, tag = "5")]
+    pub seal_key_id: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnlistRequest {
@@ -1389,6 +1400,31 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("mlx.cluster.v1.Cluster", "AskRun"));
             self.inner.unary(req, path, codec).await
         }
+        /// The key that opens the cluster's authority, for a coordinator that lacks it. The role must be `coordinator`.
+        pub async fn fetch_seal_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FetchSealKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FetchSealKeyReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mlx.cluster.v1.Cluster/FetchSealKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mlx.cluster.v1.Cluster", "FetchSealKey"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1479,6 +1515,14 @@ pub mod cluster_server {
             &self,
             request: tonic::Request<super::AskRunRequest>,
         ) -> std::result::Result<tonic::Response<super::AskRunReply>, tonic::Status>;
+        /// The key that opens the cluster's authority, for a coordinator that lacks it. The role must be `coordinator`.
+        async fn fetch_seal_key(
+            &self,
+            request: tonic::Request<super::FetchSealKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FetchSealKeyReply>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct ClusterServer<T> {
@@ -2028,6 +2072,51 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AskRunSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mlx.cluster.v1.Cluster/FetchSealKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct FetchSealKeySvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::FetchSealKeyRequest>
+                    for FetchSealKeySvc<T> {
+                        type Response = super::FetchSealKeyReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FetchSealKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::fetch_seal_key(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FetchSealKeySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

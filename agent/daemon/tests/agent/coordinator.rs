@@ -11,10 +11,11 @@ use proto::v1::cluster_server::{Cluster, ClusterServer};
 use proto::v1::{
     AgentHello, AgentMessage, AgentReport, AskRunReply, AskRunRequest, AttemptFrame, AttemptStart,
     CardWanted, ChangeGroupReply, ChangeGroupRequest, CoordinatorAddress, CoordinatorMessage, Coordinators,
-    DeskMessage, DeskOrder, EnlistReply, EnlistRequest, FetchAnswerReply, FetchAnswerRequest, JoinReply,
-    JoinRequest, KeepAnswerReply, KeepAnswerRequest, LookReply, LookRequest, ModelCardChunk, ModelCardStored,
-    ModelState, ModelStatus, RegistryVersion, RenewReply, RenewRequest, StepSample, WantedModel,
-    WantedModels, Welcome, agent_message, coordinator_message,
+    DeskMessage, DeskOrder, EnlistReply, EnlistRequest, FetchAnswerReply, FetchAnswerRequest,
+    FetchSealKeyReply, FetchSealKeyRequest, JoinReply, JoinRequest, KeepAnswerReply, KeepAnswerRequest,
+    LookReply, LookRequest, ModelCardChunk, ModelCardStored, ModelState, ModelStatus, RegistryVersion,
+    RenewReply, RenewRequest, StepSample, WantedModel, WantedModels, Welcome, agent_message,
+    coordinator_message,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, ServerConfig, VarInt};
@@ -292,6 +293,13 @@ impl Cluster for Service {
 
     async fn ask_run(&self, _: Request<AskRunRequest>) -> Result<Response<AskRunReply>, Status> {
         Err(Status::permission_denied("only coordinators ask for runs"))
+    }
+
+    async fn fetch_seal_key(
+        &self,
+        _: Request<FetchSealKeyRequest>,
+    ) -> Result<Response<FetchSealKeyReply>, Status> {
+        Err(Status::permission_denied("only coordinators ask for the seal key"))
     }
 
     async fn look(&self, _: Request<LookRequest>) -> Result<Response<LookReply>, Status> {

@@ -20,6 +20,7 @@ use crate::raft::log_memory::{Held, Memory};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{Entry, LogId, Types, Vote};
 use crate::speech::Speech;
+use crate::wal::erasure::Erasure;
 use crate::wal::folder::Folder;
 use crate::wal::log::{self, Contents, Log, Rotation};
 use crate::wal::record::{Kind, Op};
@@ -33,6 +34,7 @@ pub(crate) struct Stores {
     /// The registry after each apply.
     pub(crate) published: watch::Receiver<Arc<Registry>>,
     pub(crate) applied_index: watch::Receiver<Option<u64>>,
+    pub(crate) erasure: Erasure,
 }
 
 /// Opens log and snapshot and checks that they fit together.
@@ -70,11 +72,12 @@ fn read_speaking(
         let what = format!("it covers the log up to {covered:?}, but the log was purged up to {purged:?}");
         return Err(Damage { file: snapshot_file::NAME.to_owned(), offset: 0, index: purged, what }.into());
     }
+    let erasure = log.erasure();
     let writer = hands
         .writer(log)
         .map_err(|source| OpenError::Io { doing: "starting the log writer".to_owned(), source })?;
     let published = state_machine.published();
-    Ok(Stores { log: LogStore { memory, writer }, state_machine, published, applied_index })
+    Ok(Stores { log: LogStore { memory, writer }, state_machine, published, applied_index, erasure })
 }
 
 fn decode(contents: Contents, speech: &Speech) -> Result<Memory, OpenError> {

@@ -22,6 +22,7 @@ mod net;
 mod group;
 mod growth;
 mod versions;
+mod erasing;
 mod formats;
 mod doors;
 mod wires;

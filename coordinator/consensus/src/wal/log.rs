@@ -7,6 +7,7 @@ use std::io;
 use crate::error::OpenError;
 use crate::limits;
 use crate::wal::disk::DiskFile;
+use crate::wal::erasure::Erasure;
 use crate::wal::extent::Extent;
 use crate::wal::folder::Folder;
 use crate::wal::mark::{self, Mark, MarkFile};
@@ -62,6 +63,7 @@ pub(crate) struct Log {
     committed: Option<String>,
     /// Encoded records that are not written yet.
     pending: Vec<u8>,
+    erasure: Erasure,
 }
 
 struct Active {
@@ -104,6 +106,11 @@ impl Log {
         Ok((log, contents))
     }
 
+    /// The way to have purged records removed from the disk at once.
+    pub(crate) fn erasure(&self) -> Erasure {
+        self.erasure.clone()
+    }
+
     /// Adds a record to what the next [`Log::flush`] writes.
     pub(crate) fn append(&mut self, op: &Op) -> io::Result<()> {
         if op.payload.len() > limits::RECORD_BYTES_MAX {
@@ -142,7 +149,7 @@ impl Log {
     /// Flushes, then removes the segments that hold nothing behind the last purge.
     pub(crate) fn drop_purged(&mut self) -> io::Result<()> {
         self.flush()?;
-        if self.active.end >= self.rotation.bytes_worth_purging {
+        if self.erasure.take() || self.active.end >= self.rotation.bytes_worth_purging {
             self.rotate()?;
         }
         let purged = self.extent.purged.as_ref().map(|purged| purged.index);
@@ -156,10 +163,15 @@ impl Log {
                 removed = true;
             }
         }
+        self.tell_oldest();
         if removed {
             tracing::debug!(purged, "log segments removed");
         }
         Ok(())
+    }
+
+    fn tell_oldest(&self) {
+        self.erasure.oldest_is(self.closed.front().map_or(self.active.number, |(number, _)| *number));
     }
 
     /// Replaces the vote. Everything appended before is flushed first: the order on disk is the order of calls.
@@ -289,10 +301,12 @@ fn settle(folder: Folder, replica: u64, rotation: Rotation, recovered: Recovered
             link: active.link,
         },
         pending: Vec::new(),
+        erasure: Erasure::default(),
         folder,
     };
     log.write_mark()?;
     log.flush_mark()?;
+    log.tell_oldest();
     Ok(log)
 }
 

@@ -45,4 +45,5 @@ pub(crate) mod tail;
 pub(crate) mod recovery;
 pub(crate) mod log;
 pub(crate) mod writer;
+pub(crate) mod erasure;
 pub(crate) mod snapshot_file;

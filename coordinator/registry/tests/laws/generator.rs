@@ -223,10 +223,19 @@ pub(crate) fn raises() -> impl Strategy<Value = Command> {
     (0_u32..5).prop_map(|to| Command::RaiseVersion { to: ClusterVersion(to), at_unix_ms: 5 })
 }
 
+/// Sealed keys, from the version on that has them and before.
+pub(crate) fn seals() -> impl Strategy<Value = Command> {
+    "[0-9a-f]{1,4}".prop_map(|sealed_ca_key| Command::SealCa { sealed_ca_key, at_unix_ms: 6 })
+}
+
+fn cluster() -> impl Strategy<Value = Command> {
+    prop_oneof![raises(), seals()]
+}
+
 /// What the registry knows beside members and offers.
 fn facts() -> impl Strategy<Value = Command> {
     let health = || prop_oneof![breaker_moves(), blame()];
-    prop_oneof![3 => placements(), 4 => health(), 2 => settings(), 2 => voter_changes(), 1 => raises()]
+    prop_oneof![3 => placements(), 4 => health(), 2 => settings(), 2 => voter_changes(), 2 => cluster()]
 }
 
 /// Each with one field that breaks its rule.
@@ -263,6 +272,14 @@ fn membership() -> impl Strategy<Value = Command> {
                 ca_certificate_pem: certificate,
                 ca_key_pem: key,
                 at_unix_ms: at,
+            }
+        }),
+        1 => ("[a-z/]{0,3}", "[a-z]{0,3}", "[a-g0]{0,3}").prop_map(|(id, certificate, key)| {
+            Command::FoundSealed {
+                cluster: ClusterId(id),
+                ca_certificate_pem: certificate,
+                sealed_ca_key: key,
+                at_unix_ms: 0,
             }
         }),
         4 => (token(), hash(), role, 0_u64..9, proptest::option::of(0_u32..4)).prop_map(

@@ -43,6 +43,8 @@ pub(crate) struct Oracle {
     pub(crate) files: Vec<NaiveFile>,
     pub(crate) batches: Vec<NaiveBatch>,
     pub(crate) reports: Vec<Report>,
+    /// Every sealed key that was taken on; the first is the one.
+    pub(crate) sealed: Vec<String>,
     /// Every version that was taken on.
     pub(crate) raised: Vec<ClusterVersion>,
     /// When, by whom, what, and how it ended.
@@ -56,7 +58,8 @@ impl Oracle {
             return Reply::Refused(Refusal::VersionTooLow { needs, has });
         }
         let decided = match command {
-            Command::FoundCluster { .. } => Err(Refusal::AlreadyFounded),
+            Command::FoundCluster { .. } | Command::FoundSealed { .. } => Err(Refusal::AlreadyFounded),
+            Command::SealCa { sealed_ca_key, .. } => Ok(self.seal(sealed_ca_key)),
             Command::IssueJoinToken { id, .. } => self.issue(id, command),
             Command::AdmitNode { token, secret_hash, public_key, at_unix_ms, name: _ } => {
                 self.admit(token, secret_hash, public_key, *at_unix_ms)
@@ -187,6 +190,9 @@ fn compare_voters(registry: &Registry, oracle: &Oracle) -> Result<(), TestCaseEr
     }
     prop_assert_eq!(registry.epoch(), 0);
     prop_assert_eq!(registry.cluster_version(), oracle.version());
+    let cluster = registry.cluster().unwrap();
+    prop_assert_eq!(cluster.sealed_ca_key.as_ref(), oracle.sealed.first());
+    prop_assert_eq!(cluster.ca_key_pem.is_empty(), !oracle.sealed.is_empty());
     Ok(())
 }
 

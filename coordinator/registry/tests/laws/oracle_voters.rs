@@ -1,4 +1,4 @@
-//! The naive registry's voters: every change that ever began, and which of them ended; and every version.
+//! The naive registry's voters: every change that ever began, and which of them ended; and every version and sealed key.
 
 use registry::{ClusterVersion, Refusal, Reply, VoterChange};
 
@@ -17,6 +17,12 @@ impl Oracle {
         let before = self.version();
         self.raised.push(to);
         Ok(done_if(self.version() != before))
+    }
+
+    pub(crate) fn seal(&mut self, sealed: &str) -> Reply {
+        let first = self.sealed.is_empty();
+        self.sealed.push(sealed.to_owned());
+        done_if(first)
     }
 
     pub(crate) fn lock_voters(&mut self, change: &VoterChange) -> Result<Reply, Refusal> {

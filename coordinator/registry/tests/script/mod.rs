@@ -21,6 +21,8 @@
 //! pardon ab
 //! golden qwen3-4b card=0a ids=9707,11,1879
 //! raise 2 at=50
+//! found-sealed room key=0a at=50
+//! seal-ca key=0a at=50
 //! revoke 1
 //! revoke-founder at=50
 //! revoke-token t1
@@ -98,6 +100,15 @@ fn about_membership(verb: &str, line: &Line<'_>) -> Option<Command> {
             ca_key_pem: "key".to_owned(),
             at_unix_ms: line.number("at"),
         },
+        "found-sealed" => Command::FoundSealed {
+            cluster: ClusterId(line.name(0).to_owned()),
+            ca_certificate_pem: "certificate".to_owned(),
+            sealed_ca_key: line.set("key").to_owned(),
+            at_unix_ms: line.number("at"),
+        },
+        "seal-ca" => {
+            Command::SealCa { sealed_ca_key: line.set("key").to_owned(), at_unix_ms: line.number("at") }
+        }
         "token" => Command::IssueJoinToken {
             id: TokenId(line.name(0).to_owned()),
             secret_hash: hash(line.set("secret")),

@@ -16,6 +16,11 @@ pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
             let left = cluster.founder_revoked_at_unix_ms;
             let left = left.map_or(String::new(), |at| format!(", its founder revoked at {at}"));
             writeln!(out, "  cluster {} since {}{left}", cluster.id, cluster.founded_at_unix_ms)?;
+            if let Some(sealed) = &cluster.sealed_ca_key {
+                let plain = if cluster.ca_key_pem.is_empty() { "" } else { ", and plain" };
+                let since = cluster.sealed_at_unix_ms.map_or(String::new(), |at| format!(" since {at}"));
+                writeln!(out, "  key sealed{since}: {sealed}{plain}")?;
+            }
         }
         None => writeln!(out, "  no cluster")?,
     }

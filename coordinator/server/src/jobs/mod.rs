@@ -81,7 +81,7 @@ pub(crate) fn open(
     peers: &Peers,
     replica: ReplicaId,
 ) -> anyhow::Result<Exchange> {
-    let keys = HashKeys::new(founded.hash_key);
+    let keys = HashKeys::new(founded.leaf.hash_key());
     Ok(Exchange {
         replica,
         consensus: consensus.clone(),
