@@ -29,7 +29,7 @@ def requests(questions: list[Question]) -> str:
 
 
 def client(url: str, key: str = "none") -> openai.OpenAI:
-    # A cluster that was just founded takes files a moment later, when all its coordinators have said that they know them.
+    # A cluster that was just founded takes files a moment later, when all its coordinators have said that they can.
     return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=20)
 
 
