@@ -186,11 +186,15 @@ class PlacedRoom(Room):
         environment = os.environ | {"HOME": str(self.folder / "homes" / "coordinator")}
         return subprocess.run(line, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
+    def printed(self) -> str | None:
+        found = re.search(r"^ +mlx-serving (agent .*)$", self.processes[0].said(), re.MULTILINE)
+        return None if found is None else found[1]
+
     def joined(self, place: Place) -> Process:
         """The line that the coordinator prints for joining, typed in a place with an empty home."""
-        printed = re.search(r"^ +mlx-serving (agent .*)$", self.processes[0].said(), re.MULTILINE)
-        assert printed is not None, self.processes[0].said()
-        line = printed[1].replace("MODEL", "demo").replace("TOKEN", self.token())
+        # It serves a moment before it says how to join.
+        until("the line is printed", lambda: self.printed() is not None)
+        line = (self.printed() or "").replace("MODEL", "demo").replace("TOKEN", self.token())
         return self.placed(place, place.name, line.split(), FAKE | {"HOME": str(self.home(place.name))})
 
 

@@ -27,6 +27,10 @@ pub(crate) async fn propose(
 ) -> Result<Committed, ProposeError> {
     let mut search = Search::new(replica);
     loop {
+        // Whom it last heard lead does not help: the answer would not be found here.
+        if let Some(why) = replica.fatal() {
+            return Err(ProposeError::Stopped(why));
+        }
         let leadership = search.leadership();
         let refused = if leadership.is_self {
             replica.admit(command.clone()).await
@@ -38,8 +42,6 @@ pub(crate) async fn propose(
                     "leadership changed while the command was under way".to_owned(),
                 )),
             }
-        } else if let Some(why) = replica.fatal() {
-            return Err(ProposeError::Stopped(why));
         } else {
             Err(ProposeError::NotLeader { leader: None })
         };
@@ -54,6 +56,9 @@ pub(crate) async fn propose(
 pub(crate) async fn confirm(replica: &Replica) -> Result<(), ReadError> {
     let mut search = Search::new(replica);
     let index = loop {
+        if let Some(why) = replica.fatal() {
+            return Err(ReadError::Stopped(why));
+        }
         let leadership = search.leadership();
         let refused = if leadership.is_self {
             replica.read_index().await
@@ -62,8 +67,6 @@ pub(crate) async fn confirm(replica: &Replica) -> Result<(), ReadError> {
                 answer = ask_for_index(replica, &link) => answer,
                 () = search.deposed(link.replica()) => Err(ReadError::NotLeader { leader: None }),
             }
-        } else if let Some(why) = replica.fatal() {
-            return Err(ReadError::Stopped(why));
         } else {
             Err(ReadError::NotLeader { leader: None })
         };

@@ -179,6 +179,8 @@ impl Group {
                 if self.on(leader).barrier().await.is_ok() {
                     return leader;
                 }
+                // It cannot be confirmed at once, and by a virtual clock at once is for ever.
+                tokio::time::sleep(limits::LEADER_PAUSE).await;
             }
         };
         timeout(PATIENCE, search).await.expect("nobody leads")
