@@ -24,6 +24,8 @@ pub enum Field {
     CaKey,
     /// The private key of the authority, sealed.
     SealedCaKey,
+    /// When a rotation of the authority is over at the latest.
+    RotationEnd,
     /// The id of a token.
     TokenId,
     /// How often a token may be used.
@@ -98,6 +100,11 @@ impl fmt::Display for Field {
             Field::SealedCaKey => {
                 write!(f, "the authority's sealed key is 1 to {sealed_max} digits of lower-case hex")
             }
+            Field::RotationEnd => write!(
+                f,
+                "a rotation of the authority must end after it begins, and within {} days",
+                limits::ROTATION_MS_MAX / (24 * 3_600_000)
+            ),
             Field::TokenUses => f.write_str("a join token must be good for at least one use"),
             Field::TokenName => write!(
                 f,
