@@ -242,12 +242,12 @@ fn advice(error: &anyhow::Error) -> &'static str {
     } else {
         match error.chain().find_map(tls::mistrust) {
             Some(Mistrust::Theirs) => {
-                ". Either it is not the cluster this Mac joined, or the cluster's authority was rotated while this Mac was away: \
-                 start the agent with --token of a new token, made there with `mlx-serving token create`"
+                ". It is not the cluster this Mac joined, or its authority was rotated while this Mac was away: start the agent \
+                 with --token of the new one, which `mlx-serving token create` prints there"
             }
             Some(Mistrust::Ours) => {
                 ". This Mac's certificate is not taken any more, because the cluster's authority was rotated: start the agent with \
-                 --token of a new token, made there with `mlx-serving token create`"
+                 --token of a new one, which `mlx-serving token create` prints there"
             }
             None => "",
         }
