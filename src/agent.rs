@@ -37,12 +37,12 @@ pub(crate) fn run(options: &Agent) -> anyhow::Result<()> {
 
 /// Coordinators of the cluster that this Mac is invited to, or belongs to, as the network tells.
 async fn found(config: &daemon::Config) -> anyhow::Result<Vec<String>> {
-    let cluster = match &config.token {
-        Some(token) => Some(token.ca_hash),
+    let authorities = match &config.token {
+        Some(token) => vec![token.ca_hash],
         None => daemon::cluster_of(&config.data_folder)?,
     };
     tracing::info!("no --coordinator: asking the local network for one");
-    let found = neighbours::find(cluster.as_ref().map(neighbours::mark)).await?;
+    let found = neighbours::find(authorities.iter().map(neighbours::mark).collect()).await?;
     if found.is_empty() {
         let words = "no coordinator of this cluster is announced on the local network: say where one is with --coordinator HOST";
         return Err(failure(Exit::Unreachable, words));

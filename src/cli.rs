@@ -3,6 +3,7 @@
 //! Owns every flag's name, environment variable, default and explanation. Refuses unknown flags (clap suggests the nearest).
 
 mod administration;
+mod authority;
 mod group;
 mod members;
 mod models;
@@ -13,11 +14,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use administration::{Audit, Call, Keys, KeysAction, Limits, Scope};
+pub(crate) use authority::{Ca, CaAction, CaLook};
 pub(crate) use group::{Backup, Coordinators, GroupAction, Restore};
 pub(crate) use members::{Drain, Nodes, NodesAction, Token, TokenAction, TokenRole, Undrain};
 pub(crate) use models::{Bound, Models, ModelsAction, Policy};
 
 use administration::{AUDIT_EXAMPLES, KEYS_EXAMPLES};
+use authority::CA_EXAMPLES;
 use group::{BACKUP_EXAMPLES, COORDINATORS_EXAMPLES};
 use members::{DRAIN_EXAMPLES, NODES_EXAMPLES, TOKEN_EXAMPLES};
 use models::MODELS_EXAMPLES;
@@ -104,6 +107,9 @@ pub(crate) enum Command {
     /// Show what administrators changed, and check that nobody has rewritten it.
     #[command(after_help = AUDIT_EXAMPLES)]
     Audit(Audit),
+    /// Show the authority that signs certificates, and put another one in its place: no request fails.
+    #[command(after_help = CA_EXAMPLES)]
+    Ca(Ca),
     /// Show and change the group of coordinators that keeps the facts.
     #[command(after_help = COORDINATORS_EXAMPLES)]
     Coordinators(Coordinators),
@@ -330,7 +336,7 @@ mod tests {
 
     #[test]
     fn each_page_of_help_teaches_with_an_example() {
-        for name in ["queue", "explain", "token", "nodes", "keys", "audit"] {
+        for name in ["queue", "explain", "token", "nodes", "keys", "audit", "ca"] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).expect("a command");
             let help = command.render_help().to_string();

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::cli::Coordinator;
 use crate::exit::{Exit, failure};
-use crate::neighbours::{self, Announced};
+use crate::neighbours::Announced;
 use crate::{agent, home, log, stopping};
 
 pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
@@ -72,8 +72,8 @@ fn announced(options: &Coordinator, ready: &server::Ready) -> Option<Announced> 
     if options.no_mdns || ready.cluster_address.ip().is_loopback() {
         return None;
     }
-    let mark = neighbours::mark(&ready.join_token.ca_hash);
-    let announced = Announced::start(&mark, ready.cluster_address, ready.api, ready.leads.clone());
+    let announced =
+        Announced::start(ready.authorities.clone(), ready.cluster_address, ready.api, ready.leads.clone());
     announced.inspect_err(|error| tracing::warn!("not announced on the local network: {error:#}")).ok()
 }
 

@@ -25,6 +25,7 @@ mod queue;
 mod explain;
 mod keys;
 mod audit;
+mod ca;
 mod simulate;
 mod table;
 mod moment;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Backup(options) => coordinators::backup(&options),
         Command::Restore(options) => coordinators::restore(&options),
         Command::Audit(options) => audit::run(&options),
+        Command::Ca(options) => ca::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Guard(options) => return daemon::guard(&options.command),
     };

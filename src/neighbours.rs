@@ -4,7 +4,7 @@
 //! found must still show a certificate of the cluster whose token, or whose membership, this machine has. An announcement ends with
 //! the value that stands for it. On macOS it runs beside the system's own responder; that has not been tried on hardware.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -42,21 +42,22 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// Announces the port for agents; `api` too, under the name that all clusters share, while this one leads.
+    /// Announces the port for agents, under each authority that is trusted: whoever was away looks for the former one. `api` too,
+    /// under the name that all clusters share, while this one leads.
     pub(crate) fn start(
-        mark: &str,
+        mut authorities: watch::Receiver<Vec<[u8; 32]>>,
         agents: SocketAddr,
         api: SocketAddr,
         leads: watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let daemon = ServiceDaemon::new().context("opening the mDNS socket")?;
-        // A port is one process's, and a mark one cluster's: no other has this name.
-        let name = format!("mlx-{mark}-{}-{}", crate::home::host_name().replace('.', "-"), agents.port());
-        let agents = service(SERVICE, &name, &format!("{name}.local."), agents, &[(CLUSTER, mark)])?;
-        daemon.register(agents).context("announcing this coordinator")?;
+        let mut named = BTreeMap::new();
+        let marks = marks(&mut authorities);
+        say(&daemon, agents, &marks, &mut named).context("announcing this coordinator")?;
+        let following = authorities.clone();
+        tokio::spawn(follow_authorities(daemon.clone(), agents, following, named));
         if !api.ip().is_loopback() {
-            let web = service(WEB, "mlx-serving", LEADS_HOST, api, &[(CLUSTER, mark), ("path", "/v1")])?;
-            tokio::spawn(follow(daemon.clone(), web, leads));
+            tokio::spawn(follow(daemon.clone(), api, authorities, leads));
         }
         Ok(Self { daemon })
     }
@@ -70,17 +71,69 @@ impl Drop for Announced {
     }
 }
 
+fn marks(authorities: &mut watch::Receiver<Vec<[u8; 32]>>) -> Vec<String> {
+    authorities.borrow_and_update().iter().map(mark).collect()
+}
+
+/// Announces this coordinator under these marks and no others. `named`: under which it is, and as what.
+fn say(
+    daemon: &ServiceDaemon,
+    agents: SocketAddr,
+    marks: &[String],
+    named: &mut BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    for mark in marks.iter().filter(|mark| !named.contains_key(*mark)).cloned().collect::<Vec<_>>() {
+        // A port is one process's, and a mark one cluster's: no other has this name.
+        let name = format!("mlx-{mark}-{}-{}", crate::home::host_name().replace('.', "-"), agents.port());
+        let service =
+            service(SERVICE, &name, &format!("{name}.local."), agents, &[(CLUSTER, mark.as_str())])?;
+        let full_name = service.get_fullname().to_owned();
+        daemon.register(service)?;
+        named.insert(mark, full_name);
+    }
+    let gone: Vec<_> = named.keys().filter(|mark| !marks.contains(mark)).cloned().collect();
+    for name in gone.iter().filter_map(|mark| named.remove(mark)) {
+        daemon.unregister(&name)?;
+    }
+    Ok(())
+}
+
+async fn follow_authorities(
+    daemon: ServiceDaemon,
+    agents: SocketAddr,
+    mut authorities: watch::Receiver<Vec<[u8; 32]>>,
+    mut named: BTreeMap<String, String>,
+) {
+    while authorities.changed().await.is_ok() {
+        let marks = marks(&mut authorities);
+        if let Err(error) = say(&daemon, agents, &marks, &mut named) {
+            tracing::warn!("not announced under another authority: {error:#}");
+        }
+    }
+}
+
 /// The name goes to whoever leads.
-async fn follow(daemon: ServiceDaemon, web: ServiceInfo, mut leads: watch::Receiver<bool>) {
-    let name = web.get_fullname().to_owned();
+async fn follow(
+    daemon: ServiceDaemon,
+    api: SocketAddr,
+    mut authorities: watch::Receiver<Vec<[u8; 32]>>,
+    mut leads: watch::Receiver<bool>,
+) {
     loop {
         let now = *leads.borrow_and_update();
-        let told = if now { daemon.register(web.clone()) } else { daemon.unregister(&name).map(drop) };
+        let mark = marks(&mut authorities).into_iter().next().unwrap_or_default();
+        let says = [(CLUSTER, mark.as_str()), ("path", "/v1")];
+        let told = service(WEB, "mlx-serving", LEADS_HOST, api, &says).and_then(|web| {
+            let name = web.get_fullname().to_owned();
+            let told = if now { daemon.register(web) } else { daemon.unregister(&name).map(drop) };
+            Ok(told?)
+        });
         if let Err(error) = told {
-            tracing::warn!(%error, "the name {LEADS_HOST} cannot be announced");
+            tracing::warn!("the name {LEADS_HOST} cannot be announced: {error:#}");
         }
-        if leads.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = leads.changed() => if changed.is_err() { return },
+            changed = authorities.changed() => if changed.is_err() { return },
         }
     }
 }
@@ -98,12 +151,12 @@ fn service(
     Ok(if address.is_empty() { made.enable_addr_auto() } else { made })
 }
 
-/// `HOST:PORT` of the coordinators that are announced, of this cluster or of any; none where nobody answers.
-pub(crate) async fn find(mark: Option<String>) -> anyhow::Result<Vec<String>> {
+/// `HOST:PORT` of the coordinators that are announced under one of these marks, or, without any, of all; none where nobody answers.
+pub(crate) async fn find(marks: Vec<String>) -> anyhow::Result<Vec<String>> {
     tokio::task::spawn_blocking(move || {
         let daemon = ServiceDaemon::new().context("opening the mDNS socket")?;
         let events = daemon.browse(SERVICE).context("asking for coordinators")?;
-        let found = collect(&events, mark.as_deref());
+        let found = collect(&events, &marks);
         let _ = daemon.shutdown();
         Ok(found.into_iter().collect())
     })
@@ -111,12 +164,13 @@ pub(crate) async fn find(mark: Option<String>) -> anyhow::Result<Vec<String>> {
     .context("the search failed")?
 }
 
-fn collect(events: &Receiver<ServiceEvent>, mark: Option<&str>) -> BTreeSet<String> {
+fn collect(events: &Receiver<ServiceEvent>, marks: &[String]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut until = Instant::now() + SEARCH;
     while let Ok(event) = events.recv_timeout(until.saturating_duration_since(Instant::now())) {
         let ServiceEvent::ServiceResolved(coordinator) = event else { continue };
-        if mark.is_some_and(|mark| coordinator.get_property_val_str(CLUSTER) != Some(mark)) {
+        let is_one = |mark: &str| marks.is_empty() || marks.iter().any(|known| known == mark);
+        if !is_one(coordinator.get_property_val_str(CLUSTER).unwrap_or_default()) {
             continue;
         }
         let addresses = coordinator.get_addresses().iter().map(|address| address.to_ip_addr());

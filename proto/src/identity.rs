@@ -65,6 +65,12 @@ impl Validity {
     }
 }
 
+/// The name of the authority that signed a leaf, in DER form; each authority of a cluster has another one.
+pub fn issuer_of(der: &[u8]) -> Result<Vec<u8>, IdentityError> {
+    let (_, leaf) = parse_x509_certificate(der).map_err(|_| IdentityError::Malformed)?;
+    Ok(leaf.issuer().as_raw().to_vec())
+}
+
 impl Identity {
     /// Reads the identity out of a leaf certificate in DER form whose chain was already verified by the TLS layer.
     pub fn from_leaf(der: &[u8]) -> Result<Self, IdentityError> {

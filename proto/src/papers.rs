@@ -1,4 +1,4 @@
-//! A process's own papers while it runs: its certificate and key, the CA it trusts, and the coordinators it must refuse.
+//! A process's own papers while it runs: its certificate and key, the authorities it trusts, and the coordinators it must refuse.
 //!
 //! Owns the TLS configurations of both wires. They look at the papers at each handshake, so papers that are replaced count from
 //! the next connection on, and no connection breaks for it. Refuses resumed sessions, which would go on under papers that were
@@ -15,23 +15,29 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
+use tokio::sync::watch;
 
 use crate::STREAM_ALPN;
 use crate::identity::{Identity, Role};
-use crate::tls::{Credentials, TlsError, provider};
+use crate::tls::{Credentials, TlsError, authorities, provider};
+use crate::token::JoinToken;
 
 /// Of HTTP/2, which carries gRPC.
 const CONTROL_ALPN: &[u8] = b"h2";
 
 /// Cheap to clone: all clones are the same papers.
 #[derive(Clone)]
-pub struct Papers(Arc<RwLock<Arc<Current>>>);
+pub struct Papers {
+    current: Arc<RwLock<Arc<Current>>>,
+    turns: watch::Sender<[u8; 32]>,
+}
 
 struct Current {
     credentials: Credentials,
     certified: Arc<CertifiedKey>,
     servers: Arc<WebPkiServerVerifier>,
     clients: Arc<dyn ClientCertVerifier>,
+    authority: [u8; 32],
     /// Coordinators that were revoked, by number.
     refused: BTreeSet<u64>,
 }
@@ -40,14 +46,27 @@ impl Papers {
     /// Papers that hold these credentials and refuse nobody yet.
     pub fn new(credentials: Credentials) -> Result<Self, TlsError> {
         let current = Current::new(credentials, BTreeSet::new())?;
-        Ok(Self(Arc::new(RwLock::new(Arc::new(current)))))
+        let turns = watch::Sender::new(current.authority);
+        Ok(Self { current: Arc::new(RwLock::new(Arc::new(current))), turns })
     }
 
     /// Shows these from the next handshake on. Papers that do not fit together are refused, and the former stay.
     pub fn replace(&self, credentials: Credentials) -> Result<(), TlsError> {
         let next = Current::new(credentials, self.current().refused.clone())?;
+        let authority = next.authority;
         self.put(next);
+        self.turns.send_if_modified(|known| std::mem::replace(known, authority) != authority);
         Ok(())
+    }
+
+    /// Which authority signs: BLAKE3 of its certificate. Changes when another one does, and connections had better be made anew.
+    pub fn turns(&self) -> watch::Receiver<[u8; 32]> {
+        self.turns.subscribe()
+    }
+
+    /// As it is now.
+    pub fn authority(&self) -> [u8; 32] {
+        self.current().authority
     }
 
     /// Takes no coordinator of these numbers for one, from the next handshake on.
@@ -104,21 +123,23 @@ impl Papers {
     }
 
     fn current(&self) -> Arc<Current> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn put(&self, next: Current) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
     }
 }
 
 impl Current {
     fn new(credentials: Credentials, refused: BTreeSet<u64>) -> Result<Self, TlsError> {
         let roots = Arc::new(credentials.roots()?);
+        let authority = authorities(&credentials.ca_certificate_pem)?;
+        let authority = authority.first().map(|signs| JoinToken::hash_of(signs)).unwrap_or_default();
         let certified = CertifiedKey::from_der(credentials.chain()?, credentials.key()?, &provider())?;
         let servers = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider()).build()?;
         let clients = WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
-        Ok(Self { credentials, certified: Arc::new(certified), servers, clients, refused })
+        Ok(Self { credentials, certified: Arc::new(certified), servers, clients, authority, refused })
     }
 
     fn copy(&self) -> Self {
@@ -127,6 +148,7 @@ impl Current {
             certified: Arc::clone(&self.certified),
             servers: Arc::clone(&self.servers),
             clients: Arc::clone(&self.clients),
+            authority: self.authority,
             refused: self.refused.clone(),
         }
     }

@@ -1,28 +1,35 @@
 //! TLS between coordinators and agents: one cryptographic provider, one place that builds configurations.
 //!
-//! Owns credentials and what they are made of, and how a joining Mac, which holds a token and no certificate yet, recognises the
-//! true cluster; what a member shows and trusts while it runs are its papers (`papers.rs`). Refuses TLS 1.2.
+//! Owns credentials and what they are made of, which authority a certificate is of, and how a joining Mac, which holds a token and no
+//! certificate yet, recognises the true cluster; what a member shows and trusts while it runs are its papers (`papers.rs`). Refuses
+//! TLS 1.2.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    AlertDescription, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 
+use crate::identity::Validity;
 use crate::papers::Papers;
 use crate::token::JoinToken;
 
-/// A node's certificate, its key and the CA that signed it, all PEM. `Debug` hides the key.
+/// A node's certificate, its key and the authorities it trusts, all PEM. `Debug` hides the key.
 #[derive(Clone)]
 pub struct Credentials {
+    /// Behind the node's own there may be one by which whoever trusts a former authority knows the present one.
     pub certificate_pem: String,
     pub key_pem: String,
+    /// The one that signs first.
     pub ca_certificate_pem: String,
 }
 
@@ -53,7 +60,7 @@ impl Credentials {
         Papers::new(self.clone())?.stream_client()
     }
 
-    /// Leaf and CA in one PEM text: the CA goes along so that a joining Mac can compare it with its token.
+    /// Leaf and authorities in one PEM text: these go along so that a joining Mac can compare them with its token.
     pub fn chain_pem(&self) -> String {
         format!("{}\n{}", self.certificate_pem.trim_end(), self.ca_certificate_pem)
     }
@@ -67,10 +74,66 @@ impl Credentials {
     }
 
     pub(crate) fn roots(&self) -> Result<RootCertStore, TlsError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.ca_certificate_pem.as_bytes())?)?;
-        Ok(roots)
+        roots(&self.ca_certificate_pem)
     }
+}
+
+fn roots(ca_certificate_pem: &str) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities(ca_certificate_pem)? {
+        roots.add(authority)?;
+    }
+    Ok(roots)
+}
+
+/// The certificates of a PEM text, in their order.
+pub fn authorities(ca_certificate_pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Vec<_> =
+        CertificateDer::pem_slice_iter(ca_certificate_pem.as_bytes()).collect::<Result<_, _>>()?;
+    // A text without any would be trust in nobody.
+    if all.is_empty() { Err(rustls::pki_types::pem::Error::NoItemsFound.into()) } else { Ok(all) }
+}
+
+/// Whether this authority itself, the first of the text, signed the leaf; not whether that is still good.
+pub fn vouches(ca_certificate_pem: &str, leaf: &CertificateDer<'_>) -> bool {
+    let authority = CertificateDer::from_pem_slice(ca_certificate_pem.as_bytes());
+    authority.is_ok_and(|authority| signed_by(&authority, leaf))
+}
+
+/// The same of one authority.
+pub fn signed_by(authority: &CertificateDer<'_>, leaf: &CertificateDer<'_>) -> bool {
+    let signed = || {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+        let from = Validity::of_leaf(leaf).map_err(|_| Error::General("no leaf".to_owned()))?.from_unix_ms;
+        let then = UnixTime::since_unix_epoch(Duration::from_millis(from));
+        Ok::<_, TlsError>(verifier.verify_client_cert(leaf, &[], then).is_ok())
+    };
+    signed().unwrap_or(false)
+}
+
+/// Why two ends of a connection are no members of one cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistrust {
+    /// The other end's certificate is not of an authority that is trusted here.
+    Theirs,
+    /// The other end does not take the certificate that was shown.
+    Ours,
+}
+
+/// Finds it among the causes of an error; TLS hides its own inside those of the transport.
+pub fn mistrust(error: &(dyn StdError + 'static)) -> Option<Mistrust> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match inner.and_then(|inner| inner.downcast_ref()).or(error.downcast_ref::<Error>()) {
+            Some(Error::InvalidCertificate(_)) => return Some(Mistrust::Theirs),
+            Some(Error::AlertReceived(AlertDescription::UnknownCA)) => return Some(Mistrust::Ours),
+            Some(_) | None => cause = error.source(),
+        }
+    }
+    None
 }
 
 impl std::fmt::Debug for Credentials {
@@ -79,10 +142,9 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// TLS of a Mac that has no certificate, or none that lasts: trusts this CA, shows nothing.
+/// TLS of a Mac that has no certificate, or none that lasts: trusts these authorities, shows nothing.
 pub fn anonymous_client(ca_certificate_pem: &str) -> Result<ClientConfig, TlsError> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_certificate_pem.as_bytes())?)?;
+    let roots = roots(ca_certificate_pem)?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
@@ -120,7 +182,9 @@ impl ServerCertVerifier for PinnedCa {
     ) -> Result<ServerCertVerified, Error> {
         let pinned = intermediates.iter().find(|certificate| self.token.pins(certificate));
         let Some(ca) = pinned else {
-            return Err(Error::General("this is not the cluster that issued the join token".to_owned()));
+            let words = "this is not the cluster that issued the join token, or its authority was rotated since: make a new token \
+                         there with `mlx-serving token create`";
+            return Err(Error::General(words.to_owned()));
         };
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;

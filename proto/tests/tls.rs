@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use proto::identity::{COORDINATOR_DNS, Identity, Role};
 use proto::papers::Papers;
-use proto::tls::{Credentials, joining_client};
+use proto::tls::{Credentials, Mistrust, joining_client, mistrust, vouches};
 use proto::token::JoinToken;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
@@ -18,14 +18,31 @@ struct Ca {
     issuer: Issuer<'static, KeyPair>,
 }
 
+fn as_ca(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params
+}
+
 impl Ca {
     fn new() -> Self {
+        Self::called("authority")
+    }
+
+    fn called(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let params = as_ca(name);
         let pem = params.self_signed(&key).expect("a CA").pem();
         let issuer = Issuer::from_ca_cert_pem(&pem, key).expect("an issuer");
         Self { pem, issuer }
+    }
+
+    /// The next one, and its key certified by this one.
+    fn successor(&self) -> (Self, String) {
+        let next = Self::called("authority 1");
+        let cross = as_ca("authority 1").signed_by(next.issuer.key(), &self.issuer).expect("certified");
+        (next, cross.pem())
     }
 
     fn credentials(&self, identity: Identity) -> Credentials {
@@ -238,4 +255,91 @@ fn who_has_no_certificate_may_come_in_to_ask_for_one_but_one_of_another_ca_may_n
     let mut stranger = theirs.credentials(AGENT);
     stranger.ca_certificate_pem.clone_from(&ours.pem);
     assert!(control(&papers(stranger), &coordinator).is_err());
+}
+
+/// What a member shows and trusts while the former authority is trusted too: the certificate is the new one's.
+fn turned(former: &Ca, identity: Identity) -> (Credentials, Ca) {
+    let (next, cross) = former.successor();
+    let mut shown = next.credentials(identity);
+    shown.certificate_pem.push_str(&cross);
+    shown.ca_certificate_pem = format!("{}{}", next.pem, former.pem);
+    (shown, next)
+}
+
+fn streams(client: &Credentials, server: &Credentials) -> Result<Option<Identity>, rustls::Error> {
+    let (client, server) = (client.stream_client(), server.stream_server());
+    shake(client.expect("a client"), server.expect("a server"), COORDINATOR_DNS)
+}
+
+#[test]
+fn who_has_turned_and_who_knows_only_the_former_authority_take_one_another() {
+    let former = Ca::new();
+    let (server, _) = turned(&former, COORDINATOR);
+    assert_eq!(streams(&former.credentials(AGENT), &server), Ok(Some(AGENT)));
+    let (client, _) = turned(&former, AGENT);
+    assert_eq!(streams(&client, &former.credentials(COORDINATOR)), Ok(Some(AGENT)));
+}
+
+#[test]
+fn from_the_end_on_the_former_authority_is_worth_nothing() {
+    let former = Ca::new();
+    let (_, next) = turned(&former, COORDINATOR);
+    let (client, server) = (next.credentials(AGENT), next.credentials(COORDINATOR));
+    assert_eq!(streams(&client, &server), Ok(Some(AGENT)));
+    let theirs = streams(&former.credentials(AGENT), &server).expect_err("refused");
+    assert_eq!(mistrust(&theirs), Some(Mistrust::Theirs));
+    // Whoever holds the former key may know the new authority, and certify it as well.
+    let mut stolen = former.credentials(AGENT);
+    stolen.certificate_pem.push_str(&former.successor().1);
+    stolen.ca_certificate_pem.clone_from(&next.pem);
+    assert!(streams(&stolen, &server).is_err());
+    let alert = rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA);
+    assert_eq!(mistrust(&std::io::Error::other(alert)), Some(Mistrust::Ours));
+}
+
+#[test]
+fn a_token_of_before_or_of_after_admits_while_both_are_trusted() {
+    let former = Ca::new();
+    let (server, next) = turned(&former, COORDINATOR);
+    let joins = |token: &JoinToken, server: &Credentials| {
+        let client = joining_client(token).expect("a client");
+        let server =
+            Papers::new(server.clone()).and_then(|papers| papers.control_server()).expect("a server");
+        shake(client, server, COORDINATOR_DNS)
+    };
+    assert_eq!(joins(&former.token(), &server), Ok(None));
+    assert_eq!(joins(&next.token(), &server), Ok(None));
+    let refused = joins(&former.token(), &next.credentials(COORDINATOR)).expect_err("refused");
+    assert!(refused.to_string().contains("mlx-serving token create"), "{refused}");
+}
+
+#[test]
+fn an_authority_vouches_for_what_it_signed_itself_and_for_nothing_else() {
+    let former = Ca::new();
+    let (shown, next) = turned(&former, AGENT);
+    let leaf =
+        |shown: &Credentials| CertificateDer::from_pem_slice(shown.certificate_pem.as_bytes()).expect("PEM");
+    assert!(vouches(&next.pem, &leaf(&shown)) && vouches(&shown.ca_certificate_pem, &leaf(&shown)));
+    assert!(!vouches(&former.pem, &leaf(&shown)));
+    assert!(!vouches(&next.pem, &leaf(&former.credentials(AGENT))));
+    // One that has ended meanwhile was signed by it all the same.
+    let ended = next.credentials_until(AGENT, 2020);
+    assert!(vouches(&next.pem, &leaf(&ended)));
+    assert!(!vouches("no certificate", &leaf(&ended)));
+}
+
+#[test]
+fn papers_tell_when_another_authority_signs_and_not_when_they_are_merely_renewed() {
+    let former = Ca::new();
+    let papers = Papers::new(former.credentials(AGENT)).expect("papers");
+    let mut turns = papers.turns();
+    papers.replace(former.credentials(AGENT)).expect("renewed");
+    assert!(!turns.has_changed().expect("held"));
+    let (shown, next) = turned(&former, AGENT);
+    papers.replace(shown.clone()).expect("turned");
+    assert!(turns.has_changed().expect("held"));
+    assert_eq!(*turns.borrow_and_update(), next.token().ca_hash);
+    // That the former one is trusted no more is no reason to connect anew.
+    papers.replace(Credentials { ca_certificate_pem: next.pem, ..shown }).expect("ended");
+    assert!(!turns.has_changed().expect("held"));
 }

@@ -92,6 +92,14 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 pub(crate) const RENEW_FIRST: Duration = Duration::from_millis(500);
 pub(crate) const RENEW_MOST: Duration = Duration::from_secs(60);
 
+/// When the cluster's authority is rotated, certificates are renewed within this time by chance, so that a farm does not come at once.
+pub(crate) const TURN_SPREAD: Duration = Duration::from_secs(3);
+/// Former authorities of one cluster that tokens in settings may pin: one rotation a quarter fills it in four years.
+pub(crate) const FORMER_AUTHORITIES: usize = 16;
+/// A token stream connection that another one has replaced is closed after so long without an answer in it: what the coordinator
+/// opened before it knew of the other has arrived by then.
+pub(crate) const RETIRED_QUIET: Duration = Duration::from_secs(1);
+
 /// How often a QUIC connection proves that it lives. An agent that only listens is found on a new network path no sooner.
 pub(crate) const STREAM_KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// Silence after which a QUIC connection is dead: ten missed keep-alives.

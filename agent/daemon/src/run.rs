@@ -10,7 +10,6 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use proto::papers::Papers;
-use proto::tls::Credentials;
 use proto::v1::AgentHello;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -24,7 +23,7 @@ use crate::board::Board;
 use crate::config::Config;
 use crate::coordinators::{Coordinators, Ground, Kept};
 use crate::folder_lock::FolderLock;
-use crate::identity::Renewer;
+use crate::identity::{Obtained, Renewer, Ties};
 use crate::limits;
 use crate::notice::{Notice, Notices};
 use crate::preparing::Preparer;
@@ -51,8 +50,8 @@ pub async fn run(
     notices.tell(Notice::Machine { chip, os, memory_bytes: hardware.memory_bytes });
     let (data_folder, token) = (config.data_folder.clone(), config.token.clone());
     let obtaining = identity::obtain(&data_folder, &seeds, token.as_ref(), &config.name, &notices);
-    let Some(credentials) = stop.run_until_cancelled(obtaining).await else { return Ok(()) };
-    let running = Running::start(config, slots, seeds, credentials?, hardware, notices)?;
+    let Some(obtained) = stop.run_until_cancelled(obtaining).await else { return Ok(()) };
+    let running = Running::start(config, slots, seeds, obtained?, hardware, notices)?;
     let revoked = running.revoked.clone();
     tokio::select! {
         () = stop.cancelled() => {}
@@ -88,7 +87,7 @@ impl Running {
         config: Config,
         slots: u32,
         seeds: Vec<Address>,
-        credentials: Credentials,
+        obtained: Obtained,
         hardware: Hardware,
         notices: Notices,
     ) -> anyhow::Result<Self> {
@@ -102,11 +101,15 @@ impl Running {
         let (publisher, board) = watch::channel(Arc::default());
 
         let admission = Admission { board: board.clone(), draining: draining.clone() };
-        let kept = Kept::of_cluster(&config.data_folder, &credentials.ca_certificate_pem);
+        let Obtained { credentials, cluster } = obtained;
+        let kept = Kept::of_cluster(&config.data_folder, &cluster, &credentials.ca_certificate_pem);
         let papers = Papers::new(credentials).context("this Mac's certificate")?;
-        let dialler = Arc::new(Dialler::new(&papers).context("setting up the token streams")?);
+        let ties = Ties::default();
+        let dialler = Dialler::new(&papers, ties.clone()).context("setting up the token streams")?;
+        let dialler = Arc::new(dialler);
         let common = Common {
             papers: papers.clone(),
+            ties,
             hello: hello(&config, &hardware),
             board: board.clone(),
             draining: draining.clone(),
@@ -120,6 +123,7 @@ impl Running {
             data_folder: config.data_folder.clone(),
             papers,
             addresses: coordinators.addresses(),
+            told: coordinators.told(),
             revoked: revoked.clone(),
         };
         let run_folder = RunFolder::make(&config.data_folder)?;

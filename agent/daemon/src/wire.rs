@@ -71,6 +71,7 @@ pub(crate) fn report(
         attempts_running: board.running(),
         memory_used_bytes: memory.used_bytes,
         memory_free_bytes: memory.free_bytes,
+        authority: Vec::new(),
     }
 }
 

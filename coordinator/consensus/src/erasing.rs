@@ -1,9 +1,11 @@
-//! The plain key of the authority is gone from the disk once it is sealed.
+//! A key of the authority that is no fact any more is gone from the disk: the plain one once it is sealed, a former one, which lay
+//! there sealed, once the rotation is over.
 //!
-//! Owns the snapshot and the purge that follow the sealing, on each replica for itself: a snapshot without the plain key, then no log
-//! file that was begun before. Refuses to touch a cluster that never had a plain key, and to do it twice where it is done.
+//! Owns the snapshot and the purge that follow, on each replica for itself: a snapshot without that key, then no log file that was
+//! begun before. Refuses to touch a cluster that never had such a key. Where there was a rotation nothing on the disk says that this is
+//! done, so each start does it once more.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use openraft::async_runtime::watch::WatchReceiver;
 use registry::Registry;
@@ -16,34 +18,53 @@ use crate::replica::Replica;
 use crate::wal::erasure::Erasure;
 use crate::wal::log;
 
-/// `found`: the facts of the snapshot on the disk, or none. The founding is in the first log file, if it is in any.
+/// `found`: the facts of the snapshot on the disk, or none. A founding with a plain key is in the first log file, if it is in any.
 pub(crate) fn keep(replica: &Arc<Replica>, found: &Registry, erasure: Erasure) {
     let begun_before = erasure.oldest() == log::FIRST_SEGMENT;
     let (replica, mut facts) = (Arc::downgrade(replica), replica.published.clone());
-    if was_sealed(found) && !begun_before {
-        return;
-    }
+    let is_done = keys_left(found) == 1 && was_sealed(found) && !begun_before;
+    let mut done = u64::from(is_done);
     tokio::spawn(async move {
-        if facts.wait_for(|facts| was_sealed(facts)).await.is_err() {
-            return;
-        }
-        erasure.want();
-        let mut covered = None;
-        // What is written meanwhile is in the file that was to go: then it takes another snapshot, of more than the last one.
-        while erasure.oldest() == log::FIRST_SEGMENT || covered.is_none() {
-            let Some(replica) = replica.upgrade() else { return };
-            let applied = *replica.applied_index.borrow();
-            if applied > covered {
-                match erase(&replica).await {
-                    Ok(upto) => covered = upto,
-                    Err(SnapshotError::Slow) => {}
-                    Err(SnapshotError::Stopped(_)) => return,
-                }
+        loop {
+            let Ok(keys) =
+                facts.wait_for(|facts| keys_left(facts) > done).await.map(|facts| keys_left(&facts))
+            else {
+                return;
+            };
+            // A file that is begun from here on holds no word of them.
+            let begun = erasure.newest();
+            if !erase_up_to(&replica, &erasure, begun).await {
+                return;
             }
-            drop(replica);
-            sleep(limits::ERASE_AGAIN).await;
+            done = keys;
         }
     });
+}
+
+/// Returns whether they are gone; they are not when the replica stops.
+async fn erase_up_to(replica: &Weak<Replica>, erasure: &Erasure, segment: u64) -> bool {
+    erasure.want();
+    let mut covered = None;
+    // What is written meanwhile is in the file that was to go: then it takes another snapshot, of more than the last one.
+    while erasure.oldest() <= segment || covered.is_none() {
+        let Some(replica) = replica.upgrade() else { return false };
+        let applied = *replica.applied_index.borrow();
+        if applied > covered {
+            match erase(&replica).await {
+                Ok(upto) => covered = upto,
+                Err(SnapshotError::Slow) => {}
+                Err(SnapshotError::Stopped(_)) => return false,
+            }
+        }
+        drop(replica);
+        sleep(limits::ERASE_AGAIN).await;
+    }
+    true
+}
+
+/// How many keys the facts had that they have no more.
+fn keys_left(facts: &Registry) -> u64 {
+    u64::from(was_sealed(facts)) + facts.cluster().map_or(0, |cluster| cluster.rotations)
 }
 
 /// It had a plain key, and has none any more.

@@ -11,9 +11,9 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BatchChange, BatchId, BreakerState, ClusterId, ClusterVersion, Digest, FileChange, FileId, Fingerprint,
-    Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Role,
-    Tenant, TokenId, Used, VoterChange,
+    BatchChange, BatchId, BreakerState, CaStep, ClusterId, ClusterVersion, Digest, FileChange, FileId,
+    Fingerprint, Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName, ModelPolicy, ModelSource, NodeId,
+    Outcome, Role, Tenant, TokenId, Used, VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -47,6 +47,15 @@ pub enum Command {
         /// The authority's private key, sealed; lower-case hex.
         sealed_ca_key: String,
         /// When it was sealed.
+        at_unix_ms: u64,
+    },
+    /// The authority gives way to another one. Idempotent: what is said of a rotation that is over changes nothing.
+    RotateCa {
+        /// The rotation's.
+        number: u64,
+        /// What happens to it.
+        step: CaStep,
+        /// When it was decided.
         at_unix_ms: u64,
     },
     /// Lets machines that know the secret join, until the token expires or is spent. Idempotent.
@@ -391,6 +400,7 @@ impl Command {
             Command::Audited { command, .. } => command.takes_rights_away(),
             Command::ChangeFile { change, .. } => *change == FileChange::Drop,
             Command::ChangeBatch { change, .. } => change.only_ends(),
+            Command::RotateCa { step, .. } => matches!(step, CaStep::End { .. }),
             Command::RevokeNode { .. }
             | Command::RevokeFounder { .. }
             | Command::RevokeJoinToken { .. }

@@ -16,15 +16,10 @@ macro_rules! shown {
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Command::FoundCluster { cluster, at_unix_ms, ca_certificate_pem: _, ca_key_pem: _ } => {
-                shown!(f, FoundCluster, cluster, at_unix_ms).finish_non_exhaustive()
-            }
-            Command::FoundSealed { cluster, at_unix_ms, ca_certificate_pem: _, sealed_ca_key: _ } => {
-                shown!(f, FoundSealed, cluster, at_unix_ms).finish_non_exhaustive()
-            }
-            Command::SealCa { at_unix_ms, sealed_ca_key: _ } => {
-                shown!(f, SealCa, at_unix_ms).finish_non_exhaustive()
-            }
+            Command::FoundCluster { .. }
+            | Command::FoundSealed { .. }
+            | Command::SealCa { .. }
+            | Command::RotateCa { .. } => authority(self, f),
             Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, name, secret_hash: _ } => {
                 shown!(f, IssueJoinToken, id, role, expires_at_unix_ms, uses, name).finish_non_exhaustive()
             }
@@ -85,6 +80,23 @@ impl fmt::Debug for Command {
             }
         }
     }
+}
+
+fn authority(command: &Command, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if let Command::FoundCluster { cluster, at_unix_ms, ca_certificate_pem: _, ca_key_pem: _ } = command {
+        return shown!(f, FoundCluster, cluster, at_unix_ms).finish_non_exhaustive();
+    }
+    if let Command::FoundSealed { cluster, at_unix_ms, ca_certificate_pem: _, sealed_ca_key: _ } = command {
+        return shown!(f, FoundSealed, cluster, at_unix_ms).finish_non_exhaustive();
+    }
+    if let Command::SealCa { at_unix_ms, sealed_ca_key: _ } = command {
+        return shown!(f, SealCa, at_unix_ms).finish_non_exhaustive();
+    }
+    if let Command::RotateCa { number, step, at_unix_ms } = command {
+        return shown!(f, RotateCa, number, step, at_unix_ms).finish();
+    }
+    // No other command is about the authority.
+    f.debug_struct("Command").finish_non_exhaustive()
 }
 
 fn breaker(command: &Command, f: &mut fmt::Formatter<'_>) -> fmt::Result {

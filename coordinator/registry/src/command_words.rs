@@ -14,6 +14,7 @@ use crate::file::FileChange;
 use crate::key::Grant;
 use crate::limits;
 use crate::policy::ModelPolicy;
+use crate::rotation::CaStep;
 
 impl Command {
     /// The same command, asked for by an administrator: done as it would be, and noted.
@@ -29,6 +30,7 @@ impl Command {
                 format!("found cluster {cluster}")
             }
             Command::SealCa { .. } => "seal the key of the cluster's authority".to_owned(),
+            Command::RotateCa { number, step, .. } => rotated(*number, step),
             Command::IssueJoinToken { id, role, expires_at_unix_ms, uses, name, secret_hash: _ } => {
                 let name = name.as_ref().map_or_else(String::new, |name| format!(" '{name}'"));
                 let uses = uses.map_or_else(|| "any number of".to_owned(), |uses| uses.to_string());
@@ -85,6 +87,23 @@ impl Command {
             Command::Note { action, .. } | Command::Audited { action, .. } => action.clone(),
         }
     }
+}
+
+fn rotated(number: u64, step: &CaStep) -> String {
+    let step = match step {
+        CaStep::Begin { until_unix_ms, .. } => {
+            return format!("begin rotation {number} of the cluster's authority, until {until_unix_ms}");
+        }
+        CaStep::Move { members } => {
+            return format!(
+                "{} members have moved in rotation {number} of the cluster's authority",
+                members.len()
+            );
+        }
+        CaStep::End { abandon: false } => "",
+        CaStep::End { abandon: true } => " and abandon who has not moved",
+    };
+    format!("end rotation {number} of the cluster's authority{step}")
 }
 
 fn granted(grant: &Grant) -> String {

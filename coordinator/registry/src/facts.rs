@@ -10,6 +10,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::breakers::Breakers;
+use crate::rotation::Rotation;
 use crate::{ClusterId, ModelName, ModelSource, Placement, Role, TokenId};
 
 /// The founding of the cluster.
@@ -33,6 +34,23 @@ pub struct Cluster {
     /// When the membership of the coordinator that founded it was ended, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub founder_revoked_at_unix_ms: Option<u64>,
+    /// The authority gives way to another one. The certificate and the key above are the former one's until that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
+    /// How many rotations are over.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rotations: u64,
+    /// When the last one ended, in milliseconds since 1970. What was written before holds the former key, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated_at_unix_ms: Option<u64>,
+    /// The number behind all keyed hashes, sealed, in lower-case hex. Absent: it is made of the authority's key, the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_hash_key: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl fmt::Debug for Cluster {

@@ -24,6 +24,8 @@ pub enum Field {
     CaKey,
     /// The private key of the authority, sealed.
     SealedCaKey,
+    /// When a rotation of the authority is over at the latest.
+    RotationEnd,
     /// The id of a token.
     TokenId,
     /// How often a token may be used.
@@ -87,16 +89,11 @@ fn check(fine: bool, what: Field) -> Result<(), Refusal> {
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id_max = limits::ID_BYTES_MAX;
-        let (pem_max, sealed_max) = (limits::PEM_BYTES_MAX, limits::SEALED_KEY_BYTES_MAX);
         match self {
             Field::ClusterId => write!(f, "a cluster id has 1 to {id_max} letters, digits, '_' or '-'"),
             Field::TokenId => write!(f, "a token id has 1 to {id_max} letters, digits, '_' or '-'"),
-            Field::CaCertificate => {
-                write!(f, "the authority's certificate must be PEM of 1 to {pem_max} bytes")
-            }
-            Field::CaKey => write!(f, "the authority's private key must be PEM of 1 to {pem_max} bytes"),
-            Field::SealedCaKey => {
-                write!(f, "the authority's sealed key is 1 to {sealed_max} digits of lower-case hex")
+            Field::CaCertificate | Field::CaKey | Field::SealedCaKey | Field::RotationEnd => {
+                authority(*self, f)
             }
             Field::TokenUses => f.write_str("a join token must be good for at least one use"),
             Field::TokenName => write!(
@@ -157,4 +154,19 @@ impl fmt::Display for Field {
             Field::Key(field) => write!(f, "{field}"),
         }
     }
+}
+
+fn authority(field: Field, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (pem_max, sealed_max) = (limits::PEM_BYTES_MAX, limits::SEALED_KEY_BYTES_MAX);
+    if field == Field::CaCertificate {
+        return write!(f, "the authority's certificate must be PEM of 1 to {pem_max} bytes");
+    }
+    if field == Field::CaKey {
+        return write!(f, "the authority's private key must be PEM of 1 to {pem_max} bytes");
+    }
+    if field == Field::SealedCaKey {
+        return write!(f, "the authority's sealed key is 1 to {sealed_max} digits of lower-case hex");
+    }
+    let days = limits::ROTATION_MS_MAX / (24 * 3_600_000);
+    write!(f, "a rotation of the authority must end after it begins, and within {days} days")
 }

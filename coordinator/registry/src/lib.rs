@@ -1,6 +1,6 @@
 //! The durable facts of a cluster, and the only way they change. Pure.
 //!
-//! Owns what must outlive every process: who founded the cluster and with which certificate authority, which
+//! Owns what must outlive every process: who founded the cluster and with which certificate authority, which gives way to it, which
 //! join tokens are out, which nodes were admitted, drained or revoked, which models each of them offers, which it
 //! holds and how much memory that reserves, how often each model shall be held, how each breaker last moved, which
 //! requests killed runtimes, what a healthy runtime answers to the canary, which change of the coordinators' group is
@@ -27,6 +27,8 @@ mod command_debug;
 mod registry;
 mod version;
 mod sealing;
+mod rotation;
+mod ca_refusal;
 mod joining;
 mod wanting;
 mod placing;
@@ -72,6 +74,7 @@ pub use batch_field::BatchField;
 pub use batch_refusal::BatchRefusal;
 pub use blame::{Charge, Death, Quarantine};
 pub use breakers::{Breaker, BreakerState};
+pub use ca_refusal::CaRefusal;
 pub use command::Command;
 pub use facts::{Cluster, Node, Token};
 pub use field::Field;
@@ -88,6 +91,7 @@ pub use placing::Placement;
 pub use policy::ModelPolicy;
 pub use registry::Registry;
 pub use reply::{Bounded, Refusal, Reply};
+pub use rotation::{CaStep, FOUNDER, Rotation};
 pub use usage::{KeyUsage, UsageMark, Used, rest_of_month_ms};
 pub use version::ClusterVersion;
 pub use voters::VoterChange;

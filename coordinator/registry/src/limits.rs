@@ -40,6 +40,9 @@ pub const PEM_BYTES_MAX: usize = 16 * 1024;
 /// The authority's sealed key as hex: twice the PEM, and the nonce and the tag around it.
 pub const SEALED_KEY_BYTES_MAX: usize = 2 * PEM_BYTES_MAX + 64;
 
+/// A rotation of the authority: as long as a certificate lasts, after which nobody has one of the former authority.
+pub const ROTATION_MS_MAX: u64 = 7 * 24 * 3_600_000;
+
 /// Models that have a policy of their own. A farm serves dozens; the default needs no entry.
 pub const MODEL_POLICIES_MAX: usize = 1024;
 

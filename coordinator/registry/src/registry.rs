@@ -86,6 +86,7 @@ impl Registry {
         match command {
             Command::FoundCluster { .. } | Command::FoundSealed { .. } => Err(Refusal::AlreadyFounded),
             Command::SealCa { sealed_ca_key, at_unix_ms } => self.seal(sealed_ca_key, *at_unix_ms),
+            Command::RotateCa { number, step, at_unix_ms } => self.rotate(*number, step, *at_unix_ms),
             Command::IssueJoinToken { id, secret_hash, role, expires_at_unix_ms, uses, name } => {
                 let name = name.as_deref();
                 self.issue_token(id, Token::fresh(*secret_hash, *role, *expires_at_unix_ms, *uses, name))

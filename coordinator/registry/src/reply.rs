@@ -8,6 +8,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::batch_refusal::BatchRefusal;
+use crate::ca_refusal::CaRefusal;
 use crate::job_refusal::JobRefusal;
 use crate::key_refusal::KeyRefusal;
 use crate::usage::UsageMark;
@@ -180,6 +181,8 @@ pub enum Refusal {
     Job(JobRefusal),
     /// A file or a batch is not as the command needs it.
     Batch(BatchRefusal),
+    /// The authority is not as the command needs it.
+    Ca(CaRefusal),
     /// A collection is full.
     TooMany {
         /// Which one.
@@ -295,6 +298,7 @@ impl fmt::Display for Refusal {
             Refusal::Key(refusal) => write!(f, "{refusal}"),
             Refusal::Job(refusal) => write!(f, "{refusal}"),
             Refusal::Batch(refusal) => write!(f, "{refusal}"),
+            Refusal::Ca(refusal) => write!(f, "{refusal}"),
             Refusal::TooMany { what, limit } => words_for_full(f, *what, *limit),
             Refusal::Malformed { what } => write!(f, "{what}"),
         }

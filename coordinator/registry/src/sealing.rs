@@ -1,6 +1,6 @@
 //! The authority's key among the facts: plain, as it was founded by older releases, or sealed.
 //!
-//! Owns the founding, which writes the key, and the one change of it: from plain to sealed, never back and never to another. Refuses
+//! Owns the founding, which writes the key, and its change from plain to sealed, never back; another authority comes by `rotation.rs`. Refuses
 //! to know the seal key, so it cannot tell whether a sealed key opens: that is for the proposer to be sure of, who sealed it.
 
 use alloc::string::String;
@@ -50,6 +50,10 @@ impl Registry {
             sealed_at_unix_ms: None,
             founded_at_unix_ms: at,
             founder_revoked_at_unix_ms: None,
+            rotation: None,
+            rotations: 0,
+            rotated_at_unix_ms: None,
+            sealed_hash_key: None,
         });
         Ok(Reply::Done)
     }
@@ -69,11 +73,11 @@ impl Registry {
 }
 
 /// Only the size is looked at; whether it is PEM was the proposer's to find out, who made it.
-fn check_pem(pem: &str, what: Field) -> Result<(), Refusal> {
+pub(crate) fn check_pem(pem: &str, what: Field) -> Result<(), Refusal> {
     let fine = !pem.is_empty() && pem.len() <= limits::PEM_BYTES_MAX;
     if fine { Ok(()) } else { Err(Refusal::Malformed { what }) }
 }
 
-fn check_sealed(key: &str) -> Result<(), Refusal> {
+pub(crate) fn check_sealed(key: &str) -> Result<(), Refusal> {
     check_hex(key, limits::SEALED_KEY_BYTES_MAX, Field::SealedCaKey)
 }

@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 56] = [
+    const LINES: [(&str, &str); 61] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -101,6 +101,11 @@ mod tests {
         ("forget_files", "forget-files at=1731"),
         ("raise_version_again", "raise 3 at=1718"),
         ("seal_ca", "seal-ca key=00ab at=1719"),
+        ("raise_version_for_rotations", "raise 4 at=1720"),
+        ("begin_rotation", "rotate-ca 1 begin certificate=two key=00cd hash=00ef at=1721 until=3000"),
+        ("end_rotation_abandoning", "rotate-ca 1 abandon at=1722"),
+        ("begin_rotation_again", "rotate-ca 2 begin certificate=three key=00dd hash=00ff at=1723 until=3000"),
+        ("move_in_rotation", "rotate-ca 2 moved members=0,1 at=1724"),
     ];
 
     fn golden(path: &str) -> PathBuf {
@@ -141,8 +146,11 @@ mod tests {
     /// The other way to begin, which cannot be in the same history.
     const SEALED: (&str, &str) = ("found_sealed", "found-sealed room key=00ab at=1000");
 
+    /// What would leave no rotation under way in the snapshot.
+    const ENDED: (&str, &str) = ("end_rotation", "rotate-ca 2 end at=1725");
+
     fn lines() -> impl Iterator<Item = (&'static str, &'static str)> {
-        LINES_0_1.into_iter().chain(LINES).chain([SEALED])
+        LINES_0_1.into_iter().chain(LINES).chain([SEALED, ENDED])
     }
 
     /// Objects whose fields are names of things; a newer release has as few ways to add a field there as we.
@@ -254,7 +262,7 @@ mod tests {
         let mut newer = serde_json::to_value(full()).unwrap();
         add_field(&mut newer, false);
         let newer = newer.to_string();
-        assert_eq!(newer.matches("added_later").count(), 66, "{newer}");
+        assert_eq!(newer.matches("added_later").count(), 67, "{newer}");
         assert_eq!(serde_json::from_str::<Registry>(&newer).unwrap(), full());
         for (name, line) in lines() {
             let text = serde_json::to_string(&command(line)).unwrap();

@@ -6,18 +6,19 @@ mod script;
 #[cfg(test)]
 mod tests {
     use registry::{
-        BatchField, BatchId, BatchRefusal, Bounded, ClusterVersion, Command, Digest, Field, FileId, JobId,
-        JobRefusal, KeyField, KeyId, KeyRefusal, ModelName, NodeId, Refusal, Registry, Role, TokenId,
-        UsageMark,
+        BatchField, BatchId, BatchRefusal, Bounded, CaRefusal, ClusterVersion, Command, Digest, Field,
+        FileId, JobId, JobRefusal, KeyField, KeyId, KeyRefusal, ModelName, NodeId, Refusal, Registry, Role,
+        TokenId, UsageMark,
     };
 
     use super::script::command;
 
-    const FIELDS: [Field; 37] = [
+    const FIELDS: [Field; 38] = [
         Field::ClusterId,
         Field::CaCertificate,
         Field::CaKey,
         Field::SealedCaKey,
+        Field::RotationEnd,
         Field::TokenId,
         Field::TokenUses,
         Field::TokenName,
@@ -54,7 +55,7 @@ mod tests {
     ];
 
     /// What the command line has, or will have, in the words of its contract.
-    const COMMANDS: [&str; 14] = [
+    const COMMANDS: [&str; 16] = [
         "token create",
         "status",
         "nodes",
@@ -63,6 +64,8 @@ mod tests {
         "models plan",
         "models rm",
         "explain big",
+        "ca status",
+        "ca rotate --abandon-absent",
         "keys create",
         "keys ls",
         "keys show",
@@ -119,6 +122,13 @@ mod tests {
             (full(Bounded::KeySecrets), "end the old one"),
             (full(Bounded::Jobs), "send this one later"),
             (full(Bounded::JobsOfTenant), "send this one later"),
+            (Refusal::Ca(CaRefusal::NotSealed), "ask again"),
+            (
+                Refusal::Ca(CaRefusal::OutOfTurn { number: 3, last: 1, under_way: None }),
+                "mlx-serving ca status",
+            ),
+            (Refusal::Ca(CaRefusal::OutOfTurn { number: 3, last: 1, under_way: Some(2) }), "ca status"),
+            (Refusal::Ca(CaRefusal::Awaited { missing: 2 }), "--abandon-absent"),
             (Refusal::Job(JobRefusal::Known { job }), "look at how it stands"),
             (Refusal::Job(JobRefusal::Unknown { job }), "begin it"),
             (Refusal::Job(JobRefusal::NotItsRun { job }), "look at how it stands"),
@@ -227,7 +237,7 @@ mod tests {
     }
 
     /// One of each command, and what of it must be seen.
-    const LINES: [(&str, &str); 43] = [
+    const LINES: [(&str, &str); 46] = [
         ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
         ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
@@ -278,6 +288,12 @@ mod tests {
         ),
         ("found-sealed room key=0a at=1", "FoundSealed { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("seal-ca key=0a at=8", "SealCa { at_unix_ms: 8, .. }"),
+        (
+            "rotate-ca 1 begin certificate=certificate key=6161 hash=6161 at=8 until=9",
+            "RotateCa { number: 1, step: Begin { until_unix_ms: 9, .. }, at_unix_ms: 8 }",
+        ),
+        ("rotate-ca 1 moved members=0 at=8", "RotateCa { number: 1, step: Move { members: {NodeId(0)} }"),
+        ("rotate-ca 1 abandon at=8", "step: End { abandon: true }"),
         ("raise 2 at=8", "RaiseVersion { to: ClusterVersion(2), at_unix_ms: 8 }"),
         ("drop-secret 0a 1", "DropKeySecret { key: KeyId(\"0a\"), number: 1 }"),
         ("revoke-key 0a at=8", "RevokeKey { key: KeyId(\"0a\"), at_unix_ms: 8 }"),

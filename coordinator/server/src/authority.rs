@@ -1,10 +1,10 @@
-//! The cluster's certificate authority: makes the CA, signs leaves, issues the join token.
+//! The cluster's certificate authority: makes the CA and its successor, signs leaves, issues the join token.
 //!
 //! Owns the private key while it signs; at rest the key is a fact of the registry, sealed (`seal/`). Without it everything but signing
-//! goes on. Refuses to take anything from a signing
+//! goes on. When the facts name another authority, it is that from then on. Refuses to take anything from a signing
 //! request but its public key: names and roles are what the registry says, never what a joiner asks for.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -19,12 +19,17 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use crate::limits;
+use crate::trust::Trust;
 
-/// A CA, with its key at hand or not yet.
+/// The CA that signs, with its key at hand or not yet.
 pub(crate) struct Authority {
-    certificate_pem: String,
-    issuer: OnceLock<Issuer<'static, KeyPair>>,
+    signing: RwLock<Arc<Signing>>,
     leaf_life: Duration,
+}
+
+struct Signing {
+    trust: Trust,
+    issuer: Option<Issuer<'static, KeyPair>>,
 }
 
 /// A CA as it is stored.
@@ -33,47 +38,81 @@ pub(crate) struct NewCa {
     pub(crate) key_pem: String,
 }
 
+/// One that takes the place of another.
+pub(crate) struct Successor {
+    pub(crate) certificate_pem: String,
+    /// Its key, certified by the former one.
+    pub(crate) cross_pem: String,
+    pub(crate) key_pem: String,
+}
+
 impl Authority {
     /// Makes the CA of a new cluster.
     pub(crate) fn create(cluster: &str) -> anyhow::Result<NewCa> {
         let key = KeyPair::generate().context("making the CA key")?;
-        let mut params = valid_for(limits::CA_LIFE);
-        params.distinguished_name.push(DnType::CommonName, format!("mlx-serving cluster {cluster}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = as_ca(format!("mlx-serving cluster {cluster}"));
         let certificate = params.self_signed(&key).context("signing the CA certificate")?;
         Ok(NewCa { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// The CA that the registry holds, while its key cannot be opened.
-    pub(crate) fn locked(certificate_pem: &str, leaf_life: Duration) -> Self {
-        Self { certificate_pem: certificate_pem.to_owned(), issuer: OnceLock::new(), leaf_life }
+    /// Makes the CA that takes the place of the present one, which certifies it until then. The name is another one, so that nobody
+    /// who looks for the signer of a certificate takes one for the other.
+    pub(crate) fn successor(
+        (certificate_pem, key_pem): (&str, &str),
+        cluster: &str,
+        number: u64,
+        until: SystemTime,
+    ) -> anyhow::Result<Successor> {
+        let present = issuer(certificate_pem, key_pem)?;
+        let key = KeyPair::generate().context("making the CA key")?;
+        let params = as_ca(format!("mlx-serving cluster {cluster}, authority {number}"));
+        let certificate = params.self_signed(&key).context("signing the CA certificate")?;
+        let mut known = params;
+        known.not_after = until.into();
+        let cross = known.signed_by(&key, &present).context("certifying the new CA")?;
+        Ok(Successor {
+            certificate_pem: certificate.pem(),
+            cross_pem: cross.pem(),
+            key_pem: key.serialize_pem(),
+        })
     }
 
-    /// From now on it can sign.
-    pub(crate) fn unlock(&self, key_pem: &str) -> anyhow::Result<()> {
-        let key = KeyPair::from_pem(key_pem).context("reading the CA key")?;
-        let issuer =
-            Issuer::from_ca_cert_pem(&self.certificate_pem, key).context("reading the CA certificate")?;
-        // It has one key for ever, so whoever was first was right.
-        let _ = self.issuer.set(issuer);
+    /// The CA that the registry holds, while its key cannot be opened.
+    pub(crate) fn locked(trust: Trust, leaf_life: Duration) -> Self {
+        Self { signing: RwLock::new(Arc::new(Signing { trust, issuer: None })), leaf_life }
+    }
+
+    /// It is what the facts say, and with the key, which must be this authority's, it can sign. What it can already it keeps.
+    pub(crate) fn take_up(&self, trust: &Trust, key_pem: Option<&str>) -> anyhow::Result<()> {
+        let now = self.signing();
+        if now.trust == *trust && (now.issuer.is_some() || key_pem.is_none()) {
+            return Ok(());
+        }
+        let issuer = key_pem.map(|key_pem| issuer(&trust.signs_pem, key_pem)).transpose()?;
+        let next = Arc::new(Signing { trust: trust.clone(), issuer });
+        *self.signing.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
     }
 
     pub(crate) fn can_sign(&self) -> bool {
-        self.issuer.get().is_some()
+        self.signing().issuer.is_some()
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        self.signing().trust.clone()
+    }
+
+    fn signing(&self) -> Arc<Signing> {
+        Arc::clone(&self.signing.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes up the CA that the registry holds.
     #[cfg(test)]
     pub(crate) fn open(certificate_pem: &str, key_pem: &str, leaf_life: Duration) -> anyhow::Result<Self> {
-        let authority = Self::locked(certificate_pem, leaf_life);
-        authority.unlock(key_pem)?;
+        let trust = Trust::first(certificate_pem);
+        let authority = Self::locked(trust.clone(), leaf_life);
+        authority.take_up(&trust, Some(key_pem))?;
         Ok(authority)
-    }
-
-    pub(crate) fn certificate_pem(&self) -> &str {
-        &self.certificate_pem
     }
 
     /// How long the certificates last that it signs.
@@ -84,11 +123,8 @@ impl Authority {
     /// Credentials for a process on this machine, with a key made here and now.
     pub(crate) fn credentials(&self, identity: Identity) -> anyhow::Result<Credentials> {
         let key = KeyPair::generate().context("making a node key")?;
-        Ok(Credentials {
-            certificate_pem: self.leaf(identity, &key)?,
-            key_pem: key.serialize_pem(),
-            ca_certificate_pem: self.certificate_pem.clone(),
-        })
+        let Signed { certificate_pem, ca_certificate_pem } = self.leaf(identity, &key)?;
+        Ok(Credentials { certificate_pem, key_pem: key.serialize_pem(), ca_certificate_pem })
     }
 
     /// The public key of a joiner's request, for the registry and for [`Authority::sign`].
@@ -101,15 +137,17 @@ impl Authority {
         &self,
         request: &CertificateSigningRequestParams,
         identity: Identity,
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<Signed> {
         self.leaf(identity, &request.public_key)
     }
 
     /// A token and the hash of its secret, which is all that the registry gets to see.
     pub(crate) fn issue_token(&self) -> anyhow::Result<(JoinToken, [u8; 32])> {
-        let ca = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes()).context("reading the CA")?;
+        let signing = self.signing();
+        let ca = signing.trust.signs_pem.as_bytes();
+        let ca = CertificateDer::from_pem_slice(ca).context("reading the CA")?;
         let token = JoinToken {
-            ca_hash: *blake3::hash(&ca).as_bytes(),
+            ca_hash: JoinToken::hash_of(&ca),
             id: random_hex::<6>()?,
             secret: random::<SECRET_BYTES>()?.to_vec(),
         };
@@ -117,7 +155,7 @@ impl Authority {
         Ok((token, hash))
     }
 
-    fn leaf(&self, identity: Identity, key: &impl PublicKeyData) -> anyhow::Result<String> {
+    fn leaf(&self, identity: Identity, key: &impl PublicKeyData) -> anyhow::Result<Signed> {
         let mut params = valid_for(self.leaf_life);
         params.distinguished_name.push(DnType::CommonName, identity.dns_name());
         let dns = identity.dns_name().try_into().context("a node's DNS name")?;
@@ -126,9 +164,33 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let issuer = self.issuer.get().context("the authority's key is sealed")?;
-        Ok(params.signed_by(key, issuer).context("signing a node certificate")?.pem())
+        let signing = self.signing();
+        let issuer = signing.issuer.as_ref().context("the authority's key is sealed")?;
+        let mut certificate_pem = params.signed_by(key, issuer).context("signing a node certificate")?.pem();
+        if let Some(cross) = &signing.trust.cross_pem {
+            certificate_pem.push_str(cross);
+        }
+        Ok(Signed { certificate_pem, ca_certificate_pem: signing.trust.all_pem.clone() })
     }
+}
+
+/// What a member gets: both are of one moment.
+pub(crate) struct Signed {
+    pub(crate) certificate_pem: String,
+    pub(crate) ca_certificate_pem: String,
+}
+
+fn issuer(certificate_pem: &str, key_pem: &str) -> anyhow::Result<Issuer<'static, KeyPair>> {
+    let key = KeyPair::from_pem(key_pem).context("reading the CA key")?;
+    Issuer::from_ca_cert_pem(certificate_pem, key).context("reading the CA certificate")
+}
+
+fn as_ca(name: String) -> CertificateParams {
+    let mut params = valid_for(limits::CA_LIFE);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 /// BLAKE3 of a public key, the form in which the registry recognises a node that joins twice.
@@ -183,7 +245,7 @@ mod tests {
         let csr = wish.serialize_request(&key).expect("a request").pem().expect("PEM");
         let request = Authority::read_request(&csr).expect("readable");
         let agent = Identity { role: Role::Agent, node: 9 };
-        let leaf = authority().sign(&request, agent).expect("signed");
+        let leaf = authority().sign(&request, agent).expect("signed").certificate_pem;
         assert_eq!(Identity::from_leaf(&der(&leaf)), Ok(agent));
     }
 
@@ -191,8 +253,8 @@ mod tests {
     fn a_token_pins_the_authority_that_issued_it() {
         let (ours, theirs) = (authority(), authority());
         let (token, hash) = ours.issue_token().expect("a token");
-        assert!(token.pins(&der(ours.certificate_pem())));
-        assert!(!token.pins(&der(theirs.certificate_pem())));
+        assert!(token.pins(&der(&ours.trust().signs_pem)));
+        assert!(!token.pins(&der(&theirs.trust().signs_pem)));
         assert_eq!(JoinToken::secret_hash(&token.secret), hash);
     }
 

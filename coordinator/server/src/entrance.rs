@@ -1,7 +1,7 @@
 //! Where agents and other coordinators come in: TCP, TLS, and who each connection belongs to.
 //!
 //! Owns the handshake under this coordinator's own papers, the list of those who are inside, and cutting the connections of those
-//! that were revoked, on which everything they do here runs: sessions, desks, the registry's log. Refuses to read a request: each
+//! that were revoked, and of those that came under an authority that is trusted no more, on which everything they do here runs: sessions, desks, the registry's log. Refuses to read a request: each
 //! call is checked again, by `sessions.rs` and by [`gate`].
 
 use std::collections::BTreeMap;
@@ -13,8 +13,9 @@ use std::task::{Context, Poll};
 use anyhow::Context as _;
 use proto::identity::Identity;
 use proto::papers::Papers;
-use proto::standing;
+use proto::{standing, tls};
 use registry::Registry;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -26,7 +27,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
-use crate::{limits, members};
+use crate::{limits, members, trust};
 
 /// What a person reads on the machine that was revoked.
 pub(crate) const REVOKED: &str = "this machine was removed from the cluster (its membership was revoked)";
@@ -36,7 +37,11 @@ pub(crate) const REVOKED: &str = "this machine was removed from the cluster (its
 pub(crate) struct Caller {
     /// `None`: no certificate was shown, or one that names nobody.
     pub(crate) identity: Option<Identity>,
+    /// The certificate.
+    pub(crate) leaf: Option<Leaf>,
 }
+
+pub(crate) type Leaf = Arc<CertificateDer<'static>>;
 
 /// The connections that are open.
 #[derive(Clone)]
@@ -48,7 +53,13 @@ pub(crate) struct Guests {
 #[derive(Default)]
 struct Inside {
     last: u64,
-    guests: BTreeMap<u64, (Identity, CancellationToken)>,
+    guests: BTreeMap<u64, Inmate>,
+}
+
+struct Inmate {
+    identity: Identity,
+    leaf: Leaf,
+    cut: CancellationToken,
 }
 
 impl Guests {
@@ -56,15 +67,21 @@ impl Guests {
         Self { facts, inside: Arc::default() }
     }
 
-    /// Cuts whoever is revoked, a moment after the registry says so: what runs on the connection has been told why by then.
+    /// Cuts whoever is revoked, a moment after the registry says so: what runs on the connection has been told why by then. And
+    /// whoever came under an authority that has ended, of which there are none but those that were given up.
     pub(crate) async fn watch(self) {
         let mut facts = self.facts.clone();
+        let mut step = None;
         loop {
             let registry = facts.borrow_and_update().clone();
-            let revoked = self.revoked(&registry);
-            if !revoked.is_empty() {
+            let mut barred = self.revoked(&registry);
+            let before = std::mem::replace(&mut step, registry.cluster().map(trust::step_of));
+            if before != step {
+                barred.extend(self.strangers(&registry));
+            }
+            if !barred.is_empty() {
                 sleep(limits::LAST_WORD).await;
-                revoked.iter().for_each(CancellationToken::cancel);
+                barred.iter().for_each(CancellationToken::cancel);
             }
             if facts.changed().await.is_err() {
                 return;
@@ -78,18 +95,25 @@ impl Guests {
 
     fn revoked(&self, registry: &Registry) -> Vec<CancellationToken> {
         let inside = self.lock();
-        let revoked = inside.guests.values().filter(|(identity, _)| members::is_revoked(registry, *identity));
-        revoked.map(|(_, cut)| cut.clone()).collect()
+        let revoked = inside.guests.values().filter(|guest| members::is_revoked(registry, guest.identity));
+        revoked.map(|guest| guest.cut.clone()).collect()
+    }
+
+    fn strangers(&self, registry: &Registry) -> Vec<CancellationToken> {
+        let Some(only) = trust::only(registry) else { return Vec::new() };
+        let inside = self.lock();
+        let strangers = inside.guests.values().filter(|guest| !tls::vouches(only, &guest.leaf));
+        strangers.map(|guest| guest.cut.clone()).collect()
     }
 
     /// Returns the way to cut the connection, and what takes it off the list.
-    fn enter(&self, identity: Option<Identity>) -> (CancellationToken, Option<Place>) {
+    fn enter(&self, caller: &Caller) -> (CancellationToken, Option<Place>) {
         let cut = CancellationToken::new();
-        let Some(identity) = identity else { return (cut, None) };
+        let (Some(identity), Some(leaf)) = (caller.identity, &caller.leaf) else { return (cut, None) };
         let mut inside = self.lock();
         inside.last += 1;
         let number = inside.last;
-        inside.guests.insert(number, (identity, cut.clone()));
+        inside.guests.insert(number, Inmate { identity, leaf: Arc::clone(leaf), cut: cut.clone() });
         drop(inside);
         // One that comes back after it was revoked hears why, and no more.
         if self.is_revoked(identity) {
@@ -122,7 +146,7 @@ impl Drop for Place {
 /// Refuses every call of a node that was revoked, whatever it asks for.
 pub(crate) fn gate(guests: Guests) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone {
     move |request| match request.extensions().get::<Caller>() {
-        Some(Caller { identity: Some(identity) }) if guests.is_revoked(*identity) => {
+        Some(Caller { identity: Some(identity), .. }) if guests.is_revoked(*identity) => {
             Err(standing::revoked(REVOKED))
         }
         Some(_) | None => Ok(request),
@@ -135,8 +159,8 @@ pub(crate) fn open(
     papers: &Papers,
     guests: Guests,
 ) -> anyhow::Result<ReceiverStream<io::Result<Guest>>> {
-    let tls = papers.control_server().context("TLS for agents and coordinators")?;
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let config = papers.control_server().context("TLS for agents and coordinators")?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     let (inside, taken) = mpsc::channel(limits::HANDSHAKES);
     tokio::spawn(async move {
         let left = inside.clone();
@@ -179,15 +203,16 @@ async fn greet(
     _place: OwnedSemaphorePermit,
 ) {
     let _ = tcp.set_nodelay(true);
-    let tls = match timeout(limits::HANDSHAKE, acceptor.accept(tcp)).await {
-        Ok(Ok(tls)) => tls,
+    let stream = match timeout(limits::HANDSHAKE, acceptor.accept(tcp)).await {
+        Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
         Err(_) => return tracing::debug!("a handshake took too long"),
     };
-    let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let identity = leaf.and_then(|leaf| Identity::from_leaf(leaf).ok());
-    let (cut, place) = guests.enter(identity);
-    let guest = Guest { tls, cut: Box::pin(cut.cancelled_owned()), identity, _place: place };
+    let caller = Caller { identity, leaf: leaf.map(|leaf| Arc::new(leaf.clone().into_owned())) };
+    let (cut, place) = guests.enter(&caller);
+    let guest = Guest { tls: stream, cut: Box::pin(cut.cancelled_owned()), caller, _place: place };
     // Nobody takes it any more: the coordinator stops.
     let _ = inside.send(Ok(guest)).await;
 }
@@ -196,7 +221,7 @@ async fn greet(
 pub(crate) struct Guest {
     tls: TlsStream<TcpStream>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    identity: Option<Identity>,
+    caller: Caller,
     _place: Option<Place>,
 }
 
@@ -204,7 +229,7 @@ impl Connected for Guest {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
-        Caller { identity: self.identity }
+        self.caller.clone()
     }
 }
 
@@ -216,7 +241,7 @@ impl AsyncRead for Guest {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.cut.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, REVOKED)));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it was cut")));
         }
         Pin::new(&mut self.tls).poll_read(context, buffer)
     }

@@ -21,9 +21,7 @@ use crate::clock::unix_ms;
 use crate::limits;
 use crate::peers::Peers;
 use crate::seal::{self, Keyring, LeafFile, SealKey, Sealed};
-
-/// Tells this use of the CA's key, which is the cluster's one secret, from any other.
-const HASH_KEY_CONTEXT: &str = "mlx-serving 2026 numbers of tenants, sessions and prompts";
+use crate::trust::Trust;
 
 /// What a running coordinator has in hand.
 pub(crate) struct Founded {
@@ -34,7 +32,7 @@ pub(crate) struct Founded {
     pub(crate) identity: Identity,
     pub(crate) papers: Papers,
     /// Where its certificate is kept; with it the number behind every number made of a client's words, which is the same for every
-    /// coordinator of the cluster, after every restart.
+    /// coordinator of the cluster, after every restart and every rotation.
     pub(crate) leaf: LeafFile,
     /// When its certificate was signed; none: it is an old one.
     pub(crate) signed: Option<SystemTime>,
@@ -57,17 +55,18 @@ pub(crate) async fn found(
     begin(consensus, &keyring).await?;
     let facts = consensus.local();
     let cluster = facts.cluster().context("the registry has no cluster")?;
-    let ca = &cluster.ca_certificate_pem;
+    let trust = Trust::of(cluster);
     let identity = Identity { role: Role::Coordinator, node: replica.0 };
-    let kept = LeafFile::read(data_folder, ca, identity);
+    let kept = LeafFile::read(data_folder, &trust, identity);
     if joined.is_some() && kept.is_none() {
         seal::wait_for_key(consensus, (peers, contacts), replica, &keyring).await;
     }
-    let authority = Arc::new(Authority::locked(ca, leaf_life));
-    let (leaf, credentials, signed) = match seal::opened(cluster, &keyring) {
-        Some(key) => {
-            authority.unlock(&key)?;
-            let leaf = LeafFile::new(data_folder, blake3::derive_key(HASH_KEY_CONTEXT, key.as_bytes()));
+    let authority = Arc::new(Authority::locked(trust.clone(), leaf_life));
+    let opened = seal::opened(cluster, &keyring).zip(seal::hash_key(cluster, &keyring));
+    let (leaf, credentials, signed) = match opened {
+        Some((key, hash_key)) => {
+            authority.take_up(&trust, Some(&key))?;
+            let leaf = LeafFile::new(data_folder, hash_key);
             let credentials = authority.credentials(identity)?;
             keep(&leaf, &credentials);
             (leaf, credentials, Some(SystemTime::now()))
@@ -137,7 +136,7 @@ async fn join_token(
     role: registry::Role,
     file: &Path,
 ) -> anyhow::Result<JoinToken> {
-    if let Some(token) = kept_token(consensus, file) {
+    if let Some(token) = kept_token(consensus, authority, file) {
         return Ok(token);
     }
     let (token, secret_hash) = authority.issue_token()?;
@@ -155,8 +154,12 @@ async fn join_token(
     Ok(token)
 }
 
-fn kept_token(consensus: &Consensus, file: &Path) -> Option<JoinToken> {
+fn kept_token(consensus: &Consensus, authority: &Authority, file: &Path) -> Option<JoinToken> {
     let token = JoinToken::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
+    // One of a former authority ends with it.
+    if authority.trust().hashes().first() != Some(&token.ca_hash) {
+        return None;
+    }
     let registry = consensus.local();
     let entry = registry.token(&TokenId(token.id.clone()))?;
     let half_life_ms = u64::try_from(limits::JOIN_TOKEN_LIFE.as_millis() / 2).unwrap_or(u64::MAX);

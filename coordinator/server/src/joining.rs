@@ -11,7 +11,7 @@ use registry::{Command, NodeId, Reply, Role, TokenId};
 use std::sync::Arc;
 use tonic::Status;
 
-use crate::authority::{self, Authority};
+use crate::authority::{self, Authority, Signed};
 use crate::clock::unix_ms;
 use crate::founding::Founded;
 use crate::seal::CANNOT_SIGN;
@@ -63,16 +63,11 @@ impl Joining {
             }
         };
         let identity = self.identity(node)?;
-        let certificate = self.authority.sign(&csr, identity);
-        let certificate_pem =
-            certificate.map_err(|_| Status::internal("the certificate could not be signed"))?;
+        let signed = self.authority.sign(&csr, identity);
+        let Signed { certificate_pem, ca_certificate_pem } =
+            signed.map_err(|_| Status::internal("the certificate could not be signed"))?;
         tracing::info!(node = node.0, "a node joined");
-        Ok(JoinReply {
-            node: node.0,
-            certificate_pem,
-            ca_certificate_pem: self.authority.certificate_pem().to_owned(),
-            cluster: self.cluster.clone(),
-        })
+        Ok(JoinReply { node: node.0, certificate_pem, ca_certificate_pem, cluster: self.cluster.clone() })
     }
 
     /// The role is what the token gave, and the registry remembers it; the joiner has no say.

@@ -8,6 +8,7 @@ mod limits;
 mod clock;
 mod founding;
 mod authority;
+mod trust;
 mod seal;
 mod listener;
 mod gateway;
@@ -40,6 +41,7 @@ mod streams;
 mod sessions;
 mod joining;
 mod renewing;
+mod rotating;
 mod fleet;
 mod news;
 mod wire;
@@ -93,6 +95,7 @@ use crate::looking::Looking;
 use crate::members::FOUNDER;
 use crate::peers::Peers;
 use crate::readiness::Readiness;
+use crate::rotating::Rotating;
 use crate::seal::Sealing;
 use crate::sessions::Sessions;
 use crate::status::Sources;
@@ -108,6 +111,8 @@ pub struct Ready {
     pub api: SocketAddr,
     pub cluster_address: SocketAddr,
     pub join_token: JoinToken,
+    /// The hashes of the authorities that are trusted, by which this cluster is known.
+    pub authorities: watch::Receiver<Vec<[u8; 32]>>,
     /// Whether this coordinator leads.
     pub leads: watch::Receiver<bool>,
 }
@@ -135,7 +140,6 @@ pub async fn run(
     keep_membership(&config, &consensus, &peers, replica, &departure, &inner);
     let reach = reach::watch(consensus.clone(), parts.sources.fleet.clone(), peers.clone());
     tokio::spawn(inner.clone().run_until_cancelled_owned(reach));
-    tokio::spawn(inner.clone().run_until_cancelled_owned(renewing::keep_own(&founded)));
     let mut tokens = Box::pin(founding::tokens(&consensus, &founded.authority, &config.data_folder));
     // Whoever finds the API finds the tokens too, but for a gateway without a leader: it serves, and says that it has none.
     let early = tokio::time::timeout(limits::TOKENS_FIRST, &mut tokens);
@@ -168,6 +172,7 @@ pub async fn run(
             api: api_address,
             cluster_address: parts.cluster_address,
             join_token: join_token?,
+            authorities: parts.rotating.hashes(),
             leads: readiness::leads(&consensus),
         });
     }
@@ -293,6 +298,7 @@ const REGISTRY_FOLDER: &str = "registry";
 struct Parts {
     sources: Sources,
     room: Arc<membership::Running>,
+    rotating: Rotating,
     grouping: Grouping,
     jobs: Jobs,
     hash_key: [u8; 32],
@@ -338,6 +344,7 @@ impl Parts {
         let answers = jobs::open(config, consensus, founded, peers, replica)?;
         tokio::spawn(stop.clone().run_until_cancelled_owned(answers.clone().keep_up()));
         let versions = Versions::start(consensus, replica, peers, stop);
+        let rotating = Rotating::start(consensus, founded, (replica, &config.data_folder), &streams, stop);
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
@@ -354,6 +361,7 @@ impl Parts {
             grouping: grouping.clone(),
             answers: answers.clone(),
             versions: versions.clone(),
+            rotating: rotating.clone(),
             stop: stop.clone(),
         };
         serve_cluster(control, founded, sessions, consensus, stop.clone())?;
@@ -376,11 +384,10 @@ impl Parts {
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());
         let cluster = Cluster { front, streams };
-        let authority = founded.authority.clone();
-        let room = Arc::new(membership::Running { consensus: consensus.clone(), authority });
+        let room = Arc::new(membership::Running::new(consensus, founded));
         let jobs = Jobs { runs: answers.runs.clone(), keeper: Arc::new(answers) };
         let hash_key = founded.leaf.hash_key();
-        Ok(Self { sources, room, grouping, jobs, hash_key, cluster, cluster_address })
+        Ok(Self { sources, room, rotating, grouping, jobs, hash_key, cluster, cluster_address })
     }
 
     fn gateway_state(

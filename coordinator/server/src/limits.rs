@@ -46,6 +46,9 @@ pub(crate) const HEARD_OF_LATE: Duration = Duration::from_millis(2_500);
 /// How often each coordinator asks the others which version of the cluster they speak. An update is over a moment after its last restart.
 pub(crate) const VERSION_LOOK: Duration = Duration::from_secs(1);
 
+/// How often a coordinator looks how far a rotation of the authority is, beside whenever something of it changes.
+pub(crate) const ROTATION_LOOK: Duration = Duration::from_secs(1);
+
 /// How often a coordinator looks for the seal key while it lacks it, or while the authority's key is to be sealed.
 pub(crate) const SEAL_LOOK: Duration = Duration::from_secs(1);
 
@@ -88,6 +91,10 @@ pub(crate) const DOUBT: Duration = Duration::from_millis(1_500);
 /// Unread bytes of one answer that an agent may have on the way: 64 KiB is some 10,000 tokens, far more than a client that
 /// reads ever leaves waiting, and little enough that a thousand stalled clients cost 64 MiB.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+
+/// Connections of one node that a newer one under another authority has replaced: answers of one rotation may still run when the next
+/// begins.
+pub(crate) const RETIRED_CONNECTIONS: usize = 2;
 
 /// gRPC keep-alive towards agents: a silent TCP connection is closed after the time-out.
 pub(crate) const SESSION_KEEP_ALIVE: Duration = Duration::from_secs(2);
@@ -146,6 +153,9 @@ pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// A wait by the wall clock looks again at least this often: a Mac may have slept, and its clock may have been set.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// By how much what makes a new authority known outlives the certificates of the former one: whoever leads may end the rotation late.
+pub(crate) const CROSS_LINGERS: Duration = Duration::from_secs(24 * 3_600);
 
 /// Life of the cluster's CA.
 pub(crate) const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);

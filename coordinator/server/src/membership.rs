@@ -6,15 +6,19 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use consensus::{Consensus, MemberState, ReplicaId, Role as Vote};
 use proto::token::JoinToken;
 use registry::{Command, NodeId, Registry, Role, TokenId};
 use serde::Serialize;
 
 use crate::authority::Authority;
+use crate::clock::unix_ms;
+use crate::founding::Founded;
 use crate::gateway::Room;
-use crate::limits;
 use crate::members::{self, FOUNDER};
+use crate::seal::Keyring;
+use crate::{limits, rotating};
 
 /// One member, or one that was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,8 +59,16 @@ pub(crate) enum NotDone {
 
 /// The cluster as it runs.
 pub(crate) struct Running {
-    pub(crate) consensus: Consensus,
-    pub(crate) authority: Arc<Authority>,
+    consensus: Consensus,
+    authority: Arc<Authority>,
+    keyring: Arc<Keyring>,
+}
+
+impl Running {
+    pub(crate) fn new(consensus: &Consensus, founded: &Founded) -> Self {
+        let (authority, keyring) = (founded.authority.clone(), founded.keyring.clone());
+        Self { consensus: consensus.clone(), authority, keyring }
+    }
 }
 
 impl Room for Running {
@@ -66,6 +78,12 @@ impl Room for Running {
 
     fn group(&self) -> Vec<MemberState> {
         self.consensus.members()
+    }
+
+    fn rotation(&self) -> anyhow::Result<Command> {
+        let facts = self.consensus.local();
+        let cluster = facts.cluster().context("there is no cluster")?;
+        rotating::begin(cluster, &self.authority, &self.keyring, unix_ms())
     }
 }
 
@@ -111,6 +129,21 @@ pub(crate) fn list(registry: &Registry) -> Vec<MemberView> {
     let mut all: Vec<_> = std::iter::once(founder).chain(nodes).collect();
     // Stable: within a role by number.
     all.sort_by_key(|member| member.role != "coordinator");
+    all
+}
+
+/// Whom a rotation of the authority awaits.
+pub(crate) fn awaited(registry: &Registry) -> Vec<MemberView> {
+    let awaited = registry.awaited();
+    let ids: Vec<_> = awaited
+        .iter()
+        .map(|member| match registry.node(*member).map(|node| node.role) {
+            Some(Role::Agent | Role::Client) => format!("agent-{member}"),
+            Some(Role::Coordinator) | None => format!("coordinator-{}", members::replica_of(*member)),
+        })
+        .collect();
+    let mut all = list(registry);
+    all.retain(|member| ids.contains(&member.id));
     all
 }
 
@@ -203,7 +236,7 @@ fn may_go(group: &[MemberState], replica: ReplicaId, id: &str) -> Result<(), Not
 mod tests {
     use std::time::Duration;
 
-    use registry::ClusterId;
+    use registry::{CaStep, ClusterId};
 
     use super::*;
 
@@ -266,6 +299,30 @@ mod tests {
             ("agent-3", "mini"),
         ];
         assert_eq!(ids, expected.map(|(id, name)| (id.to_owned(), name.to_owned())));
+    }
+
+    #[test]
+    fn whom_a_rotation_awaits_is_named_as_members_are() {
+        let mut registry = room();
+        assert_eq!(awaited(&registry), Vec::new());
+        let rotate = |step| Command::RotateCa { number: 1, step, at_unix_ms: 7 };
+        for command in [
+            Command::RaiseVersion { to: registry::ClusterVersion::NEWEST, at_unix_ms: 7 },
+            Command::SealCa { sealed_ca_key: "0a".to_owned(), at_unix_ms: 7 },
+            Command::RevokeNode { node: NodeId(1) },
+            rotate(CaStep::Begin {
+                ca_certificate_pem: "another".to_owned(),
+                cross_certificate_pem: "certified".to_owned(),
+                sealed_ca_key: "0b".to_owned(),
+                sealed_hash_key: "0c".to_owned(),
+                until_unix_ms: 9,
+            }),
+            rotate(CaStep::Move { members: [NodeId(2)].into() }),
+        ] {
+            assert_eq!(registry.apply(&command), registry::Reply::Done, "{command:?}");
+        }
+        let ids: Vec<_> = awaited(&registry).into_iter().map(|member| member.id).collect();
+        assert_eq!(ids, ["coordinator-1", "coordinator-5", "agent-3"]);
     }
 
     #[test]

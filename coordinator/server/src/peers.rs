@@ -1,9 +1,11 @@
 //! The other coordinators.
 //!
-//! Owns the way to them: a gRPC channel with mutual TLS, and who is at the other end of one that comes in. Refuses a peer whose
-//! certificate says another role. The certificate of this coordinator is signed by the CA in the registry, so a founder has it
-//! only once the registry is open: until then every call answers that it is too early.
+//! Owns the way to them: a gRPC channel with mutual TLS, and who is at the other end of one that comes in; and, once, what to do where
+//! two authorities do not know each other. Refuses a peer whose certificate says another role. The certificate of this coordinator is
+//! signed by the CA in the registry, so a founder has it only once the registry is open: until then every call answers that it is too
+//! early.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use consensus::{Dial, ReplicaId};
@@ -11,14 +13,21 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use proto::identity::{Identity, Role};
 use proto::papers::Papers;
+use proto::tls::mistrust;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::entrance::Caller;
 use crate::limits;
 
+/// What an operator reads where the cluster went on without this coordinator.
+const STRANGERS: &str = "its certificate and this coordinator's are of different authorities: if the cluster's was rotated while this \
+                         one was away, start it with an empty data folder, --join and a new token of `mlx-serving token create \
+                         --role coordinator`";
+
 #[derive(Clone, Default)]
 pub(crate) struct Peers {
     papers: Arc<OnceLock<Papers>>,
+    warned: Arc<AtomicBool>,
 }
 
 impl Peers {
@@ -34,7 +43,12 @@ impl Peers {
         let (host, port) = split(address).ok_or_else(|| unreached(&"no address of the form HOST:PORT"))?;
         let tls = papers.control_client().map_err(|error| unreached(&error))?;
         let channel = proto::channel::connect(host, port, tls, settled).await;
-        channel.map_err(|error| unreached(&error))
+        channel.map_err(|error| {
+            if mistrust(&error).is_some() && !self.warned.swap(true, Ordering::Relaxed) {
+                tracing::error!("{}: {STRANGERS}", unreached(&error));
+            }
+            unreached(&error)
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! New certificates for nodes that are members already, and for this coordinator itself.
+//! New certificates for nodes that are members already, and when a coordinator makes one for itself.
 //!
 //! Owns who gets one: the node whose key the registry knows, for that key, under the identity that the registry gave it. The request
 //! is signed with the key, but nothing hangs on that: what is handed out is worth nothing to whoever lacks the key. So a Mac that
@@ -12,14 +12,12 @@ use proto::identity::{Identity, Role};
 use proto::standing;
 use proto::v1::{RenewReply, RenewRequest};
 use registry::{Node, NodeId};
-use tokio::time::sleep;
 use tonic::Status;
 
-use crate::authority::{self, Authority};
+use crate::authority::{self, Authority, Signed};
 use crate::entrance::REVOKED;
-use crate::founding::Founded;
+use crate::members;
 use crate::seal::CANNOT_SIGN;
-use crate::{founding, limits, members};
 
 /// The answer to a node that asks, under the certificate it has or, when that has expired, under none.
 pub(crate) fn renew(
@@ -45,11 +43,11 @@ pub(crate) fn renew(
     if !authority.can_sign() {
         return Err(Status::unavailable(CANNOT_SIGN));
     }
-    let certificate_pem = authority
+    let Signed { certificate_pem, ca_certificate_pem } = authority
         .sign(&csr, identity)
         .map_err(|_| Status::internal("the certificate could not be signed"))?;
     tracing::info!(%identity, "a certificate was renewed");
-    Ok(RenewReply { certificate_pem, ca_certificate_pem: authority.certificate_pem().to_owned() })
+    Ok(RenewReply { certificate_pem, ca_certificate_pem })
 }
 
 /// What a node's certificate says it is; a client of the API has none.
@@ -63,36 +61,8 @@ pub(crate) fn identity(id: NodeId, node: &Node) -> Option<Identity> {
     }
 }
 
-/// This coordinator's own: it signs for itself when two thirds of the time are over, or as soon as it can where it began with an old one.
-pub(crate) fn keep_own(founded: &Founded) -> impl Future<Output = ()> + use<> {
-    let (authority, papers, own) = (founded.authority.clone(), founded.papers.clone(), founded.identity);
-    let (leaf, mut signed) = (founded.leaf.clone(), founded.signed);
-    async move {
-        loop {
-            // By the wall clock, which goes on while a Mac sleeps.
-            while let Some(left) = signed.and_then(|at| left(at, SystemTime::now(), authority.leaf_life())) {
-                sleep(left.min(limits::LOOK_AGAIN)).await;
-            }
-            if !authority.can_sign() {
-                sleep(limits::SEAL_LOOK).await;
-                continue;
-            }
-            let renewed = authority.credentials(own).and_then(|next| {
-                papers.replace(next.clone())?;
-                founding::keep(&leaf, &next);
-                Ok(())
-            });
-            match renewed {
-                Ok(()) => tracing::info!("this coordinator's certificate was renewed"),
-                Err(error) => tracing::error!("this coordinator's certificate cannot be renewed: {error:#}"),
-            }
-            signed = Some(SystemTime::now());
-        }
-    }
-}
-
 /// Time until a certificate is to be renewed; none: it is now. A clock that was set back is no reason to wait longer.
-fn left(signed: SystemTime, now: SystemTime, life: Duration) -> Option<Duration> {
+pub(crate) fn left(signed: SystemTime, now: SystemTime, life: Duration) -> Option<Duration> {
     let age = now.duration_since(signed).ok()?;
     (life * 2 / 3).checked_sub(age).filter(|left| !left.is_zero())
 }

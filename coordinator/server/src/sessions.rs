@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt as _};
 use proto::identity::Role;
 use proto::standing;
 use proto::v1::{
-    AgentHello, AgentMessage, AskRunReply, AskRunRequest, ChangeGroupReply, ChangeGroupRequest,
+    AgentHello, AgentMessage, AskRunReply, AskRunRequest, Authorities, ChangeGroupReply, ChangeGroupRequest,
     CoordinatorAddress, CoordinatorMessage, Coordinators, DeskMessage, EnlistReply, EnlistRequest,
     FetchAnswerReply, FetchAnswerRequest, FetchSealKeyReply, FetchSealKeyRequest, JoinReply, JoinRequest,
     KeepAnswerReply, KeepAnswerRequest, LookReply, LookRequest, ModelCardChunk, ModelCardStored,
@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::cards::{CardUpload, Cards};
 use crate::desk::Desks;
-use crate::entrance::{Caller, REVOKED};
+use crate::entrance::{Caller, Leaf, REVOKED};
 use crate::fleet::Fleet;
 use crate::grouping::Grouping;
 use crate::jobs::Exchange;
@@ -37,6 +37,7 @@ use crate::limits;
 use crate::looking::Looking;
 use crate::members::{self, FOUNDER};
 use crate::peers::{self, Peers};
+use crate::rotating::{self, Rotating};
 use crate::streams::Streams;
 use crate::versions::Versions;
 use crate::wire;
@@ -60,6 +61,7 @@ pub(crate) struct Sessions {
     pub(crate) grouping: Grouping,
     pub(crate) answers: Exchange,
     pub(crate) versions: Versions,
+    pub(crate) rotating: Rotating,
     pub(crate) stop: CancellationToken,
 }
 
@@ -67,6 +69,14 @@ pub(crate) struct Sessions {
 struct Told {
     models: Vec<WantedModel>,
     coordinators: Coordinators,
+    authorities: Option<Authorities>,
+}
+
+/// Which session it is, and under which certificate.
+struct Guest {
+    node: u64,
+    session: u64,
+    leaf: Option<Leaf>,
 }
 
 /// Why a session is over.
@@ -151,6 +161,7 @@ impl cluster_server::Cluster for Sessions {
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Orders>, Status> {
         let node = self.agent(&request)?;
+        let leaf = request.extensions().get::<Caller>().and_then(|caller| caller.leaf.clone());
         let mut messages = request.into_inner();
         let hello = first_hello(&mut messages).await?;
         let unplaced = self.adopt_offers(node, &hello).await?;
@@ -164,7 +175,8 @@ impl cluster_server::Cluster for Sessions {
         tracing::info!(node, session, "agent session opened");
         let running = self.clone();
         tokio::spawn(async move {
-            let why = running.converse(node, session, messages, orders, changes, told).await;
+            let guest = Guest { node, session, leaf };
+            let why = running.converse(&guest, messages, orders, changes, told).await;
             if why == Ended::Revoked {
                 // Told, so that it does not ask again and again.
                 let _ = last.send(standing::revoked(REVOKED));
@@ -258,7 +270,7 @@ impl Sessions {
         Ok(offered.filter(|model| !registry.is_placed(NodeId(node), model)).cloned().collect())
     }
 
-    /// Returns what was said of models and coordinators.
+    /// Returns what was said of models, coordinators and authorities.
     async fn greet(&self, node: u64, orders: &mpsc::Sender<CoordinatorMessage>) -> Result<Told, Status> {
         let welcome = coordinator_message::Message::Welcome(Welcome {
             node,
@@ -268,10 +280,13 @@ impl Sessions {
             replica: self.replica.0,
         });
         let (wanted, coordinators) = (self.wanted_on(node), self.coordinators());
-        let told = Told { models: wanted.models.clone(), coordinators: coordinators.clone() };
+        let authorities = rotating::told(&self.consensus.local());
+        let (models, named) = (wanted.models.clone(), coordinators.clone());
+        let told = Told { models, coordinators: named, authorities: authorities.clone() };
         let wanted = coordinator_message::Message::Wanted(wanted);
         let coordinators = coordinator_message::Message::Coordinators(coordinators);
-        for message in [welcome, wanted, coordinators] {
+        let authorities = authorities.map(coordinator_message::Message::Authorities);
+        for message in [welcome, wanted, coordinators].into_iter().chain(authorities) {
             let sent = orders.send(CoordinatorMessage { message: Some(message) }).await;
             sent.map_err(|_| Status::cancelled("the agent is gone"))?;
         }
@@ -302,8 +317,7 @@ impl Sessions {
     /// Reports in, changed wishes out, until either side goes; returns why.
     async fn converse(
         &self,
-        node: u64,
-        session: u64,
+        guest: &Guest,
         mut messages: Streaming<AgentMessage>,
         orders: mpsc::Sender<CoordinatorMessage>,
         mut changes: watch::Receiver<Arc<Registry>>,
@@ -313,15 +327,15 @@ impl Sessions {
             tokio::select! {
                 () = self.stop.cancelled() => return Ended::Stopping,
                 message = messages.message() => match message {
-                    Ok(Some(message)) => self.take(node, session, message).await,
+                    Ok(Some(message)) => self.take(guest, message).await,
                     Ok(None) => return Ended::AgentLeft,
                     Err(_) => return Ended::ConnectionBroke,
                 },
                 changed = changes.changed() => {
                     if changed.is_err() { return Ended::RegistryStopped }
                     let registry = changes.borrow_and_update().clone();
-                    if registry.is_node_revoked(NodeId(node)) { return Ended::Revoked }
-                    let wanted = self.wanted_on(node);
+                    if registry.is_node_revoked(NodeId(guest.node)) { return Ended::Revoked }
+                    let wanted = self.wanted_on(guest.node);
                     if wanted.models != told.models {
                         told.models.clone_from(&wanted.models);
                         let message = Some(coordinator_message::Message::Wanted(wanted));
@@ -333,16 +347,25 @@ impl Sessions {
                         let message = Some(coordinator_message::Message::Coordinators(coordinators));
                         if orders.send(CoordinatorMessage { message }).await.is_err() { return Ended::AgentLeft }
                     }
+                    let authorities = rotating::told(&registry);
+                    if authorities != told.authorities {
+                        told.authorities.clone_from(&authorities);
+                        let message = authorities.map(coordinator_message::Message::Authorities);
+                        if orders.send(CoordinatorMessage { message }).await.is_err() { return Ended::AgentLeft }
+                    }
                 }
             }
         }
     }
 
-    async fn take(&self, node: u64, session: u64, message: AgentMessage) {
+    async fn take(&self, guest: &Guest, message: AgentMessage) {
         match message.message {
             Some(agent_message::Message::Report(mut report)) => {
                 report.models.truncate(limits::MODELS_PER_REPORT);
-                self.fleet.reported(node, session, report).await;
+                if let Some(leaf) = &guest.leaf {
+                    self.rotating.saw(NodeId(guest.node), leaf, &report.authority);
+                }
+                self.fleet.reported(guest.node, guest.session, report).await;
             }
             // A second hello and a message of a newer version say nothing we could act on.
             Some(agent_message::Message::Hello(_)) | None => {}

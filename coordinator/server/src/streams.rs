@@ -1,6 +1,7 @@
 //! Token streams: one QUIC connection from each agent, one bidirectional stream for each attempt.
 //!
-//! Owns the endpoint, which connection belongs to which node, and reading frames in order. Refuses peers whose certificate
+//! Owns the endpoint, which connection belongs to which node, and reading frames in order. A node that comes under another authority
+//! keeps the former connection until its answers there have ended. Refuses peers whose certificate
 //! does not say `agent` or that were revoked, and frames of a foreign attempt or out of sequence: both end that stream as a failure. Dropping an
 //! [`AttemptStream`] sends STOP_SENDING, which is how a cancelled request reaches the runtime.
 
@@ -11,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use bytes::BytesMut;
 use proto::framing::{self, Decoder};
-use proto::identity::{Identity, Role};
+use proto::identity::{Identity, Role, issuer_of};
 use proto::papers::Papers;
+use proto::tls;
 use proto::v1::{AttemptFrame, AttemptStart};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
@@ -55,7 +57,7 @@ pub(crate) enum StreamError {
 /// The connections of all agents.
 #[derive(Clone, Default)]
 pub(crate) struct Streams {
-    nodes: Arc<Mutex<BTreeMap<u64, Connection>>>,
+    nodes: Arc<Mutex<BTreeMap<u64, Way>>>,
     /// Told of each new one.
     connected: Arc<Notify>,
 }
@@ -63,7 +65,7 @@ pub(crate) struct Streams {
 impl Streams {
     /// Is there a way to send this node an attempt?
     pub(crate) fn connected(&self, node: u64) -> bool {
-        self.nodes().contains_key(&node)
+        self.nodes().get(&node).is_some_and(|way| way.current.is_some())
     }
 
     /// Opens an attempt on a node: writes the request, then only listens.
@@ -76,15 +78,24 @@ impl Streams {
 
     /// Cuts a node off: it was revoked.
     pub(crate) fn disconnect(&self, node: u64) {
-        if let Some(connection) = self.nodes().get(&node) {
+        for connection in self.nodes().get(&node).into_iter().flat_map(Way::all) {
             connection.close(VarInt::from_u32(1), b"removed from the cluster");
+        }
+    }
+
+    /// Cuts every connection off that was made under another authority than this one.
+    pub(crate) fn cut_all_but(&self, ca_certificate_pem: &str) {
+        for connection in self.nodes().values().flat_map(Way::all) {
+            if leaf(connection).is_none_or(|leaf| !tls::vouches(ca_certificate_pem, &leaf)) {
+                connection.close(VarInt::from_u32(5), b"under an authority that is trusted no more");
+            }
         }
     }
 
     /// The session of a node broke off, which is how the death of its process shows first. Unless something comes from it within a
     /// few keep-alives, its answers go on elsewhere.
     pub(crate) async fn doubt(&self, node: u64) {
-        let Some(connection) = self.nodes().get(&node).cloned() else { return };
+        let Some(connection) = self.current(node) else { return };
         let heard = connection.stats().udp_rx.datagrams;
         tokio::time::sleep(limits::DOUBT).await;
         if connection.stats().udp_rx.datagrams == heard {
@@ -100,7 +111,7 @@ impl Streams {
                 let mut arrival = std::pin::pin!(self.connected.notified());
                 // Before looking, so that nobody arrives unseen in between.
                 arrival.as_mut().enable();
-                if let Some(connection) = self.nodes().get(&node).cloned() {
+                if let Some(connection) = self.current(node) {
                     return connection;
                 }
                 arrival.await;
@@ -119,26 +130,58 @@ impl Streams {
         Ok(AttemptStream { recv, decoder: Decoder::default(), attempt: start.attempt, sequence: 0 })
     }
 
-    fn nodes(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Connection>> {
+    fn current(&self, node: u64) -> Option<Connection> {
+        self.nodes().get(&node)?.current.clone()
+    }
+
+    fn nodes(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Way>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The latest connection of a node wins: an agent that dials again has given up the old one.
+    /// The latest connection of a node wins: an agent that dials again has given up the old one, unless it does so because another
+    /// authority signs; then it closes that itself when nothing runs there any more.
     fn connect(&self, node: u64, connection: &Connection) {
-        if let Some(old) = self.nodes().insert(node, connection.clone()) {
-            old.close(VarInt::from_u32(2), b"replaced by a newer connection");
+        let mut nodes = self.nodes();
+        let way = nodes.entry(node).or_default();
+        if let Some(old) = way.current.replace(connection.clone()) {
+            if issuer(&old) == issuer(connection) {
+                old.close(VarInt::from_u32(2), b"replaced by a newer connection");
+            } else {
+                way.retired.push(old);
+            }
         }
+        if way.retired.len() > limits::RETIRED_CONNECTIONS {
+            way.retired.remove(0).close(VarInt::from_u32(2), b"replaced by newer connections");
+        }
+        drop(nodes);
         self.connected.notify_waiters();
     }
 
     /// True when `connection` was still the node's current one.
     fn forget(&self, node: u64, connection: &Connection) -> bool {
         let mut nodes = self.nodes();
-        let current = nodes.get(&node).is_some_and(|kept| kept.stable_id() == connection.stable_id());
-        if current {
+        let Some(way) = nodes.get_mut(&node) else { return false };
+        let is_it = |kept: &Connection| kept.stable_id() == connection.stable_id();
+        way.retired.retain(|kept| !is_it(kept));
+        let current = way.current.take_if(|kept| is_it(kept)).is_some();
+        if way.all().next().is_none() {
             nodes.remove(&node);
         }
         current
+    }
+}
+
+/// The connections of one node.
+#[derive(Default)]
+struct Way {
+    current: Option<Connection>,
+    /// Of a former authority: their answers run on.
+    retired: Vec<Connection>,
+}
+
+impl Way {
+    fn all(&self) -> impl Iterator<Item = &Connection> {
+        self.current.iter().chain(&self.retired)
     }
 }
 
@@ -240,11 +283,16 @@ async fn serve(incoming: Incoming, streams: Streams, revoked: Revoked, links: mp
 }
 
 fn peer(connection: &Connection) -> anyhow::Result<Identity> {
-    let chain = connection.peer_identity().context("no certificate")?;
-    let chain =
-        chain.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| anyhow::anyhow!("not a chain"))?;
-    let leaf = chain.first().context("an empty chain")?;
-    Ok(Identity::from_leaf(leaf)?)
+    Ok(Identity::from_leaf(&leaf(connection).context("no certificate")?)?)
+}
+
+fn leaf(connection: &Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.into_iter().next()
+}
+
+fn issuer(connection: &Connection) -> Option<Vec<u8>> {
+    issuer_of(&leaf(connection)?).ok()
 }
 
 fn server_config(papers: &Papers) -> anyhow::Result<ServerConfig> {

@@ -399,8 +399,10 @@ pub struct JoinRequest {
 pub struct JoinReply {
     #[prost(uint64, tag = "1")]
     pub node: u64,
+    /// Behind the node's own there may be one by which whoever trusts a former authority knows the present one.
     #[prost(string, tag = "2")]
     pub certificate_pem: ::prost::alloc::string::String,
+    /// All authorities that are trusted, the one that signs first.
     #[prost(string, tag = "3")]
     pub ca_certificate_pem: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
@@ -412,6 +414,7 @@ pub struct RenewRequest {
     #[prost(string, tag = "1")]
     pub csr_pem: ::prost::alloc::string::String,
 }
+/// As `JoinReply`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewReply {
     #[prost(string, tag = "1")]
@@ -509,6 +512,10 @@ pub struct AgentReport {
     pub memory_used_bytes: u64,
     #[prost(uint64, tag = "5")]
     pub memory_free_bytes: u64,
+    /// BLAKE3 of the authority's certificate (DER) under which all sessions and token streams of this Mac are; empty: some are under
+    /// a former one still, or it is of an older release.
+    #[prost(bytes = "vec", tag = "6")]
+    pub authority: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ModelStatus {
@@ -604,7 +611,7 @@ pub struct Rates {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CoordinatorMessage {
-    #[prost(oneof = "coordinator_message::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "coordinator_message::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<coordinator_message::Message>,
 }
 /// Nested message and enum types in `CoordinatorMessage`.
@@ -619,7 +626,22 @@ pub mod coordinator_message {
         CardWanted(super::CardWanted),
         #[prost(message, tag = "4")]
         Coordinators(super::Coordinators),
+        #[prost(message, tag = "5")]
+        Authorities(super::Authorities),
     }
+}
+/// Whom the cluster trusts. Who trusts others asks for a new certificate, which comes with those.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Authorities {
+    /// BLAKE3 of what `Renew` gives as `ca_certificate_pem`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// Several coordinators speak; what is older than what the agent has heard is void. The epoch counts first, then the step: each
+    /// rotation of the authority takes two.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "3")]
+    pub step: u64,
 }
 /// All members of the group: an agent keeps a session and token streams with each.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Address;
+use crate::identity::Told;
 use crate::limits;
 use crate::notice::{Notice, Notices};
 use crate::session::{Common, Keeper, PairId, Session, Word};
@@ -56,6 +57,8 @@ pub(crate) struct Coordinators {
     notices: Notices,
     /// All of their addresses, for whoever asks one of them something.
     addresses: watch::Sender<Vec<Address>>,
+    /// Whom the cluster trusts.
+    told: watch::Sender<Told>,
     /// Warned about.
     refused: Vec<Address>,
     words: mpsc::Sender<(PairId, Word)>,
@@ -96,6 +99,7 @@ impl Coordinators {
             contact: Contact::default(),
             notices,
             addresses: watch::Sender::default(),
+            told: watch::Sender::default(),
             refused: Vec::new(),
             words,
             heard,
@@ -106,6 +110,10 @@ impl Coordinators {
 
     pub(crate) fn addresses(&self) -> watch::Receiver<Vec<Address>> {
         self.addresses.subscribe()
+    }
+
+    pub(crate) fn told(&self) -> watch::Receiver<Told> {
+        self.told.subscribe()
     }
 
     /// Keeps them all until `close`; then every connection is closed.
@@ -151,6 +159,9 @@ impl Coordinators {
                 self.known.revoke(&list.revoked);
                 self.known.tell(wire::members(list));
                 self.ground.common.papers.refuse(self.known.learned().revoked().clone());
+            }
+            Word::Authorities(word) => {
+                self.told.send_if_modified(|told| told.hear(word));
             }
             Word::Revoked => self.revoked.cancel(),
             Word::Lost { words } => {

@@ -9,13 +9,12 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use proto::tls::{self, Credentials};
 use proto::token::JoinToken;
 use rcgen::KeyPair;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
-use crate::whole_file;
+use crate::{limits, whole_file};
 
 const KEY: &str = "key.pem";
 const MEMBERSHIP: &str = "membership.json";
@@ -26,22 +25,45 @@ pub(crate) struct Membership {
     pub(crate) node: u64,
     pub(crate) cluster: String,
     pub(crate) certificate_pem: String,
+    /// All authorities that are trusted, the one that signs first.
     pub(crate) ca_certificate_pem: String,
+    /// Hashes of the cluster's authorities of before, in hex, the latest last: a token in the settings may pin one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) former_authorities: Vec<String>,
     /// It was ended: the id of the token that the settings had then, empty if they had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) revoked: Option<String>,
 }
 
 impl Membership {
-    pub(crate) fn ca_hash(&self) -> Option<[u8; 32]> {
-        let ca = CertificateDer::from_pem_slice(self.ca_certificate_pem.as_bytes()).ok()?;
-        Some(JoinToken::hash_of(&ca))
+    /// Of all that are trusted.
+    pub(crate) fn ca_hashes(&self) -> Vec<[u8; 32]> {
+        let all = tls::authorities(&self.ca_certificate_pem).unwrap_or_default();
+        all.iter().map(|authority| JoinToken::hash_of(authority)).collect()
     }
 
-    /// Was the token issued by the cluster this Mac is a member of?
+    /// Was the token issued by the cluster this Mac is a member of, under whichever authority?
     pub(crate) fn is_of(&self, token: &JoinToken) -> bool {
-        CertificateDer::from_pem_slice(self.ca_certificate_pem.as_bytes()).is_ok_and(|ca| token.pins(&ca))
+        self.ca_hashes().contains(&token.ca_hash) || self.former_authorities.contains(&hex(token.ca_hash))
     }
+
+    /// The same membership, under what the cluster gave anew.
+    pub(crate) fn renewed(mut self, credentials: Credentials) -> Self {
+        let before = self.ca_hashes();
+        self.certificate_pem = credentials.certificate_pem;
+        self.ca_certificate_pem = credentials.ca_certificate_pem;
+        let present = self.ca_hashes();
+        let left = before.into_iter().filter(|hash| !present.contains(hash)).map(hex);
+        self.former_authorities.extend(left);
+        self.former_authorities.retain(|former| !present.iter().any(|hash| hex(*hash) == *former));
+        let beyond = self.former_authorities.len().saturating_sub(limits::FORMER_AUTHORITIES);
+        self.former_authorities.drain(..beyond);
+        self
+    }
+}
+
+fn hex(hash: [u8; 32]) -> String {
+    blake3::Hash::from_bytes(hash).to_hex().to_string()
 }
 
 pub(crate) struct IdentityFolder(PathBuf);
@@ -100,8 +122,15 @@ mod tests {
             cluster: "c".to_owned(),
             certificate_pem: "leaf".to_owned(),
             ca_certificate_pem: ca.to_owned(),
+            former_authorities: Vec::new(),
             revoked: None,
         }
+    }
+
+    fn ca() -> (String, [u8; 32]) {
+        let key = KeyPair::generate().expect("a key");
+        let ca = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+        (ca.pem(), JoinToken::hash_of(ca.der()))
     }
 
     #[test]
@@ -138,12 +167,35 @@ mod tests {
 
     #[test]
     fn a_token_belongs_to_the_cluster_whose_ca_it_pins() {
-        let key = KeyPair::generate().expect("a key");
-        let ca = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+        let (pem, hash) = ca();
         let token = |ca_hash| JoinToken { ca_hash, id: "a".to_owned(), secret: vec![0; 24] };
-        let kept = membership(&ca.pem());
-        assert!(kept.is_of(&token(*blake3::hash(ca.der()).as_bytes())));
+        let kept = membership(&pem);
+        assert!(kept.is_of(&token(hash)));
         assert!(!kept.is_of(&token([0; 32])));
         assert!(!membership("no certificate").is_of(&token([0; 32])));
+    }
+
+    #[test]
+    fn a_token_of_an_authority_of_before_is_still_the_same_clusters() {
+        let ((former, former_hash), (new, new_hash)) = (ca(), ca());
+        let token = |ca_hash| JoinToken { ca_hash, id: "a".to_owned(), secret: vec![0; 24] };
+        let given = |ca: &str| Credentials {
+            certificate_pem: "leaf".to_owned(),
+            key_pem: String::new(),
+            ca_certificate_pem: ca.to_owned(),
+        };
+        let both = membership(&former).renewed(given(&format!("{new}{former}")));
+        assert_eq!((both.ca_hashes(), both.former_authorities.len()), (vec![new_hash, former_hash], 0));
+        let over = both.renewed(given(&new)).renewed(given(&new));
+        assert_eq!((over.ca_hashes(), over.former_authorities.len()), (vec![new_hash], 1));
+        assert!(
+            over.is_of(&token(former_hash)) && over.is_of(&token(new_hash)) && !over.is_of(&token([0; 32]))
+        );
+        let mut last = over;
+        for _ in 0..20 {
+            last = last.renewed(given(&ca().0));
+        }
+        assert_eq!(last.former_authorities.len(), limits::FORMER_AUTHORITIES);
+        assert!(last.is_of(&token(last.ca_hashes()[0])) && !last.is_of(&token(former_hash)));
     }
 }

@@ -55,6 +55,7 @@ pub(crate) async fn join(
         cluster: reply.cluster,
         certificate_pem: reply.certificate_pem,
         ca_certificate_pem,
+        former_authorities: Vec::new(),
         revoked: None,
     };
     check(&joined, role).map_err(JoinError::Refused)?;

@@ -9,6 +9,8 @@ mod due;
 mod folder;
 mod joining;
 mod renewing;
+mod ties;
+mod told;
 
 use std::path::Path;
 
@@ -25,10 +27,18 @@ pub use coordinator::{Enlisted, become_coordinator};
 use folder::{IdentityFolder, Membership};
 use joining::JoinError;
 pub(crate) use renewing::Renewer;
+pub(crate) use ties::{Tie, Ties};
+pub(crate) use told::Told;
 
 /// What a person reads on a Mac that was revoked.
 pub(crate) const REVOKED: &str = "this Mac was removed from the cluster (its membership was revoked): to join again, create a new \
      token on a coordinator with `mlx-serving token create` and start the agent with --token";
+
+/// What this Mac is, and in which cluster.
+pub(crate) struct Obtained {
+    pub(crate) credentials: Credentials,
+    pub(crate) cluster: String,
+}
 
 /// The identity of this Mac, joining first if it has none for the token's cluster.
 pub(crate) async fn obtain(
@@ -37,7 +47,7 @@ pub(crate) async fn obtain(
     token: Option<&JoinToken>,
     name: &str,
     notices: &Notices,
-) -> anyhow::Result<Credentials> {
+) -> anyhow::Result<Obtained> {
     let folder = IdentityFolder::open(data_folder)?;
     let kept = folder.membership()?;
     let (key_pem, kept) = match kept.as_ref().and_then(|kept| kept.revoked.as_ref()) {
@@ -59,17 +69,14 @@ pub(crate) async fn obtain(
             "this Mac has not joined a cluster yet: start the agent with --token, which `mlx-serving coordinator` prints"
         ),
     };
-    Ok(Credentials {
-        certificate_pem: membership.certificate_pem,
-        key_pem,
-        ca_certificate_pem: membership.ca_certificate_pem,
-    })
+    let Membership { certificate_pem, ca_certificate_pem, cluster, .. } = membership;
+    Ok(Obtained { credentials: Credentials { certificate_pem, key_pem, ca_certificate_pem }, cluster })
 }
 
-/// The hash of the CA of the cluster that this Mac belongs to, if it belongs to any.
-pub fn cluster_of(data_folder: &Path) -> anyhow::Result<Option<[u8; 32]>> {
+/// The hashes of the authorities of the cluster that this Mac belongs to; none: it belongs to none.
+pub fn cluster_of(data_folder: &Path) -> anyhow::Result<Vec<[u8; 32]>> {
     let kept = IdentityFolder::open(data_folder)?.membership()?;
-    Ok(kept.and_then(|kept| kept.ca_hash()))
+    Ok(kept.map(|kept| kept.ca_hashes()).unwrap_or_default())
 }
 
 /// Notes that the membership is over, so that the next start says so without asking anybody.

@@ -1,4 +1,4 @@
-//! Certificates are renewed before they end.
+//! Certificates are renewed before they end, and when the cluster trusts others than this Mac does.
 //!
 //! Owns asking one coordinator after another, writing down what comes of it, and showing it from the next connection on; no
 //! session and no stream is touched. The key stays. A certificate that has ended is not shown, and the key alone is asked for: the
@@ -12,8 +12,8 @@ use proto::identity::{Identity, Validity};
 use proto::papers::Papers;
 use proto::standing;
 use proto::tls::Credentials;
-use proto::v1::RenewRequest;
 use proto::v1::cluster_client::ClusterClient;
+use proto::v1::{RenewReply, RenewRequest};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::watch;
@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::due::{due, is_over};
-use super::folder::{IdentityFolder, Membership};
+use super::folder::IdentityFolder;
 use super::joining::signing_request;
+use super::told::Told;
 use crate::address::Address;
 use crate::backoff::{Backoff, roll};
 use crate::limits;
@@ -35,6 +36,8 @@ pub(crate) struct Renewer {
     pub(crate) papers: Papers,
     /// Of all coordinators.
     pub(crate) addresses: watch::Receiver<Vec<Address>>,
+    /// Whom the cluster trusts.
+    pub(crate) told: watch::Receiver<Told>,
     /// Cancelled when one says that this Mac was revoked.
     pub(crate) revoked: CancellationToken,
 }
@@ -57,8 +60,13 @@ impl Renewer {
             // Where this clock and the coordinator's differ by days, what is given is due at once; that is no reason to hurry.
             let mut early = false;
             while let Some(left) = due.checked_sub(now_unix_ms()).filter(|left| *left > 0) {
-                early = true;
-                sleep(Duration::from_millis(left).min(limits::LOOK_AGAIN)).await;
+                tokio::select! {
+                    () = sleep(Duration::from_millis(left).min(limits::LOOK_AGAIN)) => early = true,
+                    () = self.turned() => {
+                        sleep(spread(roll())).await;
+                        break;
+                    }
+                }
             }
             if early {
                 backoff.reset();
@@ -70,12 +78,29 @@ impl Renewer {
         }
     }
 
+    /// Until the cluster trusts others than this Mac does.
+    async fn turned(&self) {
+        let held = self.papers.credentials().ca_certificate_pem;
+        let mut told = self.told.clone();
+        if told.wait_for(|told| !told.are(&held)).await.is_err() {
+            // The agent stops.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// A coordinator that gives what is not told any more lags behind: another one is asked.
     async fn renew(&self) -> anyhow::Result<()> {
         let addresses = self.addresses.borrow().clone();
+        let told = self.told.borrow().clone();
         let mut last = anyhow::anyhow!("no coordinator is known");
         for address in addresses {
             match ask(&address, &self.papers).await {
-                Ok(credentials) => return self.take(credentials).await,
+                Ok(credentials) if told.are(&credentials.ca_certificate_pem) => {
+                    return self.take(credentials).await;
+                }
+                Ok(_) => {
+                    last = anyhow::anyhow!("{address} lags behind: it trusts others than the cluster does")
+                }
                 Err(error) if error.downcast_ref::<Status>().is_some_and(standing::is_revoked) => {
                     self.revoked.cancel();
                     return Err(error);
@@ -102,7 +127,7 @@ impl Renewer {
 /// Puts renewed credentials in the place of those that are kept.
 pub(super) fn keep(folder: &IdentityFolder, credentials: Credentials) -> anyhow::Result<()> {
     let Some(kept) = folder.membership()? else { return Ok(()) };
-    folder.keep(&Membership { certificate_pem: credentials.certificate_pem, ..kept })
+    folder.keep(&kept.renewed(credentials))
 }
 
 /// Asks one coordinator.
@@ -123,10 +148,15 @@ async fn ask_in_time(address: &Address, papers: &Papers) -> anyhow::Result<Crede
         let words = status.message().to_owned();
         anyhow::Error::new(status).context(words)
     })?;
-    let certificate_pem = reply.into_inner().certificate_pem;
+    let RenewReply { certificate_pem, ca_certificate_pem } = reply.into_inner();
     let (former, given) = (identity(&held.certificate_pem)?, identity(&certificate_pem)?);
     anyhow::ensure!(given == former, "the certificate is {given}'s, not {former}'s");
-    Ok(Credentials { certificate_pem, ..held })
+    Ok(Credentials { certificate_pem, ca_certificate_pem, ..held })
+}
+
+/// So many Macs hear the same word at the same moment.
+fn spread(dice: u32) -> Duration {
+    limits::TURN_SPREAD.mul_f64(f64::from(dice) / f64::from(u32::MAX))
 }
 
 fn identity(certificate_pem: &str) -> anyhow::Result<Identity> {

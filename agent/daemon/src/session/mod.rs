@@ -17,6 +17,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use proto::papers::Papers;
 use proto::standing;
+use proto::tls::{self, Mistrust};
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::{AgentHello, AgentMessage, CoordinatorMessage, Welcome, agent_message, coordinator_message};
 use tokio::sync::{Notify, mpsc, watch};
@@ -30,6 +31,7 @@ use crate::address::Address;
 use crate::agent::Input;
 use crate::backoff::roll;
 use crate::board::Board;
+use crate::identity::{Tie, Ties};
 use crate::limits;
 use crate::runtimes::Told;
 use crate::streams::Target;
@@ -44,6 +46,7 @@ pub(crate) use word::{Keeper, PairId, Word};
 /// What all sessions have in common.
 pub(crate) struct Common {
     pub(crate) papers: Papers,
+    pub(crate) ties: Ties,
     pub(crate) hello: AgentHello,
     pub(crate) board: watch::Receiver<Arc<Board>>,
     pub(crate) draining: CancellationToken,
@@ -91,14 +94,27 @@ impl Session {
         }
     }
 
-    /// One session, which ends only by breaking.
+    /// One session, which ends only by breaking. When another authority signs, it goes on in another connection, under the new
+    /// certificate: the former one ends when that is open, so that the coordinator never misses this Mac.
     async fn converse(
         &self,
         address: &Address,
         tries: &mut Tries,
         told: &mut Told,
     ) -> anyhow::Result<Infallible> {
+        let mut turns = self.common.papers.turns();
+        let mut opened = self.open(address, tries).await?;
+        loop {
+            tokio::select! {
+                ended = self.hold(address, &mut opened, told) => return ended,
+                Ok(()) = turns.changed() => opened = self.open(address, tries).await?,
+            }
+        }
+    }
+
+    async fn open(&self, address: &Address, tries: &mut Tries) -> anyhow::Result<Opened> {
         let common = &self.common;
+        let tie = common.ties.tie(common.papers.authority());
         let channel = mutual(address, &common.papers).await;
         let channel = channel.with_context(|| format!("connecting to {address}"))?;
         let mut client = ClusterClient::new(channel.clone());
@@ -113,9 +129,19 @@ impl Session {
         let may = self.keeper.welcomed(address.clone(), welcome.clone()).await?;
         anyhow::ensure!(may, "{address} is another coordinator's, or one that has a session already");
         self.retarget(address, &welcome)?;
+        Ok(Opened { orders, channel, outbox, _tie: tie })
+    }
+
+    async fn hold(
+        &self,
+        address: &Address,
+        opened: &mut Opened,
+        told: &mut Told,
+    ) -> anyhow::Result<Infallible> {
+        let Opened { orders, channel, outbox, .. } = opened;
         tokio::select! {
-            ended = self.obey(address, &mut orders, channel) => ended,
-            ended = reports::send(common, told, outbox) => ended,
+            ended = self.obey(address, orders, channel.clone()) => ended,
+            ended = reports::send(&self.common, told, outbox.clone()) => ended,
             () = self.displaced.notified() => Err(Displaced.into()),
         }
     }
@@ -146,6 +172,9 @@ impl Session {
                 Some(coordinator_message::Message::Coordinators(list)) => {
                     self.keeper.tell(Word::Coordinators(list)).await?;
                 }
+                Some(coordinator_message::Message::Authorities(word)) => {
+                    self.keeper.tell(Word::Authorities(word)).await?;
+                }
                 // An order of a later version; what matters comes again in words we know.
                 None => {}
             }
@@ -162,6 +191,14 @@ impl Session {
     }
 }
 
+/// One that was welcomed.
+struct Opened {
+    orders: Streaming<CoordinatorMessage>,
+    channel: Channel,
+    outbox: mpsc::Sender<AgentMessage>,
+    _tie: Tie,
+}
+
 /// Opened anew at once: nobody is lost.
 #[derive(Debug, thiserror::Error)]
 #[error("the coordinator took another session for the latest")]
@@ -175,7 +212,8 @@ async fn welcome(orders: &mut Streaming<CoordinatorMessage>) -> anyhow::Result<W
         Some(
             coordinator_message::Message::Wanted(_)
             | coordinator_message::Message::CardWanted(_)
-            | coordinator_message::Message::Coordinators(_),
+            | coordinator_message::Message::Coordinators(_)
+            | coordinator_message::Message::Authorities(_),
         )
         | None => {
             anyhow::bail!("the coordinator's first message is no welcome")
@@ -201,19 +239,17 @@ fn advice(error: &anyhow::Error) -> &'static str {
     };
     if error.chain().any(unknown) {
         ". To join anew, remove the folder `identity` of this agent and start it with a new --token"
-    } else if error
-        .chain()
-        .filter_map(tls_error)
-        .any(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
-    {
-        ". It is not the cluster this Mac joined: start the agent with --token of the new one"
     } else {
-        ""
+        match error.chain().find_map(tls::mistrust) {
+            Some(Mistrust::Theirs) => {
+                ". It is not the cluster this Mac joined, or its authority was rotated while this Mac was away: start the agent \
+                 with --token of the new one, which `mlx-serving token create` prints there"
+            }
+            Some(Mistrust::Ours) => {
+                ". This Mac's certificate is not taken any more, because the cluster's authority was rotated: start the agent with \
+                 --token of a new one, which `mlx-serving token create` prints there"
+            }
+            None => "",
+        }
     }
-}
-
-/// TLS hides its errors inside those of the transport.
-fn tls_error(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    inner.and_then(|inner| inner.downcast_ref()).or(error.downcast_ref()).cloned()
 }

@@ -28,7 +28,11 @@ pub(crate) async fn send(
         let latest = board.borrow_and_update().clone();
         sequence += 1;
         let memory = common.memory.read().await?;
-        let report = wire::report(sequence, &latest, memory, draining.is_cancelled(), told);
+        let mut report = wire::report(sequence, &latest, memory, draining.is_cancelled(), told);
+        let authority = common.papers.authority();
+        if common.ties.are_all_of(authority) {
+            report.authority = authority.to_vec();
+        }
         place.send(AgentMessage { message: Some(agent_message::Message::Report(report)) });
         sleep(limits::REPORT_SPACING).await;
         let news = async {

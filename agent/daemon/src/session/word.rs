@@ -3,7 +3,7 @@
 //! Owns these words and their way. Refuses to wait for anybody who has gone: then the session ends as well.
 
 use anyhow::Context as _;
-use proto::v1::{Coordinators, Welcome};
+use proto::v1::{Authorities, Coordinators, Welcome};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::address::Address;
@@ -18,6 +18,8 @@ pub(crate) enum Word {
     Welcomed { address: Address, welcome: Welcome, go_on: oneshot::Sender<bool> },
     /// It says who the coordinators are.
     Coordinators(Coordinators),
+    /// It says whom the cluster trusts.
+    Authorities(Authorities),
     /// It says that this Mac belongs to the cluster no more.
     Revoked,
     /// The session was lost, or could not be opened.

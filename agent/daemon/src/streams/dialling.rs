@@ -12,9 +12,11 @@ use proto::papers::Papers;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, IdleTimeout, TransportConfig, VarInt};
 use tokio::net::lookup_host;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Target;
+use crate::identity::{Tie, Ties};
 use crate::limits;
 
 pub(crate) struct Dialler {
@@ -22,17 +24,29 @@ pub(crate) struct Dialler {
     /// A machine may lack one of the two address families.
     v4: Option<Endpoint>,
     v6: Option<Endpoint>,
+    papers: Papers,
+    ties: Ties,
 }
 
 impl Dialler {
-    pub(crate) fn new(papers: &Papers) -> anyhow::Result<Self> {
+    pub(crate) fn new(papers: &Papers, ties: Ties) -> anyhow::Result<Self> {
         let tls = QuicClientConfig::try_from(papers.stream_client()?).context("TLS for QUIC")?;
         let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(transport()?));
         let bind = |address: SocketAddr| Endpoint::client(address).ok();
         let (v4, v6) = (bind((Ipv4Addr::UNSPECIFIED, 0).into()), bind((Ipv6Addr::UNSPECIFIED, 0).into()));
         anyhow::ensure!(v4.is_some() || v6.is_some(), "no UDP socket can be bound");
-        Ok(Self { config, v4, v6 })
+        Ok(Self { config, v4, v6, papers: papers.clone(), ties })
+    }
+
+    /// Which authority signs.
+    pub(crate) fn turns(&self) -> watch::Receiver<[u8; 32]> {
+        self.papers.turns()
+    }
+
+    /// A connection under this one is about to be made.
+    pub(crate) fn tie(&self, authority: [u8; 32]) -> Tie {
+        self.ties.tie(authority)
     }
 
     /// Tries the addresses of the name one after another.

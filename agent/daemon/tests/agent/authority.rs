@@ -1,11 +1,13 @@
 //! A cluster's CA, as small as a test needs it.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use proto::identity::{BACKDATED, Identity, Role};
 use proto::tls::Credentials;
 use proto::token::{JoinToken, SECRET_BYTES};
+use proto::v1::Authorities;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair,
     PublicKeyData, SanType,
@@ -17,6 +19,8 @@ pub(crate) struct Authority {
     ca_hash: [u8; 32],
     /// In whole seconds, like certificates.
     life: AtomicI64,
+    /// Trusted before the one that is here, once there was a turn.
+    next_pem: Mutex<String>,
 }
 
 impl Authority {
@@ -28,7 +32,19 @@ impl Authority {
         let certificate_pem = certificate.pem();
         let ca_hash = *blake3::hash(certificate.der()).as_bytes();
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).expect("an issuer");
-        Self { certificate_pem, issuer, ca_hash, life: AtomicI64::new(7 * 24 * 3_600) }
+        let (life, next_pem) = (AtomicI64::new(7 * 24 * 3_600), Mutex::default());
+        Self { certificate_pem, issuer, ca_hash, life, next_pem }
+    }
+
+    /// Another authority is trusted too, and named first. Returns what agents are told of it, and its hash.
+    pub(crate) fn turn(&self) -> (Authorities, Vec<u8>) {
+        let next = Self::new();
+        *self.next_pem.lock().expect("not poisoned") = next.certificate_pem.clone();
+        (self.word(1, &self.certificate_pem()), next.ca_hash.to_vec())
+    }
+
+    pub(crate) fn word(&self, step: u64, trusted: &str) -> Authorities {
+        Authorities { digest: blake3::hash(trusted.as_bytes()).as_bytes().to_vec(), epoch: 0, step }
     }
 
     /// What agents get from here on lasts so long; below zero, it has ended already.
@@ -41,7 +57,7 @@ impl Authority {
     }
 
     pub(crate) fn certificate_pem(&self) -> String {
-        self.certificate_pem.clone()
+        format!("{}{}", self.next_pem.lock().expect("not poisoned"), self.certificate_pem)
     }
 
     pub(crate) fn coordinator(&self, replica: u64) -> Credentials {

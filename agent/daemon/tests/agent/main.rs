@@ -10,6 +10,7 @@ mod runtime;
 mod room;
 mod joining;
 mod streaming;
+mod turning;
 mod faults;
 mod several;
 mod residency;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use registry::{ClusterVersion, Command, Reply};
+use registry::{CaStep, ClusterId, ClusterVersion, Command, Reply};
 use tokio::time::timeout;
 
 use super::commands::{founding, set};
@@ -16,21 +16,29 @@ use crate::wal::folder::Folder;
 const PLAIN: &[u8] = b"canary-key-material";
 
 fn holds(disk: &SimDisk) -> Vec<String> {
+    holds_word(disk, PLAIN)
+}
+
+fn holds_word(disk: &SimDisk, word: &[u8]) -> Vec<String> {
     let names = disk.names().unwrap();
     let holding = |name: &String| {
         let bytes = disk.read(name).unwrap().unwrap_or_default();
-        bytes.windows(PLAIN.len()).any(|window| window == PLAIN)
+        bytes.windows(word.len()).any(|window| window == word)
     };
     names.into_iter().filter(holding).collect()
 }
 
 async fn erased(disk: &SimDisk) {
+    erased_word(disk, PLAIN).await;
+}
+
+async fn erased_word(disk: &SimDisk, word: &[u8]) {
     let look = async {
-        while !holds(disk).is_empty() {
+        while !holds_word(disk, word).is_empty() {
             tokio::task::yield_now().await;
         }
     };
-    assert!(timeout(PATIENCE, look).await.is_ok(), "still in {:?}", holds(disk));
+    assert!(timeout(PATIENCE, look).await.is_ok(), "still in {:?}", holds_word(disk, word));
 }
 
 fn sealing() -> [Command; 2] {
@@ -77,5 +85,63 @@ async fn a_replica_that_was_killed_before_the_key_was_gone_removes_it_at_its_nex
     replica.shutdown().await.unwrap();
     let replica = open(&killed).await;
     erased(&killed).await;
+    replica.shutdown().await.unwrap();
+}
+
+const KEYS: [&str; 3] = ["c0ffee00", "c0ffee11", "c0ffee22"];
+
+fn sealed_founding() -> [Command; 2] {
+    let founding = Command::FoundSealed {
+        cluster: ClusterId("room".to_owned()),
+        ca_certificate_pem: "authority 0".to_owned(),
+        sealed_ca_key: KEYS[0].to_owned(),
+        at_unix_ms: 1,
+    };
+    [founding, Command::RaiseVersion { to: ClusterVersion::FOURTH, at_unix_ms: 2 }]
+}
+
+fn rotation(number: u64, key: &str) -> [Command; 2] {
+    let begin = CaStep::Begin {
+        ca_certificate_pem: format!("authority {number}"),
+        cross_certificate_pem: "certified".to_owned(),
+        sealed_ca_key: key.to_owned(),
+        sealed_hash_key: "ab".to_owned(),
+        until_unix_ms: 9,
+    };
+    [begin, CaStep::End { abandon: true }].map(|step| Command::RotateCa { number, step, at_unix_ms: 3 })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_of_an_authority_that_gave_way_leaves_the_disk_each_time() {
+    let disk = SimDisk::default();
+    let replica = open(&disk).await;
+    for command in sealed_founding() {
+        assert_eq!(replica.propose(command).await.unwrap(), Reply::Done);
+    }
+    for (number, former, next) in [(1, KEYS[0], KEYS[1]), (2, KEYS[1], KEYS[2])] {
+        assert!(!holds_word(&disk, former.as_bytes()).is_empty(), "the test looks in the wrong place");
+        let [begin, end] = rotation(number, next);
+        assert_eq!(replica.propose(begin).await.unwrap(), Reply::Done);
+        assert!(!holds_word(&disk, former.as_bytes()).is_empty(), "it signed what is good still");
+        assert_eq!(replica.propose(end).await.unwrap(), Reply::Done);
+        erased_word(&disk, former.as_bytes()).await;
+        assert!(!holds_word(&disk, next.as_bytes()).is_empty());
+    }
+    replica.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_killed_when_a_rotation_ended_forgets_the_former_key_at_its_next_start() {
+    let disk = SimDisk::default();
+    let replica = open(&disk).await;
+    for command in sealed_founding().into_iter().chain(rotation(1, KEYS[1])) {
+        replica.propose(command).await.unwrap();
+    }
+    let killed = disk.after_kill();
+    erased_word(&disk, KEYS[0].as_bytes()).await;
+    replica.shutdown().await.unwrap();
+    let replica = open(&killed).await;
+    erased_word(&killed, KEYS[0].as_bytes()).await;
+    assert_eq!(replica.local().cluster().unwrap().sealed_ca_key.as_deref(), Some(KEYS[1]));
     replica.shutdown().await.unwrap();
 }

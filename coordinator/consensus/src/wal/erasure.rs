@@ -15,6 +15,7 @@ pub(crate) struct Erasure(Arc<Shared>);
 struct Shared {
     wanted: AtomicBool,
     oldest: AtomicU64,
+    newest: AtomicU64,
 }
 
 impl Erasure {
@@ -30,6 +31,15 @@ impl Erasure {
 
     pub(crate) fn oldest_is(&self, segment: u64) {
         self.0.oldest.store(segment, Ordering::Relaxed);
+    }
+
+    pub(crate) fn newest_is(&self, segment: u64) {
+        self.0.newest.store(segment, Ordering::Relaxed);
+    }
+
+    /// The number of the segment that is written to.
+    pub(crate) fn newest(&self) -> u64 {
+        self.0.newest.load(Ordering::Relaxed)
     }
 
     /// The number of the oldest segment on the disk.

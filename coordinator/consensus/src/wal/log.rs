@@ -163,15 +163,16 @@ impl Log {
                 removed = true;
             }
         }
-        self.tell_oldest();
+        self.tell_extremes();
         if removed {
             tracing::debug!(purged, "log segments removed");
         }
         Ok(())
     }
 
-    fn tell_oldest(&self) {
+    fn tell_extremes(&self) {
         self.erasure.oldest_is(self.closed.front().map_or(self.active.number, |(number, _)| *number));
+        self.erasure.newest_is(self.active.number);
     }
 
     /// Replaces the vote. Everything appended before is flushed first: the order on disk is the order of calls.
@@ -223,6 +224,7 @@ impl Log {
             create_segment(&self.folder, &head).map_err(during("starting", &segment::name(number)))?;
         self.closed.push_back((self.active.number, self.extent.last_index));
         self.active = active;
+        self.tell_extremes();
         self.write_mark()?;
         self.flush_mark()
     }
@@ -306,7 +308,7 @@ fn settle(folder: Folder, replica: u64, rotation: Rotation, recovered: Recovered
     };
     log.write_mark()?;
     log.flush_mark()?;
-    log.tell_oldest();
+    log.tell_extremes();
     Ok(log)
 }
 

@@ -6,8 +6,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use registry::{
-    BreakerState, ClusterId, ClusterVersion, Command, Fingerprint, ModelName, ModelPolicy, ModelSource,
-    NodeId, Registry, Role, TokenId, VoterChange,
+    BreakerState, CaStep, ClusterId, ClusterVersion, Command, Fingerprint, ModelName, ModelPolicy,
+    ModelSource, NodeId, Registry, Role, TokenId, VoterChange,
 };
 
 use crate::{batch_generator, job_generator, key_generator};
@@ -228,14 +228,42 @@ pub(crate) fn seals() -> impl Strategy<Value = Command> {
     "[0-9a-f]{1,4}".prop_map(|sealed_ca_key| Command::SealCa { sealed_ca_key, at_unix_ms: 6 })
 }
 
+/// Rotations of the authority, most of them in turn. Each has a certificate of its own, or it would be none.
+pub(crate) fn rotations() -> impl Strategy<Value = Command> {
+    let members = proptest::collection::btree_set((0_u64..6).prop_map(NodeId), 0..6);
+    let begin =
+        ("[0-9a-f]{1,2}", "[0-9a-f]{1,2}", 1_u64..9).prop_map(|(key, hash, lasts)| (key, hash, lasts));
+    let step = prop_oneof![
+        3 => begin.prop_map(|(sealed_ca_key, sealed_hash_key, lasts)| CaStep::Begin {
+            ca_certificate_pem: String::new(),
+            cross_certificate_pem: "cross".to_owned(),
+            sealed_ca_key,
+            sealed_hash_key,
+            until_unix_ms: lasts,
+        }),
+        4 => members.prop_map(|members| CaStep::Move { members }),
+        3 => proptest::bool::weighted(0.2).prop_map(|abandon| CaStep::End { abandon }),
+    ];
+    (1_u64..4, step, 0_u64..9)
+        .prop_map(|(number, mut step, at_unix_ms)| {
+            if let CaStep::Begin { ca_certificate_pem, until_unix_ms, .. } = &mut step {
+                *ca_certificate_pem = format!("authority {number}");
+                *until_unix_ms += at_unix_ms;
+            }
+            Command::RotateCa { number, step, at_unix_ms }
+        })
+        .boxed()
+}
+
 fn cluster() -> impl Strategy<Value = Command> {
-    prop_oneof![raises(), seals()]
+    prop_oneof![1 => raises(), 1 => seals(), 2 => rotations()]
 }
 
 /// What the registry knows beside members and offers.
 fn facts() -> impl Strategy<Value = Command> {
     let health = || prop_oneof![breaker_moves(), blame()];
-    prop_oneof![3 => placements(), 4 => health(), 2 => settings(), 2 => voter_changes(), 2 => cluster()]
+    prop_oneof![3 => placements(), 4 => health(), 2 => settings(), 2 => voter_changes(), 4 => cluster()]
+        .boxed()
 }
 
 /// Each with one field that breaks its rule.

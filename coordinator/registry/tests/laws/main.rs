@@ -4,6 +4,7 @@
 mod generator;
 #[cfg(test)]
 mod replicas;
+mod rotations;
 #[cfg(test)]
 mod membership;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod oracle_keys;
 #[cfg(test)]
 mod oracle_jobs;
 #[cfg(test)]
+mod oracle_rotations;
 mod oracle_usage;
 #[cfg(test)]
 mod usage;

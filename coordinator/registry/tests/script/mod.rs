@@ -23,6 +23,10 @@
 //! raise 2 at=50
 //! found-sealed room key=0a at=50
 //! seal-ca key=0a at=50
+//! rotate-ca 1 begin certificate=two key=0b hash=0c at=50 until=90
+//! rotate-ca 1 moved members=0,3 at=51
+//! rotate-ca 1 end at=52
+//! rotate-ca 1 abandon at=53
 //! revoke 1
 //! revoke-founder at=50
 //! revoke-token t1
@@ -58,8 +62,8 @@ pub(crate) mod jobs;
 use std::collections::BTreeMap;
 
 use registry::{
-    Allowance, BreakerState, ClusterId, ClusterVersion, Command, Fingerprint, Grant, KeyId, ModelName,
-    ModelPolicy, ModelSource, NodeId, Outcome, Role, Scope, TokenId, Used, VoterChange,
+    Allowance, BreakerState, CaStep, ClusterId, ClusterVersion, Command, Fingerprint, Grant, KeyId,
+    ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Role, Scope, TokenId, Used, VoterChange,
 };
 
 /// A line in parts: `verb names... key=value... because reason`.
@@ -109,6 +113,11 @@ fn about_membership(verb: &str, line: &Line<'_>) -> Option<Command> {
         "seal-ca" => {
             Command::SealCa { sealed_ca_key: line.set("key").to_owned(), at_unix_ms: line.number("at") }
         }
+        "rotate-ca" => Command::RotateCa {
+            number: line.name(0).parse().unwrap(),
+            step: ca_step(line),
+            at_unix_ms: line.number("at"),
+        },
         "token" => Command::IssueJoinToken {
             id: TokenId(line.name(0).to_owned()),
             secret_hash: hash(line.set("secret")),
@@ -135,6 +144,24 @@ fn about_membership(verb: &str, line: &Line<'_>) -> Option<Command> {
         "undrain" => Command::DrainNode { node: line.node(), draining: false },
         _ => return None,
     })
+}
+
+fn ca_step(line: &Line<'_>) -> CaStep {
+    match line.name(1) {
+        "begin" => CaStep::Begin {
+            ca_certificate_pem: line.set("certificate").to_owned(),
+            cross_certificate_pem: "certificate".to_owned(),
+            sealed_ca_key: line.set("key").to_owned(),
+            sealed_hash_key: line.set("hash").to_owned(),
+            until_unix_ms: line.number("until"),
+        },
+        "moved" => {
+            CaStep::Move { members: line.list("members").map(|id| NodeId(id.parse().unwrap())).collect() }
+        }
+        "end" => CaStep::End { abandon: false },
+        "abandon" => CaStep::End { abandon: true },
+        word => panic!("not a step of a rotation: {word}"),
+    }
 }
 
 fn about_models(verb: &str, line: &Line<'_>) -> Option<Command> {

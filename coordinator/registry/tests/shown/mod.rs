@@ -5,6 +5,7 @@
 mod batches;
 mod jobs;
 
+use std::collections::BTreeSet;
 use std::fmt::{Result, Write};
 
 use registry::{ClusterVersion, KeyId, NodeId, Registry, Used};
@@ -21,6 +22,7 @@ pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
                 let since = cluster.sealed_at_unix_ms.map_or(String::new(), |at| format!(" since {at}"));
                 writeln!(out, "  key sealed{since}: {sealed}{plain}")?;
             }
+            rotation(registry, out)?;
         }
         None => writeln!(out, "  no cluster")?,
     }
@@ -48,6 +50,27 @@ pub(crate) fn show(registry: &Registry, out: &mut String) -> Result {
     batches::files(registry, out)?;
     batches::batches(registry, out)?;
     audit(registry, out)
+}
+
+fn rotation(registry: &Registry, out: &mut String) -> Result {
+    let Some(cluster) = registry.cluster() else { return Ok(()) };
+    if let Some(at) = cluster.rotated_at_unix_ms {
+        let (number, certificate) = (cluster.rotations, &cluster.ca_certificate_pem);
+        writeln!(out, "  rotation {number} ended at {at}, authority {certificate}")?;
+    }
+    if let Some(hash) = &cluster.sealed_hash_key {
+        writeln!(out, "  hashes sealed: {hash}")?;
+    }
+    let Some(rotation) = &cluster.rotation else { return Ok(()) };
+    let (number, began, until) = (rotation.number, rotation.began_at_unix_ms, rotation.until_unix_ms);
+    let (certificate, key) = (&rotation.ca_certificate_pem, &rotation.sealed_ca_key);
+    let named =
+        |members: &BTreeSet<NodeId>| members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    writeln!(
+        out,
+        "  rotation {number} since {began} until {until} to authority {certificate}, key sealed: {key}"
+    )?;
+    writeln!(out, "    moved: [{}]; awaited: [{}]", named(&rotation.moved), named(&registry.awaited()))
 }
 
 fn tokens(registry: &Registry, out: &mut String) -> Result {

@@ -43,7 +43,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use consensus::MemberState;
 use proto::token::JoinToken;
-use registry::Registry;
+use registry::{Command, Registry};
 use tokio::sync::{Semaphore, watch};
 
 use crate::catalogue::Catalogue;
@@ -69,6 +69,8 @@ pub(crate) trait Room: Send + Sync {
     fn new_token(&self) -> anyhow::Result<(JoinToken, [u8; 32])>;
     /// The coordinators' group, as this one sees it.
     fn group(&self) -> Vec<MemberState>;
+    /// What begins a rotation of the authority. An error says why this coordinator cannot begin one.
+    fn rotation(&self) -> anyhow::Result<Command>;
 }
 
 /// The control plane as a probe sees it.

@@ -23,6 +23,9 @@ pub(crate) struct SealKey([u8; LEN]);
 /// Which seal key.
 pub(crate) type SealKeyId = [u8; LEN];
 
+/// What stands in the place of a certificate where the number behind the keyed hashes is sealed; no certificate is this text.
+const HASH_KEY: &str = "the number behind keyed hashes";
+
 /// Whose key is sealed.
 #[derive(Clone, Copy)]
 pub(crate) struct Sealed<'a> {
@@ -31,8 +34,12 @@ pub(crate) struct Sealed<'a> {
 }
 
 impl<'a> Sealed<'a> {
+    /// The authority that signs.
     pub(crate) fn of(cluster: &'a Cluster) -> Self {
-        Self { cluster: &cluster.id.0, ca_certificate_pem: &cluster.ca_certificate_pem }
+        let former = &cluster.ca_certificate_pem;
+        let ca_certificate_pem =
+            cluster.rotation.as_ref().map_or(former, |rotation| &rotation.ca_certificate_pem);
+        Self { cluster: &cluster.id.0, ca_certificate_pem }
     }
 
     fn bound(self) -> Vec<u8> {
@@ -89,6 +96,15 @@ impl SealKey {
         String::from_utf8(opened.to_vec()).ok()
     }
 
+    /// The number behind all keyed hashes, which outlives the key that it was made of.
+    pub(crate) fn seal_hash_key(&self, cluster: &str, hash_key: &[u8; 32]) -> anyhow::Result<String> {
+        self.seal(Sealed { cluster, ca_certificate_pem: HASH_KEY }, &hex(hash_key))
+    }
+
+    pub(crate) fn open_hash_key(&self, cluster: &str, sealed: &str) -> Option<[u8; 32]> {
+        bytes(&self.open(Sealed { cluster, ca_certificate_pem: HASH_KEY }, sealed)?)?.try_into().ok()
+    }
+
     fn cipher(&self) -> Option<LessSafeKey> {
         UnboundKey::new(&CHACHA20_POLY1305, &self.0).ok().map(LessSafeKey::new)
     }
@@ -138,6 +154,16 @@ mod tests {
         assert_eq!(key(2).open(OURS, &sealed), None);
         assert_eq!(key(1).open(Sealed { cluster: "other", ..OURS }, &sealed), None);
         assert_eq!(key(1).open(Sealed { ca_certificate_pem: "other", ..OURS }, &sealed), None);
+    }
+
+    #[test]
+    fn the_number_behind_hashes_opens_as_what_it_is_and_as_nothing_else() {
+        let sealed = key(1).seal_hash_key("room", &[9; 32]).expect("sealed");
+        assert_eq!(key(1).open_hash_key("room", &sealed), Some([9; 32]));
+        assert_eq!(key(1).open_hash_key("other", &sealed), None);
+        assert_eq!(key(2).open_hash_key("room", &sealed), None);
+        assert_eq!(key(1).open(OURS, &sealed), None);
+        assert_eq!(key(1).open_hash_key("room", &key(1).seal(OURS, PEM).expect("sealed")), None);
     }
 
     #[test]

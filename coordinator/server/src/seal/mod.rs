@@ -31,6 +31,7 @@ use crate::clock::unix_ms;
 use crate::limits;
 use crate::peers::Peers;
 use crate::polling::Polling;
+use crate::trust::Trust;
 use judge::{Step, View};
 
 /// What an operator reads where nobody has the key.
@@ -43,11 +44,28 @@ pub(crate) const LACKING: &str = "seal_key_missing: this coordinator lacks the k
 pub(crate) const CANNOT_SIGN: &str =
     "this coordinator cannot sign at present, because it lacks the seal key: ask another one";
 
-/// The authority's key, if this coordinator can know it.
+/// The key of the authority that signs, if this coordinator can know it.
 pub(crate) fn opened(cluster: &Cluster, keyring: &Keyring) -> Option<String> {
-    match &cluster.sealed_ca_key {
+    match sealed(cluster) {
         Some(sealed) => keyring.key()?.open(Sealed::of(cluster), sealed),
         None => Some(cluster.ca_key_pem.clone()),
+    }
+}
+
+/// That key as it lies among the facts, unless it is plain.
+fn sealed(cluster: &Cluster) -> Option<&String> {
+    cluster.rotation.as_ref().map(|rotation| &rotation.sealed_ca_key).or(cluster.sealed_ca_key.as_ref())
+}
+
+/// Tells this use of the first authority's key from any other.
+const HASH_KEY_CONTEXT: &str = "mlx-serving 2026 numbers of tenants, sessions and prompts";
+
+/// The number behind every number made of a client's words, if this coordinator can know it. It is the same for ever: from the first
+/// rotation on it is a fact of its own, and until then it is made of the authority's key.
+pub(crate) fn hash_key(cluster: &Cluster, keyring: &Keyring) -> Option<[u8; 32]> {
+    match &cluster.sealed_hash_key {
+        Some(sealed) => keyring.key()?.open_hash_key(&cluster.id.0, sealed),
+        None => Some(blake3::derive_key(HASH_KEY_CONTEXT, opened(cluster, keyring)?.as_bytes())),
     }
 }
 
@@ -58,7 +76,7 @@ pub(crate) fn for_restored(
     file: Option<&Path>,
 ) -> anyhow::Result<Option<SealKey>> {
     let cluster = facts.cluster().context("there is no cluster in it")?;
-    let Some(sealed) = &cluster.sealed_ca_key else { return Ok(None) };
+    let Some(sealed) = sealed(cluster) else { return Ok(None) };
     let kept = data_folder.join(SEAL_KEY_FILE);
     let path = file.unwrap_or(&kept);
     let fix = "give the file `seal-key` of a coordinator of that cluster with --seal-key FILE";
@@ -179,7 +197,7 @@ impl Sealing {
     fn open(&self, cluster: &Cluster) -> bool {
         let Some(key) = opened(cluster, &self.keyring) else { return false };
         if !self.authority.can_sign() {
-            match self.authority.unlock(&key) {
+            match self.authority.take_up(&Trust::of(cluster), Some(&key)) {
                 Ok(()) => tracing::info!("this coordinator has the seal key and can sign"),
                 Err(error) => tracing::error!("the authority's key cannot be used: {error:#}"),
             }
@@ -258,8 +276,7 @@ async fn fetch(peers: &Peers, from: ReplicaId, address: &str) -> Option<SealKey>
 
 /// Holds a key that another coordinator gave, if it serves: what does not open a sealed authority is not kept.
 fn take(cluster: &Cluster, keyring: &Keyring, key: SealKey) -> bool {
-    let sealed = cluster.sealed_ca_key.as_ref();
-    if sealed.is_some_and(|sealed| key.open(Sealed::of(cluster), sealed).is_none()) {
+    if sealed(cluster).is_some_and(|sealed| key.open(Sealed::of(cluster), sealed).is_none()) {
         return false;
     }
     let kept = keyring.put(key);

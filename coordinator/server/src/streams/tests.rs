@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 use proto::framing::{self, Decoder};
@@ -14,7 +15,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{AttemptStream, Link, Revoked, StreamError, Streams, listen};
-use crate::authority::Authority;
+use crate::authority::{Authority, NewCa};
+use crate::trust::Trust;
 
 /// The node that was revoked before it came.
 const REVOKED: u64 = 66;
@@ -22,6 +24,8 @@ const REVOKED: u64 = 66;
 /// A coordinator's endpoint, and agents that dial it.
 pub(crate) struct Lab {
     authority: Authority,
+    ca: NewCa,
+    papers: Papers,
     address: SocketAddr,
     pub(crate) streams: Streams,
     pub(crate) links: mpsc::Receiver<Link>,
@@ -49,7 +53,21 @@ impl Lab {
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let address =
             listen(anywhere, &papers, streams.clone(), revoked, sender, stop.clone()).expect("binds");
-        Self { authority, address, streams, links, _stop: stop.drop_guard() }
+        Self { authority, ca, papers, address, streams, links, _stop: stop.drop_guard() }
+    }
+
+    /// Another authority signs from here on, and both are trusted. Returns the certificate of the new one.
+    fn rotate(&self) -> String {
+        let (present, soon) =
+            ((self.ca.certificate_pem.as_str(), self.ca.key_pem.as_str()), SystemTime::now());
+        let next = Authority::successor(present, "lab", 1, soon + crate::limits::LEAF_LIFE).expect("made");
+        let all_pem = format!("{}{}", next.certificate_pem, self.ca.certificate_pem);
+        let (signs_pem, cross_pem) = (next.certificate_pem.clone(), Some(next.cross_pem));
+        let trust = Trust { signs_pem, cross_pem, all_pem, step: 1 };
+        self.authority.take_up(&trust, Some(&next.key_pem)).expect("its key");
+        let own = self.authority.credentials(Identity { role: Role::Coordinator, node: 1 });
+        self.papers.replace(own.expect("credentials")).expect("papers");
+        next.certificate_pem
     }
 
     pub(crate) async fn dial(&mut self, identity: Identity) -> Connection {
@@ -218,4 +236,36 @@ async fn a_node_that_was_revoked_before_it_came_is_not_taken_in() {
     agent.closed().await;
     assert!(!lab.streams.connected(REVOKED));
     assert!(lab.links.try_recv().is_err(), "the leader must not hear of it");
+}
+
+#[tokio::test]
+async fn under_another_authority_a_node_comes_anew_and_what_runs_is_cut_only_when_the_former_ends() {
+    let mut lab = Lab::new();
+    let former = lab.agent(7).await;
+    let (mut opened, mut taken) = attempt(&lab, &former, 1).await;
+    let authority = lab.rotate();
+    let again = lab.agent(7).await;
+    let (mut next, mut took) = attempt(&lab, &again, 2).await;
+    for sequence in 0..2 {
+        answer(&mut taken.send, frame(1, sequence, &[1])).await;
+        assert_eq!(opened.next().await.expect("it runs on"), frame(1, sequence, &[1]));
+    }
+    lab.streams.cut_all_but(&authority);
+    assert!(matches!(opened.next().await, Err(StreamError::Lost)));
+    answer(&mut took.send, frame(2, 0, &[2])).await;
+    assert_eq!(next.next().await.expect("it runs on"), frame(2, 0, &[2]));
+    assert!(lab.streams.connected(7));
+}
+
+#[tokio::test]
+async fn a_node_that_is_revoked_loses_what_runs_under_a_former_authority_too() {
+    let mut lab = Lab::new();
+    let former = lab.agent(7).await;
+    let (mut opened, _taken) = attempt(&lab, &former, 1).await;
+    lab.rotate();
+    let again = lab.agent(7).await;
+    lab.streams.disconnect(7);
+    assert!(matches!(opened.next().await, Err(StreamError::Lost)));
+    again.closed().await;
+    assert_eq!(lab.links.recv().await, Some(Link::Down { node: 7 }));
 }

@@ -202,6 +202,7 @@ pub(super) fn refused(refusal: &Refusal) -> ApiError {
         | Refusal::VersionTooLow { .. }
         | Refusal::VersionUnknown { .. }
         | Refusal::Job(_)
+        | Refusal::Ca(_)
         | Refusal::UsageOutOfTurn { .. }
         | Refusal::TooMany { .. } => (StatusCode::CONFLICT, "conflict"),
     };

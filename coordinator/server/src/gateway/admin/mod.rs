@@ -5,6 +5,7 @@
 
 pub(crate) mod change;
 mod audit;
+mod ca;
 pub(crate) mod coordinators;
 mod key_body;
 mod keys;
@@ -41,6 +42,8 @@ pub(crate) fn routes() -> Vec<Route> {
         admin("/api/v1/admin/coordinators/{replica}/promote", post(coordinators::promote)),
         admin("/api/v1/admin/coordinators/{replica}/replace", post(coordinators::replace)),
         admin("/api/v1/admin/coordinators/{replica}/lead", post(coordinators::lead)),
+        admin("/api/v1/admin/ca", get(ca::show)),
+        admin("/api/v1/admin/ca/rotate", post(ca::rotate)),
         admin("/api/v1/admin/backup", get(coordinators::backup)),
     ]
 }

@@ -8,7 +8,7 @@ use axum::body::Body;
 use consensus::{MemberState, ProposeError, ReplicaId, Role};
 use futures_util::future::BoxFuture;
 use proto::token::{JoinToken, SECRET_BYTES};
-use registry::{ClusterId, ClusterVersion, Command, Registry, Reply};
+use registry::{CaStep, ClusterId, ClusterVersion, Command, Registry, Reply};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -97,6 +97,17 @@ impl Room for OneRoom {
             last_contact: None,
         };
         [1, 2, 3].map(member).to_vec()
+    }
+
+    fn rotation(&self) -> anyhow::Result<Command> {
+        let step = CaStep::Begin {
+            ca_certificate_pem: "another".to_owned(),
+            cross_certificate_pem: "certified".to_owned(),
+            sealed_ca_key: "0b".to_owned(),
+            sealed_hash_key: "0c".to_owned(),
+            until_unix_ms: 90,
+        };
+        Ok(Command::RotateCa { number: 1, step, at_unix_ms: 10 })
     }
 }
 

@@ -30,6 +30,7 @@ mod viewing;
 mod telling;
 mod measuring;
 mod membering;
+mod rotating;
 mod grouping;
 mod guarding;
 mod naming_hosts;
