@@ -55,6 +55,7 @@ CUTTING_EVERYWHERE = frozenset(
         "partial partition",
         "all agents partitioned",
         "full disk",
+        "full disk of the leader",
     }
 )
 _PAIRED = 0.4
@@ -305,9 +306,9 @@ def stalls(outcome: Outcome) -> list[str]:
     By the clients of gateways that were there; where nobody waited, nothing is said.
     """
     found: list[str] = []
+    asked = [record for record in outcome.records if not gap_of(record, outcome)]
     for one in outcome.struck:
         if FAULTS[one.fault].flows:
-            asked = [record for record in outcome.records if not gap_of(record, outcome)]
             begun = sorted(r.first_s for r in asked if r.first_s and one.from_s <= r.first_s <= one.to_s)
             for since, until_s in itertools.pairwise([one.from_s, *begun, one.to_s]):
                 waited = [r for r in asked if r.sent_s < until_s - 2 and (r.first_s or r.ended_s) >= until_s]

@@ -316,8 +316,7 @@ impl Parts {
         control: TcpListener,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let streams = Streams::default();
-        let catalogue = Catalogue::default();
+        let (streams, catalogue) = (Streams::default(), Catalogue::default());
         let cards = Cards::open(config.data_folder.join("cards"))?;
         let fleet = Fleet::new(streams.clone(), cards.clone(), catalogue.clone());
         let (office, leading) = watch::channel(None);
