@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BatchChange, BatchId, BreakerState, ClusterId, ClusterVersion, Digest, FileChange, FileId, Fingerprint,
-    Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName, ModelPolicy, ModelSource, NodeId, Outcome, Role,
-    Tenant, TokenId, Used, VoterChange,
+    Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName, ModelPolicy, ModelSource, NodeId, Outcome,
+    ResponseChange, Role, Tenant, TokenId, Used, VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -317,6 +317,13 @@ pub enum Command {
         /// The moment.
         at_unix_ms: u64,
     },
+    /// What happens to a response that its client need not wait for, beside what happens to every job.
+    ChangeResponse {
+        /// The job that it is.
+        response: JobId,
+        /// What.
+        change: ResponseChange,
+    },
     /// What happens to a file of a client.
     ChangeFile {
         /// The file.
@@ -391,6 +398,7 @@ impl Command {
             Command::Audited { command, .. } => command.takes_rights_away(),
             Command::ChangeFile { change, .. } => *change == FileChange::Drop,
             Command::ChangeBatch { change, .. } => change.only_ends(),
+            Command::ChangeResponse { change, .. } => change.only_ends(),
             Command::RevokeNode { .. }
             | Command::RevokeFounder { .. }
             | Command::RevokeJoinToken { .. }

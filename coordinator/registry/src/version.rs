@@ -28,11 +28,14 @@ impl ClusterVersion {
     /// [`Command::FoundSealed`] and [`Command::SealCa`] can be read, and a sealed key in a snapshot.
     pub const THIRD: ClusterVersion = ClusterVersion(3);
 
+    /// [`Command::ChangeResponse`] can be read.
+    pub const FOURTH: ClusterVersion = ClusterVersion(4);
+
     /// The oldest cluster that this release can be a part of.
     pub const OLDEST: ClusterVersion = ClusterVersion::FIRST;
 
     /// The newest that this release understands.
-    pub const NEWEST: ClusterVersion = ClusterVersion::THIRD;
+    pub const NEWEST: ClusterVersion = ClusterVersion::FOURTH;
 
     /// Left out on disk, as by releases that did not know of versions.
     pub(crate) fn is_first(&self) -> bool {
@@ -64,6 +67,7 @@ impl Command {
             // So does the founding of a cluster of that version: whoever founds is alone, and speaks for all.
             Command::FoundSealed { .. } => ClusterVersion::FIRST,
             Command::SealCa { .. } => ClusterVersion::THIRD,
+            Command::ChangeResponse { .. } => ClusterVersion::FOURTH,
             Command::ChangeFile { .. } | Command::ChangeBatch { .. } | Command::ForgetFiles { .. } => {
                 ClusterVersion::SECOND
             }
