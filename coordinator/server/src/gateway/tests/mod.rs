@@ -41,3 +41,5 @@ mod passing;
 mod revoking;
 mod administering;
 mod treating_models;
+mod responding;
+mod deferring;
