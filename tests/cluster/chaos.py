@@ -2,6 +2,7 @@
 
     python -m cluster.chaos --seed 7 --minutes 5 --agents 4          from tests/; --list names the faults
     python -m cluster.chaos --seed 7 --minutes 5 --coordinators 3    a group of them, and what only a group can suffer
+    python -m cluster.chaos --seed 7 --minutes 90 --rooms 2          two rooms beside each other, judged together
 
 Owns the schedule, the end of a campaign and its report. The witness judges every request; the faults are in
 `chaos_faults`, what they get hold of in `chaos_room`. Rounds follow one another: one fault, or two at different agents,
@@ -26,7 +27,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
 
@@ -323,20 +326,28 @@ def wrongs(outcome: Outcome) -> list[str]:
 
 def table(outcome: Outcome) -> str:
     """For each fault how often it struck, and the verdicts of the requests that were under way meanwhile."""
-    lines = [f"{'fault':42}{'times':>6}" + "".join(f"{verdict:>10}" for verdict in Verdict)]
+    return table_of([outcome])
+
+
+def table_of(outcomes: Sequence[Outcome]) -> str:
+    """The same, of several rooms together."""
+    lines = [f"{'fault':46}{'times':>6}" + "".join(f"{verdict:>10}" for verdict in Verdict)]
     for name in FAULTS:
-        times = [one for one in outcome.struck if one.fault == name]
+        times, meanwhile = 0, list[Record]()
+        for outcome in outcomes:
+            spans = [(one.from_s, one.to_s) for one in outcome.struck if one.fault == name]
+            times += len(spans)
+            meanwhile += [r for r in outcome.records if any(_meet((r.sent_s, r.ended_s), span) for span in spans)]
         if times:
-            spans = [(one.from_s, one.to_s) for one in times]
-            meanwhile = [r for r in outcome.records if any(_meet((r.sent_s, r.ended_s), span) for span in spans)]
-            lines.append(_line(name, len(times), meanwhile))
-    lines.append(_line("in all", len(outcome.struck), outcome.records))
+            lines.append(_line(name, times, meanwhile))
+    struck = sum(len(outcome.struck) for outcome in outcomes)
+    lines.append(_line("in all", struck, [record for outcome in outcomes for record in outcome.records]))
     return "\n".join(lines)
 
 
 def _line(name: str, times: int, records: Iterable[Record]) -> str:
     counts = Counter(record.verdict for record in records)
-    return f"{name:42}{times:>6}" + "".join(f"{counts[verdict] or '':>10}" for verdict in Verdict)
+    return f"{name:46}{times:>6}" + "".join(f"{counts[verdict] or '':>10}" for verdict in Verdict)
 
 
 def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
@@ -371,36 +382,76 @@ def _leave(number: int, _: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one room of a campaign is to suffer."""
+
+    folder: Path
+    seed: int
+    minutes: float
+    agents: int
+    coordinators: int
+    rate: float
+    only: tuple[str, ...]
+
+    def carry_out(self) -> Outcome:
+        # Whoever ends it gets the room cleared away all the same.
+        signal.signal(signal.SIGTERM, _leave)
+        room = self.folder / "room"
+        room.mkdir(parents=True)
+        history = self.folder / "history.jsonl"
+        campaign = Campaign(room, self.agents, self.seed, self.only, history, self.coordinators)
+        try:
+            outcome = campaign.run(self.minutes * 60, self.rate)
+        finally:
+            campaign.close()
+        (self.folder / "report.txt").write_text(report(outcome) + "\n")
+        return outcome
+
+
+def carry_out(plans: Sequence[Plan]) -> list[Outcome]:
+    """Each room in a process of its own."""
+    if len(plans) == 1:
+        return [plans[0].carry_out()]
+    with ProcessPoolExecutor(len(plans), mp_context=get_context("spawn")) as rooms:
+        return list(rooms.map(Plan.carry_out, plans))
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m cluster.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--agents", type=int, default=4)
     parser.add_argument("--coordinators", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=12.0, help="requests a second")
+    parser.add_argument("--rooms", type=int, default=1, help="so many beside each other, each with its own seed")
+    parser.add_argument("--rate", type=float, default=12.0, help="requests a second in each room")
     parser.add_argument("--only", action="append", default=[], choices=list(FAULTS), help="may be given more than once")
-    parser.add_argument("--folder", type=Path, help="keep logs and the history here")
+    parser.add_argument("--folder", type=Path, help="keep logs and the histories here")
     parser.add_argument("--list", action="store_true", help="name the faults, and nothing else")
     options = parser.parse_args(argv)
-    # Whoever ends it gets the room cleared away all the same.
-    signal.signal(signal.SIGTERM, _leave)
     if options.list:
         print("\n".join(FAULTS))
         return 0
     with tempfile.TemporaryDirectory(prefix="mlxs-chaos-") as made:
         folder: Path = options.folder or Path(made)
-        folder.mkdir(parents=True, exist_ok=True)
-        room = folder / "room"
-        room.mkdir()
-        campaign = Campaign(
-            room, options.agents, options.seed, options.only, folder / "history.jsonl", options.coordinators
-        )
-        try:
-            outcome = campaign.run(options.minutes * 60, options.rate)
-            print(report(outcome))
-            return 1 if wrongs(outcome) else 0
-        finally:
-            campaign.close()
+        plans = [
+            Plan(
+                folder if options.rooms == 1 else folder / f"room-{number}",
+                options.seed + 1000 * number,
+                options.minutes,
+                options.agents,
+                options.coordinators,
+                options.rate,
+                tuple(options.only),
+            )
+            for number in range(options.rooms)
+        ]
+        outcomes = carry_out(plans)
+    if len(outcomes) > 1:
+        print(table_of(outcomes))
+    for plan, outcome in zip(plans, outcomes, strict=True):
+        print(f"seed {plan.seed}", report(outcome), sep="\n")
+    return 1 if any(map(wrongs, outcomes)) else 0
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ look inside: all it knows is what a user sees (HTTP, the process list, the folde
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -31,13 +33,17 @@ FAKE_RUNTIME = f"{sys.executable} -m fake_runtime"
 PATIENCE_S = 120.0
 
 
+# Below those that systems give to whoever asks for any: a process that is started again finds its own free.
+_PORTS = itertools.count(random.SystemRandom().randrange(10_000, 32_000))
+
+
 def free_port() -> int:
-    """A port that is free on TCP and UDP at this moment."""
+    """A port that is free on TCP and UDP, and given to nobody else here before all others were."""
     while True:
+        port = 10_000 + next(_PORTS) % 22_000
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
             try:
+                tcp.bind(("127.0.0.1", port))
                 udp.bind(("127.0.0.1", port))
             except OSError:
                 continue

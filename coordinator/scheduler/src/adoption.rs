@@ -70,7 +70,7 @@ impl Scheduler {
         let (run, booking) = self.as_if_sent(record, lane, turn);
         let verdict = self.taken_over_running(record, adopted);
         self.decisions.record(verdict, self.limits.decisions_max);
-        self.ledger.start(lane, booking, turn.at);
+        self.book_on(lane, booking, turn);
         if adopted.began {
             self.ledger.began(lane, request, turn.at);
         }

@@ -3,13 +3,12 @@
 //! Owns the limits and the pauses after "busy". A limit starts at the reported slots, halves when the runtime says that its
 //! waiting room is full, and grows back by one for every `slots` completed answers (additive increase, multiplicative
 //! decrease: Chiu and Jain 1989). It is never above the knee, the width at which a further sequence stops paying for the delay of
-//! the others, which it is told. Refuses to count what runs, and to treat "busy" as a failure.
+//! the others, which it is told. Knows at once which runtimes have a place left, because it is asked far more often than that
+//! changes; so it is told of each start and end. Refuses to treat "busy" as a failure.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::Lane;
-#[cfg(test)]
-use crate::ids::{ModelId, NodeId};
+use crate::ids::{Lane, ModelId, NodeId};
 use crate::limits::Limits;
 use crate::time::{At, Span};
 
@@ -17,10 +16,14 @@ use crate::time::{At, Span};
 pub(crate) struct Batcher {
     widths: BTreeMap<Lane, Width>,
     pauses: BTreeSet<(At, Lane)>,
+    /// Those that carry less than their limit.
+    with_room: BTreeSet<(ModelId, NodeId)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Width {
+    /// Attempts in flight.
+    carried: u32,
     slots: u32,
     limit: u32,
     /// Zero: not known.
@@ -43,23 +46,52 @@ impl Width {
 }
 
 impl Batcher {
-    /// The runtime reports its slots. A limit that was shrunk stays shrunk: more slots on paper end no overload.
-    pub(crate) fn report(&mut self, lane: Lane, slots: u32) {
+    /// The runtime reports its slots. A limit that was shrunk stays shrunk: more slots on paper end no overload. What it carries may
+    /// have begun before it was forgotten.
+    pub(crate) fn report(&mut self, lane: Lane, slots: u32, carried: u32) {
         let width = self.widths.entry(lane).or_default();
         width.limit = if width.limit == width.slots { slots } else { width.limit.min(slots) };
         width.slots = slots;
+        width.carried = carried;
+        self.note(lane);
     }
 
     /// More than so many at once do not pay.
     pub(crate) fn bend(&mut self, lane: Lane, knee: u32) {
         if let Some(width) = self.widths.get_mut(&lane) {
             width.knee = knee;
+            self.note(lane);
+        }
+    }
+
+    /// An attempt starts, or ends, on a runtime that now carries so many. What of a runtime that is not there any more is still in
+    /// flight has no limit.
+    pub(crate) fn carries(&mut self, lane: Lane, carried: u32) {
+        if let Some(width) = self.widths.get_mut(&lane) {
+            width.carried = carried;
+            self.note(lane);
         }
     }
 
     pub(crate) fn forget(&mut self, lane: Lane) {
         self.resume(lane);
         self.widths.remove(&lane);
+        self.note(lane);
+    }
+
+    fn note(&mut self, lane: Lane) {
+        let has_room = self.widths.get(&lane).is_some_and(|width| width.carried < width.limit());
+        let entry = (lane.1, lane.0);
+        if has_room {
+            self.with_room.insert(entry)
+        } else {
+            self.with_room.remove(&entry)
+        };
+    }
+
+    /// The nodes that carry less than they may of the model.
+    pub(crate) fn with_room(&self, model: ModelId) -> impl Iterator<Item = NodeId> + '_ {
+        self.with_room.range((model, NodeId(0))..=(model, NodeId(u64::MAX))).map(|(_, node)| *node)
     }
 
     /// The runtime had no room for an attempt made at `dispatched`. Attempts made before the limit last shrank belong to
@@ -76,6 +108,7 @@ impl Batcher {
         let until = at + pause(width.refusals, limits);
         width.paused_until = Some(until);
         self.pauses.insert((until, lane));
+        self.note(lane);
     }
 
     /// An answer completed: the runtime has room, and in time for more than before.
@@ -90,6 +123,7 @@ impl Batcher {
         if width.credit >= width.slots {
             width.limit = width.limit.saturating_add(1);
             width.credit = 0;
+            self.note(lane);
         }
     }
 
@@ -131,7 +165,7 @@ mod tests {
 
     fn batcher(slots: u32) -> Batcher {
         let mut batcher = Batcher::default();
-        batcher.report(LANE, slots);
+        batcher.report(LANE, slots, 0);
         batcher
     }
 
@@ -143,9 +177,9 @@ mod tests {
     fn the_limit_starts_at_the_reported_slots_and_follows_them() {
         let mut batcher = batcher(4);
         assert_eq!(batcher.limit(LANE), 4);
-        batcher.report(LANE, 6);
+        batcher.report(LANE, 6, 0);
         assert_eq!(batcher.limit(LANE), 6);
-        batcher.report(LANE, 2);
+        batcher.report(LANE, 2, 0);
         assert_eq!(batcher.limit(LANE), 2);
         assert_eq!(batcher.limit((NodeId(2), ModelId(1))), 0);
     }
@@ -209,9 +243,9 @@ mod tests {
     fn a_report_of_more_slots_does_not_undo_a_shrunk_limit() {
         let mut batcher = batcher(8);
         busy(&mut batcher, 1, 2);
-        batcher.report(LANE, 16);
+        batcher.report(LANE, 16, 0);
         assert_eq!(batcher.limit(LANE), 4);
-        batcher.report(LANE, 3);
+        batcher.report(LANE, 3, 0);
         assert_eq!(batcher.limit(LANE), 3);
     }
 
@@ -241,5 +275,36 @@ mod tests {
         assert_eq!(batcher.slots(LANE), 0);
         busy(&mut batcher, 3, 4);
         assert_eq!(batcher.first_pause(), None);
+    }
+
+    #[test]
+    fn a_runtime_has_room_while_it_carries_less_than_its_limit() {
+        let mut batcher = batcher(4);
+        let room = |batcher: &Batcher| batcher.with_room(LANE.1).collect::<Vec<_>>();
+        assert_eq!(room(&batcher), [LANE.0]);
+        batcher.carries(LANE, 4);
+        assert_eq!(room(&batcher), []);
+        batcher.report(LANE, 5, 4);
+        assert_eq!(room(&batcher), [LANE.0], "one slot more");
+        batcher.bend(LANE, 3);
+        assert_eq!(room(&batcher), [], "more do not pay");
+        batcher.bend(LANE, 0);
+        busy(&mut batcher, 1, 1);
+        assert_eq!(room(&batcher), [], "it was too much");
+        batcher.carries(LANE, 1);
+        assert_eq!(room(&batcher), [LANE.0]);
+        assert_eq!(batcher.with_room(ModelId(2)).count(), 0);
+        batcher.forget(LANE);
+        batcher.carries(LANE, 0);
+        assert_eq!(room(&batcher), [], "it is not there any more");
+    }
+
+    #[test]
+    fn a_limit_that_grows_makes_room() {
+        let mut batcher = batcher(4);
+        busy(&mut batcher, 1, 1);
+        batcher.carries(LANE, 2);
+        (0..4).for_each(|_| batcher.completed(LANE));
+        assert_eq!((batcher.limit(LANE), batcher.with_room(LANE.1).count()), (3, 1));
     }
 }

@@ -270,11 +270,7 @@ impl Scheduler {
     }
 
     pub(crate) fn has_open_node(&self, model: ModelId) -> bool {
-        self.fleet.holders(model).any(|node| {
-            let lane = (node, model);
-            // Most often it is full, and that is quickly told.
-            self.ledger.on_lane(lane) < self.batcher.limit(lane) && self.gate_for_all(lane).is_none()
-        })
+        self.batcher.with_room(model).any(|node| self.gate_for_all((node, model)).is_none())
     }
 
     /// A node that could serve the model, now or once it has room, and has not failed this request.

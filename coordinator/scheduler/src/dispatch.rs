@@ -24,6 +24,7 @@ use crate::limits::AFFINITY_TURNS;
 use crate::machine::Scheduler;
 use crate::placement::{self, Candidate, Choice, Gate};
 use crate::prefix::Visit;
+use crate::queue::CountBounds;
 use crate::requests::{Record, Run};
 use crate::time::Span;
 use crate::turn::Turn;
@@ -107,7 +108,7 @@ impl Scheduler {
                 Choice::Wait => continue,
             };
             // 2
-            if later > Span::ZERO && later > self.gap(model).times(behind(self.with_a_claim(request))) {
+            if later > Span::ZERO && !self.claims_outweigh(request, later) {
                 continue;
             }
             // 3
@@ -161,12 +162,21 @@ impl Scheduler {
         affordable.clamp(limits.window_min, limits.window)
     }
 
-    /// Those in the request's line, itself included, whose tenants have had no more than its own: nobody gives way to a tenant that
-    /// is ahead of it.
-    fn with_a_claim(&self, request: RequestId) -> usize {
-        let Some(record) = self.requests.get(request) else { return 0 };
-        let turns = self.fairness.turns(record.submission.tenant);
-        self.queue.up_to(record.submission.model, record.class, turns, self.limits.heads_counted)
+    /// What those behind it win by moving up is at least so much. Counted are those whose tenants have had no more than its own:
+    /// nobody gives way to a tenant that is ahead of it.
+    fn claims_outweigh(&self, request: RequestId, later: Span) -> bool {
+        let Some(record) = self.requests.get(request) else { return false };
+        let model = record.submission.model;
+        let (gap, turns) = (self.gap(model), self.fairness.turns(record.submission.tenant));
+        // The fewest for whom it pays, itself included: the line may be long, and no more need be counted.
+        let Some(behind) =
+            later.0.checked_add(gap.0.saturating_sub(1)).and_then(|most| most.checked_div(gap.0))
+        else {
+            return false;
+        };
+        let enough = usize::try_from(behind).unwrap_or(usize::MAX).saturating_add(1);
+        let bounds = CountBounds { heads: self.limits.heads_counted, enough };
+        self.queue.up_to(model, record.class, turns, bounds) >= enough
     }
 
     /// 4
@@ -223,7 +233,7 @@ impl Scheduler {
         let (tenant, session, blocks) =
             (record.submission.tenant, record.submission.session, record.submission.blocks.clone());
         self.decisions.record(verdict, self.limits.decisions_max);
-        self.ledger.start(lane, booking, turn.at);
+        self.book_on(lane, booking, turn);
         self.fairness.charge(tenant, run.charged);
         self.reorder(tenant);
         run.visit = self.prefixes.dispatched(lane, session, &blocks, turn.at);
@@ -238,6 +248,11 @@ impl Scheduler {
         self.reconsider(turn);
         let prefill_chunk = self.prefill_chunk(lane);
         turn.effects.push(Effect::Dispatch { request, attempt, node: best.node, affinity, prefill_chunk });
+    }
+
+    pub(crate) fn book_on(&mut self, lane: Lane, booking: Booking, turn: &Turn<'_>) {
+        self.ledger.start(lane, booking, turn.at);
+        self.batcher.carries(lane, self.ledger.on_lane(lane));
     }
 
     /// How the ledger counts the attempt.

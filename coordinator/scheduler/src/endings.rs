@@ -183,6 +183,7 @@ impl Scheduler {
         let run = record.run.take()?;
         let lane = (run.node, record.submission.model);
         self.ledger.end(lane, request, turn.at);
+        self.batcher.carries(lane, self.ledger.on_lane(lane));
         // Its node's GPU is freer for every model there.
         turn.due.insert(lane.1);
         turn.due.extend(self.fleet.ready(lane.0));

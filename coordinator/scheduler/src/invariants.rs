@@ -76,6 +76,7 @@ pub fn check(scheduler: &Scheduler, effects: &[Effect]) -> Result<(), Broken> {
     no_dispatch_to_the_wrong_node(scheduler, effects)?;
     no_kv_over_room(scheduler, effects)?;
     conservation(scheduler)?;
+    room_is_known(scheduler)?;
     kv_is_conserved(scheduler)?;
     rest(scheduler)?;
     work_conservation(scheduler)?;
@@ -127,6 +128,21 @@ pub fn conservation(scheduler: &Scheduler) -> Result<(), Broken> {
     let in_lines: usize = scheduler.queue.lengths().map(|(_, waiting)| waiting).sum();
     let whole = counted == running && in_lines == waiting && scheduler.queue.waiting() == waiting;
     if whole { Ok(()) } else { Err(Broken::Stray) }
+}
+
+/// The runtimes with room are those of the model's holders that carry less than their limits.
+///
+/// # Errors
+/// [`Broken::Stray`].
+pub fn room_is_known(scheduler: &Scheduler) -> Result<(), Broken> {
+    for (model, _) in scheduler.queue.lengths() {
+        let lanes = scheduler.fleet.holders(model).map(|node| (node, model));
+        let with_room = lanes.filter(|lane| scheduler.ledger.on_lane(*lane) < scheduler.batcher.limit(*lane));
+        if !with_room.map(|(node, _)| node).eq(scheduler.batcher.with_room(model)) {
+            return Err(Broken::Stray);
+        }
+    }
+    Ok(())
 }
 
 /// What is reserved in the KV cache of a runtime is what those who run there need, and nothing of others.

@@ -133,6 +133,14 @@ fn a_place_or_a_slot_of_nobody_is_noticed() {
 }
 
 #[test]
+fn a_place_that_is_not_there_is_noticed() {
+    let mut scheduler = room();
+    assert_eq!(room_is_known(&scheduler), Ok(()));
+    scheduler.batcher.carries(LANE, 0);
+    assert_eq!(room_is_known(&scheduler), Err(Broken::Stray));
+}
+
+#[test]
 fn tokens_in_a_cache_that_nobody_needs_are_noticed() {
     let mut scheduler = room();
     assert_eq!(kv_is_conserved(&scheduler), Ok(()));
@@ -174,7 +182,7 @@ fn whatever_is_left_when_nobody_is_alive_is_noticed() {
 fn a_slot_left_idle_is_noticed() {
     let mut scheduler = room();
     let mut batcher = Batcher::default();
-    batcher.report(LANE, 2);
+    batcher.report(LANE, 2, 0);
     scheduler.batcher = batcher;
     scheduler.ledger.began(LANE, RequestId(1), At(1));
     assert_eq!(work_conservation(&scheduler), Err(Broken::IdleSlot { request: RequestId(2), node: NODE }));

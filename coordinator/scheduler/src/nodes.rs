@@ -48,7 +48,7 @@ impl Scheduler {
     }
 
     fn holds(&mut self, lane: Lane, model: &ModelReport, turn: &mut Turn<'_>) {
-        self.batcher.report(lane, model.slots);
+        self.batcher.report(lane, model.slots, self.ledger.on_lane(lane));
         self.bend(lane);
         self.prefixes.capacity(lane, model.prefix_tokens);
         self.trust(lane);

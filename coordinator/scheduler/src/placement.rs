@@ -216,9 +216,9 @@ fn score(limits: &Limits, ask: &Ask, facts: &Facts) -> Terms {
 }
 
 /// Floats end here: what is compared and summed is whole microseconds, so equal scores are equal. The cast saturates and
-/// takes NaN for zero; half a microsecond more makes it round.
+/// takes NaN for zero; half a microsecond more makes it round. By way of `i64`, which every processor casts to in one instruction.
 pub(crate) fn span(limits: &Limits, seconds: f64) -> Span {
-    Span((seconds * 1e6 + 0.5) as u64).min(limits.estimate_max)
+    Span(u64::try_from((seconds * 1e6 + 0.5) as i64).unwrap_or(0)).min(limits.estimate_max)
 }
 
 #[cfg(test)]

@@ -70,6 +70,15 @@ struct Head {
     tenant: TenantId,
 }
 
+/// How far to count in a line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CountBounds {
+    /// Tenants looked at.
+    pub(crate) heads: usize,
+    /// When so many are found, whether there are more is of no interest.
+    pub(crate) enough: usize,
+}
+
 /// How urgent the first of a line is, to compare lines: lower goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Urgency {
@@ -143,14 +152,17 @@ impl Queue {
         window
     }
 
-    /// The marked and those of the class's tenants, and of the classes before, that have had at most so many turns. With more than
-    /// `heads_max` such tenants the whole line: a bound on the work, and by then about as many.
-    pub(crate) fn up_to(&self, model: ModelId, class: Class, turns: Turns, heads_max: usize) -> usize {
+    /// The marked and those of the class's tenants, and of the classes before, that have had at most so many turns. With more such
+    /// tenants than are looked at the whole line: a bound on the work, and by then about as many.
+    pub(crate) fn up_to(&self, model: ModelId, class: Class, turns: Turns, bounds: CountBounds) -> usize {
         let Some(line) = self.lines.get(&model) else { return 0 };
         let mut count = line.marked.len();
         let claims = |head: &Head| head.class < class || head.class == class && head.turns <= turns;
         for (index, head) in line.heads.iter().take_while(claims).enumerate() {
-            if index >= heads_max {
+            if count >= bounds.enough {
+                break;
+            }
+            if index >= bounds.heads {
                 return line.len();
             }
             let queue = line.queues.get(&(head.class, head.tenant));

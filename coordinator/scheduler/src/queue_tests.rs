@@ -7,6 +7,7 @@ use super::*;
 const MODEL: ModelId = ModelId(1);
 const ANN: TenantId = TenantId(1);
 const BOB: TenantId = TenantId(2);
+const ALL: CountBounds = CountBounds { heads: usize::MAX, enough: usize::MAX };
 
 fn fresh(tenant: TenantId, rank: u64, request: u64) -> Place {
     Place {
@@ -162,9 +163,14 @@ proptest! {
                             || place.class < class
                             || place.class == class && turns[place.tenant.0 as usize] <= most
                     };
-                    prop_assert_eq!(queue.up_to(model, class, Turns(most), usize::MAX), line.iter().filter(claims).count());
-                    let bounded = queue.up_to(model, class, Turns(most), 0);
-                    prop_assert!(bounded >= line.iter().filter(claims).count());
+                    prop_assert_eq!(queue.up_to(model, class, Turns(most), ALL), line.iter().filter(claims).count());
+                    let bounded = queue.up_to(model, class, Turns(most), CountBounds { heads: 0, ..ALL });
+                    let claiming = line.iter().filter(claims).count();
+                    prop_assert!(bounded >= claiming);
+                    for enough in 0..=line.len() {
+                        let bounds = CountBounds { enough, ..ALL };
+                        prop_assert_eq!(queue.up_to(model, class, Turns(most), bounds) >= enough, claiming >= enough);
+                    }
                 }
                 for (before, place) in line.iter().enumerate() {
                     prop_assert!(queue.contains(model, place));
