@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     BatchChange, BatchId, BreakerState, CaStep, ClusterId, ClusterVersion, Digest, FileChange, FileId,
     Fingerprint, Grant, JobId, JobRun, KeptAnswer, KeyId, ModelName, ModelPolicy, ModelSource, NodeId,
-    Outcome, Role, Tenant, TokenId, Used, VoterChange,
+    Outcome, ResponseChange, Role, Tenant, TokenId, Used, VoterChange,
 };
 
 /// A change of the durable facts. Times are the proposer's, in milliseconds since 1970.
@@ -326,6 +326,13 @@ pub enum Command {
         /// The moment.
         at_unix_ms: u64,
     },
+    /// What happens to a response that its client need not wait for, beside what happens to every job.
+    ChangeResponse {
+        /// The job that it is.
+        response: JobId,
+        /// What.
+        change: ResponseChange,
+    },
     /// What happens to a file of a client.
     ChangeFile {
         /// The file.
@@ -401,6 +408,7 @@ impl Command {
             Command::ChangeFile { change, .. } => *change == FileChange::Drop,
             Command::ChangeBatch { change, .. } => change.only_ends(),
             Command::RotateCa { step, .. } => matches!(step, CaStep::End { .. }),
+            Command::ChangeResponse { change, .. } => change.only_ends(),
             Command::RevokeNode { .. }
             | Command::RevokeFounder { .. }
             | Command::RevokeJoinToken { .. }

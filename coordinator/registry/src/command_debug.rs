@@ -64,7 +64,8 @@ impl fmt::Debug for Command {
             | Command::TakeJob { .. }
             | Command::EndJob { .. }
             | Command::DropJob { .. }
-            | Command::ForgetJobs { .. } => job(self, f),
+            | Command::ForgetJobs { .. }
+            | Command::ChangeResponse { .. } => job(self, f),
             Command::ChangeFile { file, change } => shown!(f, ChangeFile, file, change).finish(),
             Command::ChangeBatch { batch, change } => shown!(f, ChangeBatch, batch, change).finish(),
             Command::ForgetFiles { at_unix_ms } => shown!(f, ForgetFiles, at_unix_ms).finish(),
@@ -123,6 +124,9 @@ fn job(command: &Command, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     if let Command::ForgetJobs { at_unix_ms } = command {
         return shown!(f, ForgetJobs, at_unix_ms).finish();
+    }
+    if let Command::ChangeResponse { response, change } = command {
+        return shown!(f, ChangeResponse, response, change).finish();
     }
     // No other command is about jobs.
     f.debug_struct("Command").finish_non_exhaustive()

@@ -76,6 +76,7 @@ impl Command {
             Command::EndJob { job, .. } => format!("end job {job}"),
             Command::DropJob { job, .. } => format!("drop job {job}"),
             Command::ForgetJobs { at_unix_ms } => format!("forget the jobs that are over at {at_unix_ms}"),
+            Command::ChangeResponse { response, change } => format!("{} response {response}", change.verb()),
             Command::ChangeFile { file, change: FileChange::Add { .. } } => format!("add file {file}"),
             Command::ChangeFile { file, change: FileChange::Drop } => format!("drop file {file}"),
             Command::ChangeBatch { batch, change } => format!("{} batch {batch}", change.verb()),

@@ -95,10 +95,13 @@ impl Registry {
         self.files.iter()
     }
 
-    /// Everything that is kept in pieces and shall stay: of files, and of batches that are not over.
+    /// Everything that is kept in pieces and shall stay: of files, of batches that are not over, and of responses that run.
     pub fn pieces(&self) -> impl Iterator<Item = &KeptAnswer> {
         let of_batches = self.batches.values().flat_map(|batch| batch.output.iter().chain(&batch.errors));
-        self.files.values().flat_map(|file| &file.pieces).chain(of_batches)
+        let deferred = self.jobs.values().filter_map(|job| job.deferred.as_ref());
+        let of_responses =
+            deferred.flat_map(|deferred| core::iter::once(&deferred.question).chain(&deferred.progress));
+        self.files.values().flat_map(|file| &file.pieces).chain(of_batches).chain(of_responses)
     }
 
     /// Room for so many more files of so many bytes together. What is over counts no more, and a batch that is not over counts with

@@ -3,10 +3,14 @@
 //! Owns the types. Refuses to know what was asked and what was answered: both are keyed digests here, and the answers
 //! themselves are files of the coordinators that are named.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::limits;
+use crate::names::KeyId;
 
 /// A keyed hash; hex on disk. Tells nothing of what was hashed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,6 +65,19 @@ pub struct Ended {
     pub kept: Option<KeptAnswer>,
 }
 
+/// What whoever takes a job over needs to go on with it, where its client does not ask again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deferred {
+    /// The API key under which it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyId>,
+    /// What is asked.
+    pub question: KeptAnswer,
+    /// All of its answer that may be shown by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<KeptAnswer>,
+}
+
 /// A job, running or ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -77,9 +94,19 @@ pub struct Job {
     /// Absent: it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
+    /// Absent: it is done for a client who asks again, or it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deferred: Option<Box<Deferred>>,
 }
 
 impl Job {
+    /// From now on it is as old as its answer, and what was needed to go on with it is not.
+    pub(crate) fn end(&mut self, kept: Option<KeptAnswer>, at: u64) {
+        self.ended = Some(Ended { at_unix_ms: at, kept });
+        self.until_unix_ms = at.saturating_add(limits::JOB_KEPT_MS);
+        self.deferred = None;
+    }
+
     /// At this time it is as good as unknown.
     #[must_use]
     pub fn is_over(&self, now_unix_ms: u64) -> bool {

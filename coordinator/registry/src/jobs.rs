@@ -7,7 +7,7 @@
 use alloc::collections::BTreeMap;
 
 use crate::command::Command;
-use crate::job::{Digest, Ended, Job, JobId, JobRun, KeptAnswer, Tenant};
+use crate::job::{Digest, Job, JobId, JobRun, KeptAnswer, Tenant};
 use crate::job_refusal::JobRefusal;
 use crate::limits;
 use crate::registry::Registry;
@@ -46,19 +46,24 @@ impl Registry {
         at: u64,
     ) -> Result<Reply, Refusal> {
         let until_unix_ms = at.saturating_add(limits::JOB_RUN_MS);
-        let begun = Job { tenant, request, run, attempt: 1, until_unix_ms, ended: None };
+        let begun = Job { tenant, request, run, attempt: 1, until_unix_ms, ended: None, deferred: None };
         match self.jobs.get(&id).filter(|job| !job.is_over(at)) {
             Some(known) if *known == begun => return Ok(Reply::AlreadySo),
             Some(_) => return refused(JobRefusal::Known { job: id }),
             None => {}
         }
         self.place_for_job(id, tenant, at)?;
-        self.jobs.insert(id, begun);
+        self.insert_job(id, begun, at);
+        Ok(Reply::Done)
+    }
+
+    /// There is a place for it.
+    pub(crate) fn insert_job(&mut self, id: JobId, job: Job, at: u64) {
+        self.jobs.insert(id, job);
         // Those that are over count no more, so they must not stay beyond the bound either.
         if self.jobs.len() > limits::JOBS_MAX {
             self.forget_jobs(at);
         }
-        Ok(Reply::Done)
     }
 
     fn take_job(&mut self, id: JobId, from: JobRun, run: JobRun, at: u64) -> Result<Reply, Refusal> {
@@ -93,8 +98,7 @@ impl Registry {
         if job.run != run {
             return refused(JobRefusal::NotItsRun { job: id });
         }
-        job.ended = Some(Ended { at_unix_ms: at, kept: kept.cloned() });
-        job.until_unix_ms = at.saturating_add(limits::JOB_KEPT_MS);
+        job.end(kept.cloned(), at);
         Ok(Reply::Done)
     }
 
@@ -128,7 +132,7 @@ impl Registry {
     }
 
     /// Few jobs need no counting.
-    fn place_for_job(&self, id: JobId, tenant: Tenant, at: u64) -> Result<(), Refusal> {
+    pub(crate) fn place_for_job(&self, id: JobId, tenant: Tenant, at: u64) -> Result<(), Refusal> {
         let full = |what, limit| Err(Refusal::TooMany { what, limit });
         if self.jobs.len() < limits::JOBS_PER_TENANT_MAX {
             return Ok(());
@@ -143,7 +147,7 @@ impl Registry {
         if all >= limits::JOBS_MAX { full(Bounded::Jobs, limits::JOBS_MAX) } else { Ok(()) }
     }
 
-    fn running_job(&mut self, id: JobId) -> Result<&mut Job, Refusal> {
+    pub(crate) fn running_job(&mut self, id: JobId) -> Result<&mut Job, Refusal> {
         let job = self.jobs.get_mut(&id).ok_or(Refusal::Job(JobRefusal::Unknown { job: id }))?;
         if job.ended.is_some() { refused(JobRefusal::NotItsRun { job: id }) } else { Ok(job) }
     }

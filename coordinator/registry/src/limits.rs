@@ -110,6 +110,13 @@ pub const JOB_RUN_MS: u64 = 25 * 3_600 * 1_000;
 /// An answer is kept for a day after it was given, as with other APIs that know such keys.
 pub const JOB_KEPT_MS: u64 = 24 * 3_600 * 1_000;
 
+/// Responses that run without their clients, whosever they are: what four coordinators run at once with half of their places. With
+/// the longest question and answer they hold eight gigabytes.
+pub const RESPONSES_RUNNING_MAX: usize = 1_024;
+
+/// Those of one tenant: a quarter of all.
+pub const RESPONSES_RUNNING_PER_TENANT_MAX: usize = 256;
+
 /// A bound of what a key may ask for. Far beyond what a farm computes in a year, and small enough to be reckoned with.
 pub const ALLOWANCE_MAX: u64 = 1_000_000_000_000;
 

@@ -129,6 +129,7 @@ impl Registry {
             | Command::EndJob { .. }
             | Command::DropJob { .. }
             | Command::ForgetJobs { .. } => self.decide_job(command),
+            Command::ChangeResponse { response, change } => self.change_response(*response, change),
             Command::ChangeFile { file, change } => self.change_file(file, change),
             Command::ChangeBatch { batch, change } => self.change_batch(batch, change),
             Command::ForgetFiles { at_unix_ms } => Ok(self.forget_files(*at_unix_ms)),

@@ -217,6 +217,10 @@ pub enum Bounded {
     Jobs,
     /// Those of one tenant.
     JobsOfTenant,
+    /// Responses that run without their clients.
+    RunningResponses,
+    /// Those of one tenant.
+    RunningResponsesOfTenant,
     /// Files that are remembered.
     Files,
     /// Those of one tenant.
@@ -427,6 +431,15 @@ fn words_for_full(f: &mut fmt::Formatter<'_>, what: Bounded, limit: usize) -> fm
             "{limit} requests of this tenant with an idempotency key are remembered, the most that can be; each is \
              forgotten a day after its answer, so send this one later or without such a key"
         ),
+        Bounded::RunningResponses => {
+            write!(f, "{limit} responses run in the background, the most that can; begin this one later")
+        }
+        Bounded::RunningResponsesOfTenant => {
+            write!(
+                f,
+                "one tenant has {limit} responses in the background, the most it can; begin this one when another is over"
+            )
+        }
         Bounded::Files => write!(f, "there are {limit} files, the most there can be; delete some of them"),
         Bounded::FilesOfTenant => {
             write!(f, "this tenant has {limit} files, the most it can; delete some of them")

@@ -28,7 +28,7 @@ impl ClusterVersion {
     /// [`Command::FoundSealed`] and [`Command::SealCa`] can be read, and a sealed key in a snapshot.
     pub const THIRD: ClusterVersion = ClusterVersion(3);
 
-    /// [`Command::RotateCa`] can be read, and a rotation in a snapshot.
+    /// [`Command::RotateCa`] and [`Command::ChangeResponse`] can be read, and a rotation in a snapshot.
     pub const FOURTH: ClusterVersion = ClusterVersion(4);
 
     /// The oldest cluster that this release can be a part of.
@@ -67,7 +67,7 @@ impl Command {
             // So does the founding of a cluster of that version: whoever founds is alone, and speaks for all.
             Command::FoundSealed { .. } => ClusterVersion::FIRST,
             Command::SealCa { .. } => ClusterVersion::THIRD,
-            Command::RotateCa { .. } => ClusterVersion::FOURTH,
+            Command::RotateCa { .. } | Command::ChangeResponse { .. } => ClusterVersion::FOURTH,
             Command::ChangeFile { .. } | Command::ChangeBatch { .. } | Command::ForgetFiles { .. } => {
                 ClusterVersion::SECOND
             }

@@ -6,8 +6,8 @@ mod script;
 #[cfg(test)]
 mod tests {
     use registry::{
-        Bounded, Command, Digest, Field, Fingerprint, JobId, JobRun, Life, ModelName, ModelSource, NodeId,
-        Refusal, Registry, Reply, Tenant, limits,
+        Bounded, Command, Digest, Field, Fingerprint, JobId, JobRun, KeptAnswer, Life, ModelName,
+        ModelSource, NodeId, Refusal, Registry, Reply, ResponseChange, Tenant, limits,
     };
 
     use super::script::command;
@@ -231,6 +231,31 @@ mod tests {
         assert_eq!(registry.apply(&begin(9_999, 0, 2)), full(Bounded::JobsOfTenant, most));
         assert_eq!(registry.apply(&begin(9_999, 1, 2)), Reply::Done);
         assert_eq!(registry.apply(&begin(9_998, 0, 2 + limits::JOB_RUN_MS)), Reply::Done);
+    }
+
+    fn deferred(number: u64, tenant: u64, at_unix_ms: u64) -> Command {
+        let Command::BeginJob { job, run, .. } = begin(number, tenant, at_unix_ms) else { unreachable!() };
+        let question = KeptAnswer { digest: Digest([1; 32]), bytes: 1, holders: [1].into() };
+        let change = ResponseChange::Begin { tenant: Tenant(tenant), key: None, question, run, at_unix_ms };
+        Command::ChangeResponse { response: job, change }
+    }
+
+    #[test]
+    fn only_so_many_responses_run_without_their_clients_and_the_end_of_one_makes_room() {
+        let mut registry = farm();
+        done(&mut registry, "raise 4 at=2");
+        let (share, most) = (limits::RESPONSES_RUNNING_PER_TENANT_MAX, limits::RESPONSES_RUNNING_MAX);
+        for number in 0..most {
+            let tenant = u64::try_from(number / share).unwrap();
+            assert_eq!(registry.apply(&deferred(u64::try_from(number).unwrap(), tenant, 2)), Reply::Done);
+        }
+        let more = |registry: &mut Registry, tenant| registry.apply(&deferred(9_999, tenant, 2));
+        assert_eq!(more(&mut registry, 0), full(Bounded::RunningResponsesOfTenant, share));
+        assert_eq!(more(&mut registry, 99), full(Bounded::RunningResponses, most));
+        let Command::ChangeResponse { response, .. } = deferred(7, 0, 2) else { unreachable!() };
+        let dropped = Command::ChangeResponse { response, change: ResponseChange::Drop };
+        assert_eq!(registry.apply(&dropped), Reply::Done);
+        assert_eq!(more(&mut registry, 0), Reply::Done);
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod tests {
     ];
 
     /// One of each command that came later.
-    const LINES: [(&str, &str); 61] = [
+    const LINES: [(&str, &str); 67] = [
         ("set_budget", "budget 1 12GiB"),
         ("place_model", "place 1 mlx-community/Qwen3-4B-4bit 4GiB"),
         ("place_model_demo", "place 1 demo 1GiB"),
@@ -106,6 +106,12 @@ mod tests {
         ("end_rotation_abandoning", "rotate-ca 1 abandon at=1722"),
         ("begin_rotation_again", "rotate-ca 2 begin certificate=three key=00dd hash=00ff at=1723 until=3000"),
         ("move_in_rotation", "rotate-ca 2 moved members=0,1 at=1724"),
+        ("begin_response", "response r begin of=7 key=0a1b asks=a:10@1+2 run=1.ab.9 at=1733"),
+        ("keep_response", "response r keep run=1.ab.9 progress=b:5@2+3"),
+        ("begin_response_bare", "response s begin of=7 asks=a:10@1+2 run=1.ab.10 at=1734"),
+        ("cancel_response", "response s cancel answer=c:7@1+2 at=1735"),
+        ("store_response", "response t store of=7 answer=d:9@1+2 run=1.ab.11 at=1736"),
+        ("drop_response", "response t drop"),
     ];
 
     fn golden(path: &str) -> PathBuf {
@@ -262,7 +268,7 @@ mod tests {
         let mut newer = serde_json::to_value(full()).unwrap();
         add_field(&mut newer, false);
         let newer = newer.to_string();
-        assert_eq!(newer.matches("added_later").count(), 67, "{newer}");
+        assert_eq!(newer.matches("added_later").count(), 76, "{newer}");
         assert_eq!(serde_json::from_str::<Registry>(&newer).unwrap(), full());
         for (name, line) in lines() {
             let text = serde_json::to_string(&command(line)).unwrap();

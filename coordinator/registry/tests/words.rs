@@ -129,6 +129,8 @@ mod tests {
             ),
             (Refusal::Ca(CaRefusal::OutOfTurn { number: 3, last: 1, under_way: Some(2) }), "ca status"),
             (Refusal::Ca(CaRefusal::Awaited { missing: 2 }), "--abandon-absent"),
+            (full(Bounded::RunningResponses), "begin this one later"),
+            (full(Bounded::RunningResponsesOfTenant), "when another is over"),
             (Refusal::Job(JobRefusal::Known { job }), "look at how it stands"),
             (Refusal::Job(JobRefusal::Unknown { job }), "begin it"),
             (Refusal::Job(JobRefusal::NotItsRun { job }), "look at how it stands"),
@@ -237,7 +239,7 @@ mod tests {
     }
 
     /// One of each command, and what of it must be seen.
-    const LINES: [(&str, &str); 46] = [
+    const LINES: [(&str, &str); 51] = [
         ("found room at=1", "FoundCluster { cluster: ClusterId(\"room\"), at_unix_ms: 1, .. }"),
         ("token t secret=a role=agent expires=9", "IssueJoinToken { id: TokenId(\"t\"), role: Agent"),
         ("admit mini key=1 token=t secret=a at=1", "AdmitNode { token: TokenId(\"t\"), name: \"mini\""),
@@ -302,6 +304,14 @@ mod tests {
         ("end j run=2.b.1 answer=yes bytes=3 on=2 at=9", "digest: Digest(79657379…), bytes: 3"),
         ("drop-job j run=2.b.1", "DropJob { job: JobId(Digest(6a6a6a6a…)), run"),
         ("forget-jobs at=10", "ForgetJobs { at_unix_ms: 10 }"),
+        (
+            "response r begin of=7 key=0a asks=x:3@1 run=1.a.1 at=9",
+            "change: Begin { tenant: Tenant(7), key: Some(KeyId(\"0a\")), question: KeptAnswer",
+        ),
+        ("response r keep run=1.a.1 progress=x:3@1", "change: Keep { run: JobRun { replica: 1"),
+        ("response r cancel shown=x answer=y:3@1 at=9", "change: Cancel { progress: Some(Digest(78787878…))"),
+        ("response r store of=7 answer=y:3@1 run=1.a.1 at=9", "change: Store { tenant: Tenant(7), kept"),
+        ("response r drop", "change: Drop }"),
         (
             "file f of=7 name=aaaa.jsonl pieces=x:3@1 at=10 until=99",
             "ChangeFile { file: FileId(\"f\"), change: Add { tenant: Tenant(7), pieces",

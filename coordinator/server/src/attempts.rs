@@ -36,7 +36,8 @@ impl StartGeneration for Cluster {
         let (events, receiver) = mpsc::channel(limits::EVENTS_PER_REQUEST);
         let cancel = CancellationToken::new();
         let request = self.front.next_request();
-        let life = Life { request, cluster: self.clone(), wish, events, running: None, journal: Vec::new() };
+        let journal = std::mem::take(&mut wish.journal);
+        let life = Life { request, cluster: self.clone(), wish, events, running: None, journal };
         tokio::spawn(life.run(cancel.clone()));
         Generation { request: request.0, events: receiver, _cancel: cancel.drop_guard() }
     }
@@ -235,8 +236,8 @@ impl Life {
         NewRequest {
             request: self.request,
             model: self.wish.model.clone(),
-            prompt_tokens: narrow(self.wish.prompt.len()),
-            max_tokens: self.wish.max_tokens,
+            prompt_tokens: narrow(self.wish.prompt.len().saturating_add(self.journal.len())),
+            max_tokens: self.left().max(1),
             arrived: Instant::now(),
             deadline: self.wish.deadline,
             traits: self.wish.traits.clone(),

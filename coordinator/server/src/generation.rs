@@ -22,6 +22,9 @@ pub(crate) trait StartGeneration: Send + Sync {
 pub(crate) struct Wish {
     pub(crate) model: String,
     pub(crate) prompt: Vec<u32>,
+    /// Tokens of the answer that there are already: it goes on behind them.
+    pub(crate) journal: Vec<u32>,
+    /// Those of the journal included.
     pub(crate) max_tokens: u32,
     pub(crate) sampling: v1::Sampling,
     pub(crate) stop_ids: Vec<u32>,

@@ -10,7 +10,7 @@ use registry::{
     ModelSource, NodeId, Registry, Role, TokenId, VoterChange,
 };
 
-use crate::{batch_generator, job_generator, key_generator};
+use crate::{batch_generator, job_generator, key_generator, response_generator};
 
 /// A failing case is printed and then kept as a test of its own, not in a file beside this one.
 pub(crate) fn config() -> ProptestConfig {
@@ -27,10 +27,12 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         3 => key_generator::keys(),
         2 => job_generator::jobs(),
         2 => batch_generator::batches().boxed(),
+        2 => response_generator::responses().boxed(),
         1 => badly_formed(),
         1 => key_generator::badly_formed(),
         1 => job_generator::badly_formed(),
         1 => batch_generator::badly_formed().boxed(),
+        1 => response_generator::badly_formed().boxed(),
     ]
     .boxed()
 }
@@ -52,6 +54,7 @@ pub(crate) fn well_formed() -> impl Strategy<Value = Command> {
             3 => key_generator::keys(),
             3 => job_generator::jobs(),
             4 => batch_generator::batches().boxed(),
+            3 => response_generator::responses().boxed(),
         ]
         .boxed()
     };

@@ -55,4 +55,10 @@ mod oracle_batches;
 #[cfg(test)]
 mod batches;
 #[cfg(test)]
+mod response_generator;
+#[cfg(test)]
+mod oracle_responses;
+#[cfg(test)]
+mod responses;
+#[cfg(test)]
 mod audit;

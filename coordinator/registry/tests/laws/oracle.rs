@@ -105,6 +105,7 @@ impl Oracle {
             Command::EndJob { job, run, kept, at_unix_ms } => self.end(*job, *run, kept, *at_unix_ms),
             Command::DropJob { job, run } => self.drop_job(*job, *run),
             Command::ForgetJobs { at_unix_ms } => Ok(self.forget(*at_unix_ms)),
+            Command::ChangeResponse { response, change } => self.change_response(*response, change),
             Command::ChangeFile { file, change } => self.change_file(file, change),
             Command::ChangeBatch { batch, change } => self.change_batch(batch, change),
             Command::ForgetFiles { at_unix_ms } => Ok(self.forget_files(*at_unix_ms)),

@@ -4,20 +4,26 @@ use proptest::prelude::*;
 use registry::{Digest, JobId, JobRefusal, JobRun, KeptAnswer, Refusal, Registry, Reply, Tenant};
 
 use crate::oracle::{Oracle, done_if};
+use crate::oracle_responses::NaiveResponse;
 
 const HOUR: u64 = 3_600_000;
 
 /// One that is remembered.
 #[derive(Clone)]
 pub(crate) struct NaiveJob {
-    id: JobId,
-    begun: (Tenant, Digest, JobRun, u64),
+    pub(crate) id: JobId,
+    pub(crate) begun: (Tenant, Digest, JobRun, u64),
     /// Every run it had, and since when.
-    runs: Vec<(JobRun, u64)>,
-    ended: Option<(Option<KeptAnswer>, u64)>,
+    pub(crate) runs: Vec<(JobRun, u64)>,
+    pub(crate) ended: Option<(Option<KeptAnswer>, u64)>,
+    pub(crate) response: Option<NaiveResponse>,
 }
 
 impl NaiveJob {
+    pub(crate) fn new(id: JobId, begun: (Tenant, Digest, JobRun, u64)) -> Self {
+        Self { id, begun, runs: vec![(begun.2, begun.3)], ended: None, response: None }
+    }
+
     fn run(&self) -> JobRun {
         self.runs[self.runs.len() - 1].0
     }
@@ -78,9 +84,15 @@ impl Oracle {
         id: JobId,
         begun: (Tenant, Digest, JobRun, u64),
     ) -> Result<Reply, Refusal> {
-        let lives = |job: &&NaiveJob| job.id == id && job.until() > begun.3;
+        self.begin_naive(NaiveJob::new(id, begun))
+    }
+
+    pub(crate) fn begin_naive(&mut self, job: NaiveJob) -> Result<Reply, Refusal> {
+        let id = job.id;
+        let lives = |known: &&NaiveJob| known.id == id && known.until() > job.begun.3;
         if let Some(known) = self.jobs.iter().find(lives) {
-            let same = known.begun == begun && known.runs.len() == 1 && known.ended.is_none();
+            let so_far = (known.begun, known.runs.len(), &known.ended, &known.response);
+            let same = so_far == (job.begun, 1, &job.ended, &job.response);
             return if same {
                 Ok(Reply::AlreadySo)
             } else {
@@ -88,17 +100,17 @@ impl Oracle {
             };
         }
         self.jobs.retain(|job| job.id != id);
-        self.jobs.push(NaiveJob { id, begun, runs: vec![(begun.2, begun.3)], ended: None });
+        self.jobs.push(job);
         Ok(Reply::Done)
     }
 
-    fn running(&mut self, id: JobId) -> Result<&mut NaiveJob, Refusal> {
+    pub(crate) fn running(&mut self, id: JobId) -> Result<&mut NaiveJob, Refusal> {
         let unknown = Refusal::Job(JobRefusal::Unknown { job: id });
         let job = self.jobs.iter_mut().find(|job| job.id == id).ok_or(unknown)?;
         if job.ended.is_some() { Err(Refusal::Job(JobRefusal::NotItsRun { job: id })) } else { Ok(job) }
     }
 
-    fn running_as(&mut self, id: JobId, run: JobRun) -> Result<&mut NaiveJob, Refusal> {
+    pub(crate) fn running_as(&mut self, id: JobId, run: JobRun) -> Result<&mut NaiveJob, Refusal> {
         let job = self.running(id)?;
         if job.run() == run { Ok(job) } else { Err(Refusal::Job(JobRefusal::NotItsRun { job: id })) }
     }
@@ -113,6 +125,15 @@ pub(crate) fn compare_jobs(registry: &Registry, oracle: &Oracle) -> Result<(), T
         prop_assert_eq!(job.until_unix_ms, naive.until());
         let ended = job.ended.as_ref().map(|ended| (ended.kept.clone(), ended.at_unix_ms));
         prop_assert_eq!(ended, naive.ended.clone());
+        let needed = naive.response.as_ref().filter(|_| naive.ended.is_none());
+        let known = job
+            .deferred
+            .as_ref()
+            .map(|deferred| (&deferred.key, &deferred.question, deferred.progress.as_ref()));
+        prop_assert_eq!(
+            known,
+            needed.map(|response| (&response.key, &response.question, response.shown.last()))
+        );
     }
     Ok(())
 }

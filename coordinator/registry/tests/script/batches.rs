@@ -103,7 +103,7 @@ fn pair(word: &str) -> (String, String) {
     word.split_once(':').map(|(key, value)| (key.to_owned(), value.to_owned())).unwrap()
 }
 
-fn piece(word: &str) -> KeptAnswer {
+pub(super) fn piece(word: &str) -> KeptAnswer {
     let (about, holders) = word.split_once('@').unwrap();
     let (digest, bytes) = about.split_once(':').unwrap();
     let holders = holders.split('+').filter(|id| !id.is_empty());

@@ -45,6 +45,11 @@
 //! end j run=2.b.1 answer=yes bytes=3 on=2,3 at=92
 //! drop-job j run=2.b.1
 //! forget-jobs at=99
+//! response r begin of=7 key=0a asks=a:10@1+2 run=1.a.3 at=99
+//! response r keep run=1.a.3 progress=b:5@1+2
+//! response r cancel shown=b answer=c:7@1+2 at=99
+//! response s store of=7 answer=d:9@1+2 run=1.a.4 at=99
+//! response r drop
 //! file f1 of=7 name=in.jsonl pieces=a:10@1+2,b:5@2+3 at=99 until=200
 //! batch b1 begin of=7 key=0a reads=f1 as=chat says=team:red run=1.a.2 at=100
 //! batch b1 take from=1.a.2 run=2.b.2
@@ -58,6 +63,7 @@
 
 mod batches;
 pub(crate) mod jobs;
+mod responses;
 
 use std::collections::BTreeMap;
 
@@ -93,6 +99,7 @@ pub(crate) fn command(text: &str) -> Command {
         .or_else(|| about_keys(verb, &line))
         .or_else(|| jobs::about(verb, &line))
         .or_else(|| batches::about(verb, &line))
+        .or_else(|| responses::about(verb, &line))
         .unwrap_or_else(|| panic!("not a command: {text}"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{Result, Write};
 
-use registry::{Digest, JobRun, Registry};
+use registry::{Deferred, Digest, JobRun, Registry};
 
 pub(super) fn jobs(registry: &Registry, out: &mut String) -> Result {
     for (id, job) in registry.jobs() {
@@ -11,6 +11,11 @@ pub(super) fn jobs(registry: &Registry, out: &mut String) -> Result {
         let run = run(job.run);
         let Some(ended) = &job.ended else {
             writeln!(out, "attempt {attempt} runs as {run}")?;
+            if let Some(Deferred { key, question, progress }) = job.deferred.as_deref() {
+                let key = key.as_ref().map_or(String::new(), |key| format!(" under key {key}"));
+                let shown = progress.as_ref().map_or("nothing".to_owned(), |kept| word(kept.digest));
+                writeln!(out, "    asked{key} with {}, {shown} may be shown", word(question.digest))?;
+            }
             continue;
         };
         write!(out, "attempt {attempt} by {run} ended at {}, ", ended.at_unix_ms)?;

@@ -64,6 +64,7 @@ impl Stage {
 
     fn wish_with(&self, patience: Duration, sampling: Sampling) -> Generation {
         self.cluster.start(Wish {
+            journal: Vec::new(),
             model: "m".to_owned(),
             prompt: vec![1, 2, 3],
             max_tokens: 8,

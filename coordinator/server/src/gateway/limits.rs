@@ -125,6 +125,29 @@ pub(crate) const LINES_AHEAD_KIB: usize = 64 << 10;
 /// A request of a batch, in bytes: a million tokens of text.
 pub(crate) const BATCH_LINE_BYTES_MAX: usize = 4 << 20;
 
+/// Total time for a response in the background when the client says none: what a stream has.
+pub(crate) const BACKGROUND_DEADLINE: Duration = STREAM_DEADLINE;
+
+/// Responses that have begun here and wait to be taken on: that takes microseconds.
+pub(crate) const RESPONSES_BEGUN: usize = 64;
+
+/// Between two steps in which an answer in the background is shown: each is written to two disks and into the log. ...
+pub(crate) const SHOWN_EVERY: Duration = Duration::from_secs(1);
+/// ... A long answer is written as a whole with each step, so steps become rarer with its age: a twentieth of it, ...
+pub(crate) const SHOWN_STEPS: u32 = 20;
+/// ... up to what somebody who reads along still bears.
+pub(crate) const SHOWN_EVERY_MAX: Duration = Duration::from_secs(5);
+
+/// How often a reader looks for what is shown before his stream is cut: its disks may be starting.
+pub(crate) const SHOWN_LOOKS: u32 = 8;
+
+/// Items on one page of a response's input, as with OpenAI.
+pub(crate) const ITEMS_LISTED: usize = 20;
+pub(crate) const ITEMS_LISTED_MAX: usize = 100;
+
+/// How often a cancellation is tried: each time the run has shown more meanwhile, which it does once a second.
+pub(crate) const CANCEL_TRIES: usize = 8;
+
 /// A `custom_id`: room for several identifiers.
 pub(crate) const CUSTOM_ID_BYTES_MAX: usize = 512;
 

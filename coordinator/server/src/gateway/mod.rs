@@ -22,6 +22,8 @@ mod proposing;
 mod once;
 mod files;
 mod batches;
+mod responses;
+mod minders;
 mod openai;
 pub(crate) mod text;
 mod passing;
@@ -49,10 +51,11 @@ use tokio::sync::{Semaphore, watch};
 use crate::catalogue::Catalogue;
 use crate::claims::Decide;
 use crate::gateway::access::{Access, Guard};
-use crate::gateway::batches::{Batches, Minder};
+use crate::gateway::batches::Batches;
 use crate::gateway::host::Hosts;
 use crate::gateway::long_texts::LongTexts;
 use crate::gateway::request_numbers::RequestNumbers;
+use crate::gateway::responses::Responses;
 use crate::generation::StartGeneration;
 use crate::jobs::Jobs;
 use crate::tally::Tally;
@@ -61,6 +64,7 @@ pub(crate) use crate::gateway::access::local_key::LocalKey;
 pub(crate) use crate::gateway::admin::change::Propose;
 pub(crate) use crate::gateway::admin::coordinators::{Group, GroupError};
 pub(crate) use crate::gateway::hash_keys::{HashKey, HashKeys};
+pub(crate) use crate::gateway::minders::Minders;
 pub(crate) use crate::gateway::views::{Document, Views};
 
 /// What administrators ask of the cluster beside its facts.
@@ -128,6 +132,7 @@ struct Gateway {
     /// Files that may be uploaded at once.
     uploads: Arc<Semaphore>,
     batches: Batches,
+    responses: Responses,
 }
 
 impl std::ops::Deref for Gateway {
@@ -138,13 +143,14 @@ impl std::ops::Deref for Gateway {
     }
 }
 
-/// The whole API, and what runs the batches that begin at it.
-pub(crate) fn open(state: GatewayState) -> (Router, Minder) {
+/// The whole API, and what runs the batches and the responses that begin at it.
+pub(crate) fn open(state: GatewayState) -> (Router, Minders) {
     metrics::install();
     let access = Access::new(state.registry.clone(), state.local_key.clone(), state.api);
     let hosts = Hosts { api: state.api, access: access.clone() };
     let hash_keys = Arc::new(HashKeys::new(state.hash_key));
-    let (batches, begun) = Batches::new();
+    let (batches, batches_begun) = Batches::new();
+    let (responses, responses_begun) = Responses::new();
     let gateway = Gateway {
         state,
         hash_keys,
@@ -153,8 +159,9 @@ pub(crate) fn open(state: GatewayState) -> (Router, Minder) {
         long_texts: LongTexts::new(),
         uploads: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE)),
         batches,
+        responses,
     };
-    let minder = Minder::new(gateway.clone(), begun);
+    let minders = Minders::new(&gateway, batches_begun, responses_begun);
     let (router, needs) = routes::build(routes::all());
     let router = router
         .fallback(probes::no_such_path)
@@ -164,5 +171,5 @@ pub(crate) fn open(state: GatewayState) -> (Router, Minder) {
         .layer(from_fn_with_state(hosts, host::check))
         .layer(from_fn(request_id::name))
         .with_state(gateway);
-    (router, minder)
+    (router, minders)
 }

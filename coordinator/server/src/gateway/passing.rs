@@ -107,6 +107,12 @@ impl Meter {
     }
 }
 
+impl Refused {
+    pub(crate) fn error(&self) -> &ApiError {
+        &self.error
+    }
+}
+
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
         Self { error: failure.into(), standing: Told::default() }

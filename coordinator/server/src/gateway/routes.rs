@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post};
 use registry::Scope;
 
 use super::access::Needs;
-use super::{Gateway, admin, batches, files, models, openai, probes, views};
+use super::{Gateway, admin, batches, files, models, openai, probes, responses, views};
 
 /// One path.
 pub(crate) struct Route {
@@ -30,6 +30,10 @@ pub(crate) fn all() -> Vec<Route> {
     let mut routes = vec![
         route("/v1/chat/completions", INFERENCE, post(openai::handlers::chat)),
         route("/v1/completions", INFERENCE, post(openai::handlers::completions)),
+        route("/v1/responses", INFERENCE, post(responses::create)),
+        route("/v1/responses/{id}", INFERENCE, get(responses::one).delete(responses::delete)),
+        route("/v1/responses/{id}/cancel", INFERENCE, post(responses::cancel)),
+        route("/v1/responses/{id}/input_items", INFERENCE, get(responses::input_items)),
         route("/v1/models", INFERENCE, get(models::list)),
         route("/v1/models/{*id}", INFERENCE, get(models::one)),
         route("/v1/files", INFERENCE, get(files::list).post(files::create)),

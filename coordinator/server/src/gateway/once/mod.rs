@@ -29,6 +29,7 @@ use super::{Gateway, body, limits};
 use crate::clock::unix_ms;
 use crate::jobs::{Record, Running};
 
+pub(crate) use self::key::IDEMPOTENCY_KEY;
 pub(crate) use self::refuse::refuse;
 
 #[cfg(test)]

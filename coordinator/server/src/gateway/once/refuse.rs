@@ -12,7 +12,7 @@ use super::key::IDEMPOTENCY_KEY;
 use crate::gateway::body;
 use crate::gateway::error::ApiError;
 
-const HONOURING: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/batches"];
+const HONOURING: [&str; 4] = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/batches"];
 
 /// The layer.
 pub(crate) async fn refuse(request: Request, next: Next) -> Response {

@@ -39,8 +39,11 @@ impl Answer {
         let metrics = wishes.first().map(|wish| ModelMetrics::of(&wish.model));
         let deadline = wishes.first().map_or_else(tokio::time::Instant::now, |wish| wish.deadline);
         let start = |(wish, metrics): (Wish, ModelMetrics)| {
-            let prompt = PromptEnd::of(&wish.prompt);
-            Choice::new(generations.start(wish), prompt, making, Timeline::new(metrics, asked))
+            let (prompt, journal) = (PromptEnd::of(&wish.prompt), wish.journal.clone());
+            let timeline = Timeline::new(metrics, asked);
+            let mut choice = Choice::new(generations.start(wish), prompt, making, timeline);
+            choice.resume(&journal);
+            choice
         };
         let choices = wishes.into_iter().zip(metrics.into_iter().cycle()).map(start).collect();
         Self { choices, per_prompt: usize::try_from(n).unwrap_or(1).max(1), deadline, meter }
@@ -119,7 +122,7 @@ impl Answer {
         Used {
             requests: u64::from(!prompts.is_empty()),
             prompt_tokens: prompts.iter().map(|choice| tokens(choice.prompt_tokens)).sum(),
-            answer_tokens: self.choices.iter().map(|choice| tokens(choice.completion_tokens)).sum(),
+            answer_tokens: self.choices.iter().map(|choice| tokens(choice.own_tokens())).sum(),
         }
     }
 

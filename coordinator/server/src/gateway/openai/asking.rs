@@ -34,6 +34,7 @@ pub(crate) struct Served {
 pub(crate) enum PromptField {
     Messages,
     Prompt,
+    Input,
 }
 
 impl Served {
@@ -75,6 +76,7 @@ impl Served {
                 wishes.push(Wish {
                     model: self.model.name.clone(),
                     prompt,
+                    journal: Vec::new(),
                     max_tokens,
                     traits: ask.origin.traits(&prefix, &work),
                     sampling,
@@ -147,6 +149,7 @@ impl PromptField {
         match self {
             Self::Messages => "messages",
             Self::Prompt => "prompt",
+            Self::Input => "input",
         }
     }
 }

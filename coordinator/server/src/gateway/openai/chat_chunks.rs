@@ -14,7 +14,7 @@ pub(crate) struct ChatChunks {
 }
 
 impl Chunks for ChatChunks {
-    fn begin(&self, index: usize, out: &mut BytesMut) {
+    fn begin(&mut self, index: usize, out: &mut BytesMut) {
         self.envelope.wrap(out, |out| {
             out.extend_from_slice(b"{\"index\":");
             number(index, out);
@@ -24,7 +24,7 @@ impl Chunks for ChatChunks {
         });
     }
 
-    fn delta(&self, index: usize, fresh: &Fresh, out: &mut BytesMut) {
+    fn delta(&mut self, index: usize, fresh: &Fresh, out: &mut BytesMut) {
         self.envelope.wrap(out, |out| {
             out.extend_from_slice(b"{\"index\":");
             number(index, out);
@@ -40,7 +40,7 @@ impl Chunks for ChatChunks {
         });
     }
 
-    fn end(&self, index: usize, why: FinishReason, out: &mut BytesMut) {
+    fn end(&mut self, index: usize, why: FinishReason, out: &mut BytesMut) {
         self.envelope.wrap(out, |out| {
             out.extend_from_slice(b"{\"index\":");
             number(index, out);
@@ -50,7 +50,7 @@ impl Chunks for ChatChunks {
         });
     }
 
-    fn usage(&self, usage: &Usage, out: &mut BytesMut) {
+    fn usage(&mut self, usage: &Usage, out: &mut BytesMut) {
         self.envelope.usage(usage, out);
     }
 }

@@ -69,6 +69,10 @@ impl ChatRequest {
 }
 
 impl Talk {
+    pub(crate) fn new(messages: Vec<Message>, reasoning_effort: Option<String>) -> Self {
+        Self { messages, variables: Vec::new(), reasoning_effort }
+    }
+
     /// Token ids of the rendered conversation.
     pub(crate) fn prompt(self, card: &Card, now_unix_s: u64) -> Result<Vec<u32>, ApiError> {
         let Some(template) = &card.template else {
@@ -123,7 +127,7 @@ fn logprobs(body: &mut Fields) -> Result<Option<u32>, ApiError> {
 }
 
 /// With `tool_choice: "none"` no tool may be called: the tools then stay out of the prompt.
-fn tools(body: &mut Fields, ignored: &mut Vec<String>) -> Result<(), ApiError> {
+pub(crate) fn tools(body: &mut Fields, ignored: &mut Vec<String>) -> Result<(), ApiError> {
     let given = match body.take("tools") {
         Some(Value::Array(tools)) => !tools.is_empty(),
         None => false,

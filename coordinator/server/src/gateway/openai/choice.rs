@@ -91,6 +91,10 @@ pub(crate) struct Choice {
     pub(crate) cached_tokens: u32,
     /// Tokens sampled for this answer, as far as is known.
     pub(crate) completion_tokens: u32,
+    /// Those of them that were sampled for another run, which told what it took.
+    pub(crate) resumed_tokens: u32,
+    /// All of them, where somebody may have to go on from there.
+    pub(crate) journal: Option<Vec<u32>>,
     pub(crate) timeline: Timeline,
 }
 
@@ -100,6 +104,8 @@ pub(crate) struct Making<'a> {
     pub(crate) stops: &'a [String],
     pub(crate) logprobs: bool,
     pub(crate) start: Start,
+    /// Whether its tokens are remembered.
+    pub(crate) journal: bool,
 }
 
 /// What an answer needs of its prompt.
@@ -139,8 +145,16 @@ impl Choice {
             prompt_tokens: prompt.tokens,
             cached_tokens: 0,
             completion_tokens: 0,
+            resumed_tokens: 0,
+            journal: making.journal.then(Vec::new),
             timeline,
         }
+    }
+
+    /// Takes in the tokens that another run had. What they say is fresh again.
+    pub(crate) fn resume(&mut self, ids: &[u32]) {
+        self.read(ids, &[]);
+        self.resumed_tokens = self.completion_tokens;
     }
 
     /// Takes in what has arrived; `Pending` when nothing has, or nothing more will.
@@ -160,6 +174,11 @@ impl Choice {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Tokens that were sampled for this run.
+    pub(crate) fn own_tokens(&self) -> u32 {
+        self.completion_tokens.saturating_sub(self.resumed_tokens)
     }
 
     /// The gateway's own end, when the cluster side has not kept the deadline.
@@ -212,6 +231,13 @@ impl Choice {
     fn tokens(&mut self, ids: &[u32], logprobs: &[TokenLogprobs]) {
         self.timeline.tokens(ids.len());
         self.stage = Stage::Answering;
+        self.read(ids, logprobs);
+    }
+
+    fn read(&mut self, ids: &[u32], logprobs: &[TokenLogprobs]) {
+        if let Some(journal) = &mut self.journal {
+            journal.extend_from_slice(ids);
+        }
         for (at, id) in ids.iter().enumerate() {
             self.completion_tokens = self.completion_tokens.saturating_add(1);
             self.piece.clear();

@@ -10,16 +10,27 @@ use serde::Serialize;
 
 use super::choice::Fresh;
 use super::usage::Usage;
+use crate::gateway::error::ApiError;
 use crate::generation::FinishReason;
 
 /// How one API writes the parts of a streamed answer.
 pub(crate) trait Chunks: Send + Unpin + 'static {
+    /// Before everything else.
+    fn open(&mut self, _out: &mut BytesMut) {}
     /// Before the first text of a choice.
-    fn begin(&self, index: usize, out: &mut BytesMut);
-    fn delta(&self, index: usize, fresh: &Fresh, out: &mut BytesMut);
-    fn end(&self, index: usize, reason: FinishReason, out: &mut BytesMut);
+    fn begin(&mut self, index: usize, out: &mut BytesMut);
+    fn delta(&mut self, index: usize, fresh: &Fresh, out: &mut BytesMut);
+    fn end(&mut self, index: usize, reason: FinishReason, out: &mut BytesMut);
     /// After the last choice, if the client asked for it.
-    fn usage(&self, usage: &Usage, out: &mut BytesMut);
+    fn usage(&mut self, usage: &Usage, out: &mut BytesMut);
+    /// The last word, which nobody hears of an answer that broke.
+    fn done(&mut self, out: &mut BytesMut) {
+        out.extend_from_slice(b"data: [DONE]\n\n");
+    }
+    /// Why it broke.
+    fn failed(&mut self, error: &ApiError, out: &mut BytesMut) {
+        let _ = write!(out.writer(), "data: {}\n\n", error.body());
+    }
 }
 
 /// What identifies an answer, in each chunk and in a whole answer alike.

@@ -43,21 +43,21 @@ impl CompletionChunks {
 }
 
 impl Chunks for CompletionChunks {
-    fn begin(&self, index: usize, out: &mut BytesMut) {
+    fn begin(&mut self, index: usize, out: &mut BytesMut) {
         if let Some(Some(echo)) = self.echoes.get(index) {
             self.chunk(index, echo, &[], None, out);
         }
     }
 
-    fn delta(&self, index: usize, fresh: &Fresh, out: &mut BytesMut) {
+    fn delta(&mut self, index: usize, fresh: &Fresh, out: &mut BytesMut) {
         self.chunk(index, &fresh.text, &fresh.logprobs, None, out);
     }
 
-    fn end(&self, index: usize, why: FinishReason, out: &mut BytesMut) {
+    fn end(&mut self, index: usize, why: FinishReason, out: &mut BytesMut) {
         self.chunk(index, "", &[], Some(why), out);
     }
 
-    fn usage(&self, usage: &Usage, out: &mut BytesMut) {
+    fn usage(&mut self, usage: &Usage, out: &mut BytesMut) {
         self.envelope.usage(usage, out);
     }
 }

@@ -47,6 +47,11 @@ impl Fields {
         self.map.remove(key).filter(|value| !value.is_null())
     }
 
+    /// What a reader will take later.
+    pub(crate) fn peek(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
     pub(crate) fn required(&mut self, key: &str) -> Result<Value, ApiError> {
         self.take(key).ok_or_else(|| self.missing(key))
     }

@@ -34,7 +34,7 @@ use crate::gateway::shelf::Shelf;
 use crate::gateway::text::detokenizer::Start;
 use crate::gateway::{Gateway, request_id};
 
-const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-mlx-ignored-params");
+pub(crate) const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-mlx-ignored-params");
 const REQUEST: HeaderName = HeaderName::from_static("x-mlx-request");
 const AFFINITY: HeaderName = HeaderName::from_static("x-mlx-affinity");
 const NODE: HeaderName = HeaderName::from_static("x-mlx-node");
@@ -124,7 +124,7 @@ pub(crate) async fn completion_of(gateway: Gateway, asked: Asked) -> Result<Resp
     Ok(told.tell(answered))
 }
 
-fn answer(
+pub(crate) fn answer(
     gateway: &Gateway,
     prepared: &mut Prepared,
     start: Start,
@@ -133,7 +133,8 @@ fn answer(
 ) -> Answer {
     let wishes = std::mem::take(&mut prepared.wishes);
     let stops = &prepared.options.stops;
-    let making = Making { card: &prepared.served.card, stops, logprobs: prepared.logprobs, start };
+    let making =
+        Making { card: &prepared.served.card, stops, logprobs: prepared.logprobs, start, journal: false };
     Answer::start(gateway.generations.as_ref(), wishes, prepared.options.n, &making, asked, meter)
 }
 
@@ -142,27 +143,37 @@ async fn whole(
     body: impl FnOnce(&Answer) -> Result<Vec<u8>, ApiError>,
 ) -> Result<Response<Body>, ApiError> {
     answer.complete().await?;
-    let mut response = Response::new(Body::from(body(&answer)?));
+    let body = body(&answer)?;
+    Ok(in_one_piece(&answer, body))
+}
+
+/// The response to an answer that is complete.
+pub(crate) fn in_one_piece(answer: &Answer, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHED_TOKENS, HeaderValue::from(answer.usage().cached_tokens()));
     if let Some(spent) = answer.choices.first().map(|choice| choice.timeline.spent()) {
         insert(headers, SERVER_TIMING, &timing(spent));
     }
-    name_places(&mut response, &answer);
-    Ok(response)
+    name_places(&mut response, answer);
+    response
 }
 
-async fn stream<C: Chunks>(mut answer: Answer, chunks: C) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn stream<C: Chunks>(mut answer: Answer, chunks: C) -> Result<Response<Body>, ApiError> {
     answer.settle().await?;
     let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    headers.insert(NO_BUFFERING, HeaderValue::from_static("no"));
+    as_stream(response.headers_mut());
     name_places(&mut response, &answer);
     *response.body_mut() = Body::from_stream(EventStream::new(answer, chunks));
     Ok(response)
+}
+
+/// What keeps proxies from changing it or holding it back.
+pub(crate) fn as_stream(headers: &mut HeaderMap) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(NO_BUFFERING, HeaderValue::from_static("no"));
 }
 
 fn head(prepared: &Prepared, prefix: &str, object: &'static str) -> Head {
@@ -183,7 +194,7 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, ApiError> {
 }
 
 /// What each response says of its request, an error too.
-struct Told {
+pub(crate) struct Told {
     requests: String,
     ignored: String,
     standing: passing::Told,
@@ -191,7 +202,7 @@ struct Told {
 
 impl Told {
     /// From here on the request can be explained by its name.
-    fn of(
+    pub(crate) fn of(
         gateway: &Gateway,
         headers: &HeaderMap,
         answer: &Answer,
@@ -205,7 +216,7 @@ impl Told {
         Self { requests: list(&requests), ignored: prepared.ignored.join(", "), standing }
     }
 
-    fn tell(self, answered: Result<Response<Body>, ApiError>) -> Response<Body> {
+    pub(crate) fn tell(self, answered: Result<Response<Body>, ApiError>) -> Response<Body> {
         let mut response = answered.into_response();
         insert(response.headers_mut(), REQUEST, &self.requests);
         insert(response.headers_mut(), IGNORED_PARAMS, &self.ignored);
@@ -237,7 +248,7 @@ fn timing(spent: Spent) -> String {
 }
 
 /// These values are ours and plain ASCII; nothing is said of what is not there.
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+pub(crate) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if !value.is_empty()
         && let Ok(value) = HeaderValue::from_str(value)
     {
@@ -245,6 +256,6 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-fn unix_s() -> u64 {
+pub(crate) fn unix_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -96,6 +96,21 @@ const HONOURED: [&str; 31] = [
     "user",
 ];
 
+/// How what nobody took is judged at one endpoint.
+pub(crate) struct Lists {
+    /// Accepted and not used.
+    pub(crate) hints: &'static [&'static str],
+    /// Known and not honoured.
+    pub(crate) unsupported: &'static [&'static str],
+    /// What others call what is honoured.
+    pub(crate) other_names: &'static [(&'static str, &'static str)],
+    /// For the "did you mean".
+    pub(crate) honoured: &'static [&'static str],
+}
+
+const COMPLETIONS: Lists =
+    Lists { hints: &HINTS, unsupported: &UNSUPPORTED, other_names: &OTHER_NAMES, honoured: &HONOURED };
+
 /// The request's headers that are not honoured.
 pub(crate) fn in_headers(headers: &HeaderMap) -> impl Iterator<Item = String> {
     HEADERS.into_iter().filter(|name| headers.contains_key(*name)).map(str::to_owned)
@@ -103,28 +118,35 @@ pub(crate) fn in_headers(headers: &HeaderMap) -> impl Iterator<Item = String> {
 
 /// Names of what was given and is not used, in order; or the refusal of the first that cannot be passed over.
 pub(crate) fn ignored(body: Fields) -> Result<Vec<String>, ApiError> {
-    let mut ignored: Vec<_> = body.rest().map(ignorable).collect::<Result<_, _>>()?;
-    ignored.sort_unstable();
-    Ok(ignored)
+    COMPLETIONS.ignored(body)
 }
 
-fn ignorable(key: String) -> Result<String, ApiError> {
-    if HINTS.contains(&key.as_str()) {
-        return Ok(key);
+impl Lists {
+    /// [`ignored`], by these lists.
+    pub(crate) fn ignored(&self, body: Fields) -> Result<Vec<String>, ApiError> {
+        let mut ignored: Vec<_> = body.rest().map(|key| self.ignorable(key)).collect::<Result<_, _>>()?;
+        ignored.sort_unstable();
+        Ok(ignored)
     }
-    if UNSUPPORTED.contains(&key.as_str()) {
-        let message = format!("The parameter '{key}' is not supported here. Leave it out.");
-        return Err(ApiError::unsupported(key, message));
+
+    fn ignorable(&self, key: String) -> Result<String, ApiError> {
+        if self.hints.contains(&key.as_str()) {
+            return Ok(key);
+        }
+        if self.unsupported.contains(&key.as_str()) {
+            let message = format!("The parameter '{key}' is not supported here. Leave it out.");
+            return Err(ApiError::unsupported(key, message));
+        }
+        let known = self.honoured.iter().chain(self.hints).copied();
+        let renamed = self.other_names.iter().find(|(other, _)| *other == key).map(|(_, ours)| *ours);
+        let hint = match renamed.or_else(|| names::close(&key, known).first().copied()) {
+            Some(close) => format!("Did you mean '{close}'?"),
+            None => "Leave it out.".to_owned(),
+        };
+        let key = names::quoted(&key);
+        let message = format!("Unknown parameter '{key}'. {hint}");
+        Err(ApiError::unsupported(key, message))
     }
-    let known = HONOURED.into_iter().chain(HINTS);
-    let renamed = OTHER_NAMES.into_iter().find(|(other, _)| *other == key).map(|(_, ours)| ours);
-    let hint = match renamed.or_else(|| names::close(&key, known).first().copied()) {
-        Some(close) => format!("Did you mean '{close}'?"),
-        None => "Leave it out.".to_owned(),
-    };
-    let key = names::quoted(&key);
-    let message = format!("Unknown parameter '{key}'. {hint}");
-    Err(ApiError::unsupported(key, message))
 }
 
 #[cfg(test)]

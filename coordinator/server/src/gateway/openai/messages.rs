@@ -61,7 +61,7 @@ impl Message {
         Shown::from_pairs(std::iter::once(("role", Shown::from(role))).chain(self.fields.iter().cloned()))
     }
 
-    fn take(path: &str, value: Value, ignored: &mut Vec<String>) -> Result<Self, ApiError> {
+    pub(crate) fn take(path: &str, value: Value, ignored: &mut Vec<String>) -> Result<Self, ApiError> {
         let mut message = Fields::within(path, value)?;
         let role = role(&mut message)?;
         let mut fields = vec![("content", content(&mut message)?)];

@@ -40,7 +40,7 @@ impl Options {
     }
 }
 
-fn model(body: &mut Fields) -> Result<String, ApiError> {
+pub(crate) fn model(body: &mut Fields) -> Result<String, ApiError> {
     match body.string("model")? {
         Some(model) if !model.is_empty() => Ok(model),
         Some(_) | None => Err(body.missing("model")),

@@ -53,13 +53,14 @@ enum State {
 pub(crate) struct Broken;
 
 impl<C: Chunks> EventStream<C> {
-    pub(crate) fn new(answer: Answer, chunks: C) -> Self {
+    pub(crate) fn new(answer: Answer, mut chunks: C) -> Self {
         // Twice in the longest silence, because a tick only knows that something was said since the one before.
         let half = limits::KEEP_ALIVE / 2;
         let mut keep_alive = tokio::time::interval_at(tokio::time::Instant::now() + half, half);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let told = vec![Told::default(); answer.choices.len()];
-        let out = BytesMut::with_capacity(limits::STREAM_BUFFER_BYTES);
+        let mut out = BytesMut::with_capacity(limits::STREAM_BUFFER_BYTES);
+        chunks.open(&mut out);
         Self { answer, chunks, told, state: State::Running, out, keep_alive, spoke: false }
     }
 
@@ -96,13 +97,12 @@ impl<C: Chunks> EventStream<C> {
 
     fn write_end(&mut self) {
         self.chunks.usage(&self.answer.usage(), &mut self.out);
-        self.out.extend_from_slice(b"data: [DONE]\n\n");
+        self.chunks.done(&mut self.out);
         self.state = State::Over;
     }
 
     fn write_failure(&mut self, failure: Failure) {
-        let error = ApiError::mid_stream(failure);
-        let _ = write!((&mut self.out).writer(), "data: {}\n\n", error.body());
+        self.chunks.failed(&ApiError::mid_stream(failure), &mut self.out);
         self.state = State::Breaking;
     }
 
@@ -132,6 +132,10 @@ impl<C: Chunks> EventStream<C> {
                 self.write_failure(failure);
             } else if self.answer.ended() {
                 self.write_end();
+                if self.out.is_empty() {
+                    // Its last word comes from somewhere else.
+                    return Poll::Ready(Bytes::new());
+                }
             } else if self.out.is_empty() && polled.is_pending() {
                 if self.keep_alive.poll_tick(context).is_pending() {
                     return Poll::Pending;
@@ -151,7 +155,9 @@ impl<C: Chunks> Stream for EventStream<C> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.state {
-            State::Running => self.poll_running(context).map(|bytes| Some(Ok(bytes))),
+            State::Running => {
+                self.poll_running(context).map(|bytes| (!bytes.is_empty()).then_some(Ok(bytes)))
+            }
             State::Breaking => {
                 // The server flushes when the body has nothing more at the moment.
                 self.state = State::Cutting;

@@ -19,8 +19,8 @@ use crate::generation::Traits;
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     class: Option<Class>,
-    prompt_cache_key: Option<String>,
-    user: Option<String>,
+    pub(crate) prompt_cache_key: Option<String>,
+    pub(crate) user: Option<String>,
     cache_salt: Option<String>,
 }
 

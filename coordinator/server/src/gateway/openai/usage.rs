@@ -35,6 +35,14 @@ impl Usage {
         }
     }
 
+    pub(crate) fn prompt_tokens(&self) -> u64 {
+        self.prompt_tokens
+    }
+
+    pub(crate) fn completion_tokens(&self) -> u64 {
+        self.completion_tokens
+    }
+
     pub(crate) fn cached_tokens(&self) -> u64 {
         self.prompt_tokens_details.cached_tokens
     }

@@ -79,6 +79,33 @@ const KEYS: [&str; 36] = [
     "nonsense",
 ];
 
+const RESPONSE_KEYS: [&str; 24] = [
+    "model",
+    "input",
+    "instructions",
+    "max_output_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "stream",
+    "stream_options",
+    "store",
+    "metadata",
+    "text",
+    "reasoning",
+    "include",
+    "tools",
+    "tool_choice",
+    "truncation",
+    "previous_response_id",
+    "top_logprobs",
+    "user",
+    "service_tier",
+    "prompt_cache_key",
+    "conversation",
+    "nonsense",
+];
+
 fn judge(path: &str, body: &Value) -> Result<(), TestCaseError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -124,6 +151,18 @@ proptest! {
         let mut assistant = json!({"role": "assistant", "content": "hi"});
         assistant[field] = value;
         judge("/v1/chat/completions", &json!({"model": "demo", "messages": [assistant]}))?;
+    }
+
+    #[test]
+    fn a_response_of_any_shape_is_honoured_or_refused(key in prop::sample::select(RESPONSE_KEYS.to_vec()), value in any_value(), item in any_value()) {
+        let mut body = json!({"model": "demo", "input": "hello", "max_output_tokens": 4});
+        body[key] = value.clone();
+        judge("/v1/responses", &body)?;
+        judge("/v1/responses", &json!({"model": "demo", "input": [item.clone()]}))?;
+        judge("/v1/responses", &json!({"model": "demo", "input": [{"role": "user", "content": [item]}]}))?;
+        let mut call = json!({"type": "function_call", "call_id": "c", "name": "n", "arguments": "{}"});
+        call["arguments"] = value;
+        judge("/v1/responses", &json!({"model": "demo", "input": [{"role": "user", "content": "a"}, call]}))?;
     }
 
     #[test]

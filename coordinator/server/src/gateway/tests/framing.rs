@@ -32,7 +32,7 @@ fn told(ids: &[u32], stops: &[String], cuts: &[usize], poll_each: bool) -> Told 
     let cancel = CancellationToken::new();
     let generation = Generation { request: 1, events, _cancel: cancel.clone().drop_guard() };
     let card = cards::chatting();
-    let making = Making { card: &card, stops, logprobs: true, start: Start::Fresh };
+    let making = Making { card: &card, stops, logprobs: true, start: Start::Fresh, journal: false };
     let timeline = Timeline::new(ModelMetrics::of("framing"), Instant::now());
     let mut choice = Choice::new(generation, PromptEnd::of(&[1, 2, 3]), &making, timeline);
     let (mut text, mut scores) = (String::new(), Vec::new());

@@ -42,3 +42,5 @@ mod passing;
 mod revoking;
 mod administering;
 mod treating_models;
+mod responding;
+mod deferring;

@@ -74,14 +74,14 @@ impl Stage {
     }
 
     /// Once everything that was dropped has been told.
-    async fn settled(&self) -> Vec<u64> {
+    pub(super) async fn settled(&self) -> Vec<u64> {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
         self.judge.settled.lock().unwrap().clone()
     }
 
-    fn used(&self, id: &str) -> Used {
+    pub(super) fn used(&self, id: &str) -> Used {
         self.judge.tally.now(&KeyId(id.to_owned()))
     }
 }

@@ -25,8 +25,7 @@ use super::grouping::Alone;
 use super::passing::Judge;
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
-use crate::gateway::batches::Minder;
-use crate::gateway::{GatewayState, LocalKey, Ready, open};
+use crate::gateway::{GatewayState, LocalKey, Minders, Ready, open};
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration, Wish};
 
 pub(super) const CONTEXT: u64 = 512;
@@ -80,7 +79,7 @@ async fn play(acts: Vec<Act>, sender: mpsc::Sender<Event>) {
 pub(super) struct Stage {
     pub(super) router: Router,
     /// Until somebody has it run.
-    pub(super) minder: Mutex<Option<Minder>>,
+    pub(super) minder: Mutex<Option<Minders>>,
     cluster: Arc<Cluster>,
     pub(super) catalogue: Catalogue,
     pub(super) facts: Arc<Facts>,
