@@ -22,7 +22,7 @@ from cluster.harness import BINARY, DEMO, free_port, until
 OLD = os.environ.get("MLX_SERVING_OLD_BIN", "")
 SHORT = {"max_tokens": 4, "seed": 7}
 HOLD = ["--speak-version", "1"]
-NEWEST = 3
+NEWEST = 4
 
 
 def version(member: Coordinator) -> int | None:
