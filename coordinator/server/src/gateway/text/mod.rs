@@ -5,6 +5,8 @@
 
 pub(crate) mod card;
 pub(crate) mod template;
+mod own_stack;
+mod bounded;
 mod pyjson;
 mod strftime;
 pub(crate) mod vocabulary;
