@@ -16,3 +16,7 @@ mod residency;
 mod measuring;
 mod leaving;
 mod guarding;
+#[path = "../../../../proto/tests/nonsense/mod.rs"]
+mod nonsense;
+mod liar;
+mod lying;

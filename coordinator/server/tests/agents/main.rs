@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test fails loudly")]
 
+#[path = "../../../../proto/tests/nonsense/mod.rs"]
+mod nonsense;
 mod payloads;
 mod sealed;
 
