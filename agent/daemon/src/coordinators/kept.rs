@@ -20,10 +20,10 @@ pub(crate) struct Kept {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Page {
+pub(super) struct Page {
     ca_hash: String,
     #[serde(flatten)]
-    learned: Learned,
+    pub(super) learned: Learned,
 }
 
 impl Kept {

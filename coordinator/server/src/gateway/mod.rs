@@ -32,6 +32,9 @@ mod admin;
 mod routes;
 mod metrics;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod tests;
 

@@ -12,3 +12,6 @@ mod strftime;
 pub(crate) mod vocabulary;
 pub(crate) mod detokenizer;
 pub(crate) mod stop;
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
