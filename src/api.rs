@@ -3,15 +3,15 @@
 //! Owns requests, streamed answers and turning the API's errors into exit codes. Refuses anything a foreign client could not
 //! do too.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::{Method, Request, Response};
 use ureq::{Agent, Body};
 
+use crate::events::{self, NoAnswer};
 use crate::exit::{Exit, failure};
 use crate::{cli, credentials};
 
@@ -31,23 +31,6 @@ pub(crate) struct Api {
 pub(crate) struct Message {
     pub(crate) role: &'static str,
     pub(crate) content: String,
-}
-
-#[derive(Deserialize)]
-struct Chunk {
-    #[serde(default)]
-    choices: Vec<Choice>,
-    error: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    delta: Delta,
-}
-
-#[derive(Deserialize)]
-struct Delta {
-    content: Option<String>,
 }
 
 impl Api {
@@ -121,7 +104,7 @@ impl Api {
         &self,
         model: &str,
         messages: &[Message],
-        mut piece: impl FnMut(&str),
+        piece: impl FnMut(&str),
     ) -> anyhow::Result<String> {
         let messages: Vec<_> = messages
             .iter()
@@ -134,16 +117,11 @@ impl Api {
             let body = response.body_mut().read_json().unwrap_or_default();
             return Err(refused(status, &body));
         }
-        let mut answer = String::new();
-        for line in BufReader::new(response.into_body().into_reader()).lines() {
-            let line = line.map_err(|_| broken())?;
-            match line.strip_prefix("data: ") {
-                Some("[DONE]") => return Ok(answer),
-                Some(data) => take_chunk(data, &mut answer, &mut piece)?,
-                None => {}
-            }
-        }
-        Err(broken())
+        let stream = BufReader::new(response.into_body().into_reader());
+        events::read(stream, piece).map_err(|why| match why {
+            NoAnswer::Refused(error) => refused(0, &json!({"error": error})),
+            NoAnswer::Broken | NoAnswer::Unreadable(_) => why.into(),
+        })
     }
 
     fn lost(&self, error: &ureq::Error) -> anyhow::Error {
@@ -153,24 +131,6 @@ impl Api {
         );
         failure(Exit::Unreachable, words)
     }
-}
-
-fn take_chunk(data: &str, answer: &mut String, piece: &mut impl FnMut(&str)) -> anyhow::Result<()> {
-    let chunk: Chunk = serde_json::from_str(data).context("reading the answer")?;
-    if let Some(error) = chunk.error {
-        return Err(refused(0, &json!({"error": error})));
-    }
-    for choice in chunk.choices {
-        if let Some(content) = choice.delta.content {
-            piece(&content);
-            answer.push_str(&content);
-        }
-    }
-    Ok(())
-}
-
-fn broken() -> anyhow::Error {
-    anyhow::anyhow!("the answer broke off before its end; ask again")
 }
 
 fn refused(status: u16, body: &Value) -> anyhow::Error {
@@ -187,27 +147,6 @@ fn refused(status: u16, body: &Value) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_chunk_adds_its_delta() {
-        let (mut answer, mut pieces) = (String::new(), Vec::new());
-        for data in [
-            r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#,
-            r#"{"choices":[{"delta":{"content":"Hi"}}]}"#,
-            r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
-            r#"{"choices":[],"usage":{"prompt_tokens":1}}"#,
-        ] {
-            take_chunk(data, &mut answer, &mut |piece: &str| pieces.push(piece.to_owned())).expect("taken");
-        }
-        assert_eq!((answer.as_str(), pieces.concat().as_str()), ("Hi", "Hi"));
-    }
-
-    #[test]
-    fn an_error_in_the_stream_is_an_error() {
-        let data = r#"{"error":{"message":"the node was lost","code":"stream_lost"}}"#;
-        let error = take_chunk(data, &mut String::new(), &mut |_: &str| {}).expect_err("refused");
-        assert_eq!(error.to_string(), "the node was lost");
-    }
 
     #[test]
     fn each_refusal_has_its_exit_code() {

@@ -19,6 +19,7 @@ mod drain;
 mod models;
 mod model_argument;
 mod api;
+mod events;
 mod chat;
 mod status;
 mod queue;

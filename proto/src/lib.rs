@@ -17,6 +17,10 @@ pub mod suspend;
 pub mod framing;
 pub mod card;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 /// Version 1 of the messages, generated from `cluster.proto`; `tests/generated.rs` keeps the two in step.
 #[rustfmt::skip]
 #[path = "generated/mlx.cluster.v1.rs"]

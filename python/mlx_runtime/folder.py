@@ -95,6 +95,15 @@ class ModelFolder:
 
 def open_folder(path: str) -> ModelFolder:
     """Read and judge a folder. Raises `RuntimeFault`."""
+    try:
+        return _opened(path)
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        # Values of another kind than any tool writes, or nested without an end. Not repeated: they may be long.
+        kind = type(error).__name__
+        raise RuntimeFault(Code.UNSUPPORTED_MODEL, f"{path}: its configuration is damaged ({kind})") from error
+
+
+def _opened(path: str) -> ModelFolder:
     folder = Path(path)
     if not folder.is_absolute() or not folder.is_dir():
         raise RuntimeFault(Code.MODEL_NOT_FOUND, f"{path} is not a model folder on this machine; give an absolute path")
@@ -107,6 +116,7 @@ def open_folder(path: str) -> ModelFolder:
     found = ModelFolder(folder, config, tensors, eos_ids, _context_length(folder, config))
     if not found.model_type or found.vocab_size < 1:
         raise RuntimeFault(Code.UNSUPPORTED_MODEL, f"{path}: config.json names no model_type or no vocab_size")
+    _ = found.parameters  # what is asked later must not fail then
     return found
 
 

@@ -28,6 +28,9 @@ mod wire;
 mod backoff;
 mod clock;
 pub mod limits;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use config::{Config, DEMO_MODEL, Offer, OfferSource, RuntimeProgram, UnnamableSource};
 pub use guard::guard;

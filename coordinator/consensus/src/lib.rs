@@ -34,6 +34,10 @@ pub mod limits;
 mod raft;
 mod wal;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod tests;
 

@@ -64,6 +64,9 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 pub use config::{Config, Joined};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use gateway::fuzzing;
 pub use lives::{force, needs_seal_key, restore};
 pub use proto::token::JoinToken;
 pub use seal::SEAL_KEY_FILE;

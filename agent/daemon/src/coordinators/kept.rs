@@ -21,13 +21,13 @@ pub(crate) struct Kept {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Page {
+pub(super) struct Page {
     ca_hash: String,
     /// Absent: written by such a release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cluster: Option<String>,
     #[serde(flatten)]
-    learned: Learned,
+    pub(super) learned: Learned,
 }
 
 impl Kept {

@@ -8,6 +8,8 @@ mod known;
 mod pairs;
 mod contact;
 mod kept;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

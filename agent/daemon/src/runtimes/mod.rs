@@ -16,6 +16,8 @@ mod step_sums;
 mod figures;
 mod told;
 mod runtime;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 
 pub(crate) use figures::SharedFigures;
 #[cfg(test)]

@@ -18,6 +18,8 @@ mod footprint;
 mod card;
 mod error;
 mod limits;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 
 use std::path::{Path, PathBuf};
 

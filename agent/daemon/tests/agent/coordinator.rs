@@ -30,6 +30,8 @@ use crate::authority::Authority;
 use crate::room::{PATIENCE, soon};
 
 pub(crate) const NODE: u64 = 42;
+/// Beside a liar: no number that nonsense names.
+pub(crate) const HONEST: u64 = 7_777_777;
 
 /// The way to each open session, the latest last.
 type Orders = Arc<Mutex<Vec<mpsc::Sender<Result<CoordinatorMessage, Status>>>>>;
@@ -241,11 +243,11 @@ impl Drop for Coordinator {
     }
 }
 
-fn address(port: u16) -> SocketAddr {
+pub(crate) fn address(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-fn endpoint(credentials: &Credentials, port: u16) -> Option<Endpoint> {
+pub(crate) fn endpoint(credentials: &Credentials, port: u16) -> Option<Endpoint> {
     let tls = QuicServerConfig::try_from(credentials.stream_server().expect("TLS")).expect("TLS for QUIC");
     Endpoint::server(ServerConfig::with_crypto(Arc::new(tls)), address(port)).ok()
 }

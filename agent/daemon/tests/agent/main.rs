@@ -17,3 +17,7 @@ mod residency;
 mod measuring;
 mod leaving;
 mod guarding;
+#[path = "../../../../proto/tests/nonsense/mod.rs"]
+mod nonsense;
+mod liar;
+mod lying;

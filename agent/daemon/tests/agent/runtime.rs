@@ -1,5 +1,7 @@
 //! The runtime that a test plays, frame by frame.
 
+use std::time::Duration;
+
 use rmpv::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -52,6 +54,15 @@ impl Runtime {
     /// The row of the next `generate`.
     pub(crate) async fn asked(&mut self) -> u64 {
         self.heard("generate").await[1].as_u64().expect("a row")
+    }
+
+    /// Lives, with nothing to do, for ever.
+    pub(crate) async fn idle(&mut self) {
+        loop {
+            let body = map(vec![("phase", "idle".into()), ("fraction", Value::Nil)]);
+            self.send(vec!["progress".into(), body]).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
 
     /// One step with one row.

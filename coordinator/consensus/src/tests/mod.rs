@@ -10,6 +10,7 @@ mod commands;
 mod log_crashes;
 mod log_rules;
 mod log_damage;
+mod truncating;
 mod store_damage;
 mod faults;
 mod memory;

@@ -57,7 +57,7 @@ impl Folder {
     }
 
     /// A folder on another disk, without a lock file.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn on(disk: Arc<dyn Disk>) -> (Folder, watch::Receiver<bool>) {
         Folder::holding(disk, None)
     }

@@ -1,4 +1,4 @@
-//! Laws of the authority's rotation.
+//! Laws of the authority's rotation: the former one ends only when nobody is awaited, its time is up or an operator gives the absent up.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

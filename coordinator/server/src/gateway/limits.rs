@@ -186,15 +186,32 @@ pub(crate) const MESSAGES_MAX: usize = 16_384;
 /// A rendered prompt, in bytes: twice the largest body, because templates add words of their own.
 pub(crate) const PROMPT_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 
-/// Work of one rendering. One unit is an instruction or 64 bytes of data; the largest body copied eight times takes 2 M, a
+/// Work of one rendering, at most. One unit is an instruction or 64 bytes of data; the largest body copied eight times takes 2 M, a
 /// conversation of 16,384 messages about 4 M, and all of it about half a second.
 pub(crate) const TEMPLATE_FUEL: u64 = 8_000_000;
+/// Of that, what a small conversation has: a long template takes a few thousand. The rest comes with what is rendered, for each
+/// message and for each byte (eight copies of it), so that nobody's short question pays for much.
+pub(crate) const TEMPLATE_FUEL_BASE: u64 = 200_000;
+pub(crate) const TEMPLATE_FUEL_PER_MESSAGE: u64 = 500;
+pub(crate) const TEMPLATE_BYTES_PER_FUEL: u64 = 8;
+
+/// The stack of a rendering, for each unit of its fuel. A value that is nested once more takes at least one and a half; dropping,
+/// printing or comparing it recurses, and takes up to 2 kB a level in builds for tests, a third of it in those that are shipped.
+/// Only what is used takes memory.
+pub(crate) const TEMPLATE_STACK_BYTES_PER_FUEL: usize = 1_024;
+pub(crate) const TEMPLATE_STACK_BYTES_MIN: usize = 512 << 20;
+
+/// The stack on which a template is parsed: an expression may be as deep as the template is long.
+pub(crate) const TEMPLATE_PARSE_STACK_BYTES: usize = 1 << 30;
+
+/// Lists and maps within one another that `tojson` writes; requests nest at most 128.
+pub(crate) const TEMPLATE_JSON_DEPTH: usize = 192;
 
 /// Depth of a template's blocks and macro calls. Real ones need about 20; a thread's stack holds several hundred.
 pub(crate) const TEMPLATE_DEPTH: usize = 150;
 
 /// A chat template, in bytes. The longest in use are about 20 kB.
-pub(crate) const TEMPLATE_BYTES_MAX: usize = 1 << 20;
+pub(crate) const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 
 /// A body that is read, rendered and tokenised right on the async thread: a few milliseconds. Longer text goes to a blocking thread.
 pub(crate) const INLINE_TEXT_BYTES: usize = 8 << 10;

@@ -34,6 +34,9 @@ mod admin;
 mod routes;
 mod metrics;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod tests;
 

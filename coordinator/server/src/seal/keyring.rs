@@ -93,6 +93,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_cannot_be_written_down_is_not_used() {
+        let folder = tempfile::tempdir().expect("scratch");
+        let keyring = Keyring::open(&folder.path().join("gone")).expect("there is none");
+        assert!(keyring.put(SealKey::make().expect("randomness")).is_err());
+        assert_eq!(keyring.id(), None);
+    }
+
+    #[test]
     fn something_else_is_no_key_and_is_not_shown() {
         let folder = tempfile::tempdir().expect("scratch");
         std::fs::write(folder.path().join(SEAL_KEY_FILE), "secret words").expect("written");

@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test fails loudly")]
 
+#[path = "../../../../proto/tests/nonsense/mod.rs"]
+mod nonsense;
 mod payloads;
 mod sealed;
 
@@ -369,7 +371,7 @@ async fn a_coordinator_that_does_not_speak_the_clusters_version_is_not_let_in() 
     let token = room.coordinators_token();
     let refused = room.join_speaking(&token, None).await.err().expect("refused");
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert_eq!(refused.message(), "this cluster speaks version 3; update mlx-serving on this machine");
+    assert_eq!(refused.message(), "this cluster speaks version 4; update mlx-serving on this machine");
     room.join_speaking(&room.ready.join_token, None).await.expect("an agent of the older release");
 
     let coordinator = room.join(&token).await.expect("joins");

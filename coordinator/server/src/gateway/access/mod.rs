@@ -10,6 +10,9 @@ mod guard;
 pub(crate) mod local_key;
 pub(crate) mod secret;
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -40,10 +40,10 @@ struct About {
     stream: Option<serde_json::Value>,
 }
 
-struct Fault {
+pub(super) struct Fault {
     code: &'static str,
     param: Option<&'static str>,
-    message: String,
+    pub(super) message: String,
 }
 
 fn fault(code: &'static str, param: Option<&'static str>, message: impl Into<String>) -> Fault {
@@ -95,7 +95,7 @@ pub(super) async fn check(
 }
 
 /// The request, and the path that it names.
-fn parse(text: &[u8]) -> Result<(Item, String), Fault> {
+pub(super) fn parse(text: &[u8]) -> Result<(Item, String), Fault> {
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     let wrong = || {
         let message =

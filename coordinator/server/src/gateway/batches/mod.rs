@@ -11,6 +11,9 @@ mod steps;
 mod running;
 mod minding;
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -12,6 +12,9 @@ mod telling;
 mod errors;
 mod refuse;
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, Response};
 use bytes::Bytes;

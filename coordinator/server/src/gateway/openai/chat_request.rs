@@ -89,9 +89,10 @@ impl Talk {
             variables.push(("reasoning_effort".to_owned(), Shown::from(effort)));
         }
         let knows_developers = template.mentions("developer");
+        let bytes = self.messages.iter().map(Message::bytes).sum();
         let messages = self.messages.iter().map(|message| message.shown(knows_developers)).collect();
         let text = template
-            .render(Conversation { messages, tools: None, variables, now_unix_s })
+            .render(Conversation { messages, tools: None, variables, now_unix_s, bytes })
             .map_err(unrendered)?;
         // The template writes the control tokens itself; adding them again would double the first.
         card.encode(&text, false).map_err(untokenised)

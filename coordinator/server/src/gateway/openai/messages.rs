@@ -61,6 +61,12 @@ impl Message {
         Shown::from_pairs(std::iter::once(("role", Shown::from(role))).chain(self.fields.iter().cloned()))
     }
 
+    /// Of text.
+    pub(crate) fn bytes(&self) -> usize {
+        let text = |value: &Shown| value.as_str().map_or_else(|| value.to_string().len(), str::len);
+        self.fields.iter().map(|(_, value)| text(value)).sum()
+    }
+
     pub(crate) fn take(path: &str, value: Value, ignored: &mut Vec<String>) -> Result<Self, ApiError> {
         let mut message = Fields::within(path, value)?;
         let role = role(&mut message)?;

@@ -23,3 +23,6 @@ pub(crate) mod chat_chunks;
 pub(crate) mod completion_chunks;
 pub(crate) mod sse;
 pub(crate) mod whole;
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;

@@ -142,7 +142,8 @@ fn the_demo_model_can_be_spoken_for() {
     let card = Card::from_files(files).expect("a card");
     assert!(card.vocabulary.is_some() && !card.eos_ids.is_empty());
     let user = minijinja::Value::from_pairs([("role", "user"), ("content", "Grüezi, 你好 👩\u{200d}🚀")]);
-    let talk = Conversation { messages: vec![user], tools: None, variables: Vec::new(), now_unix_s: 0 };
+    let talk =
+        Conversation { messages: vec![user], tools: None, variables: Vec::new(), now_unix_s: 0, bytes: 0 };
     let prompt = card.template.as_ref().expect("a template").render(talk).expect("renders");
     assert!(prompt.ends_with("assistant\n") && prompt.contains("Grüezi, 你好 👩\u{200d}🚀"));
     let text = "Grüezi, 你好 👩\u{200d}🚀";

@@ -44,7 +44,8 @@ fn user(text: &str) -> Value {
 }
 
 fn talk(messages: Vec<Value>) -> Conversation {
-    Conversation { messages, tools: None, variables: Vec::new(), now_unix_s: NOW_UNIX_S }
+    let bytes = messages.iter().map(|message| message.to_string().len()).sum();
+    Conversation { messages, tools: None, variables: Vec::new(), now_unix_s: NOW_UNIX_S, bytes }
 }
 
 fn render(source: &str, messages: Vec<Value>) -> Result<String, TemplateError> {
@@ -61,6 +62,7 @@ fn every_template_renders_as_transformers_renders_it() {
             tools: case.tools,
             variables: case.variables.into_iter().collect(),
             now_unix_s: NOW_UNIX_S,
+            bytes: 0,
         };
         let prompt = compile(source(&case.template)).render(conversation).expect("renders");
         assert_eq!(prompt, case.prompt, "case {at}: {}", case.template);
@@ -102,6 +104,51 @@ fn endless_recursion_is_stopped() {
 }
 
 #[test]
+fn no_template_is_so_deep_that_its_parsing_ends_the_process() {
+    let (plus, minus) = ("+1".repeat(120_000), "-".repeat(250_000));
+    let (filters, branches) = ("|trim".repeat(50_000), "{% elif 0 %}".repeat(20_000));
+    for source in [
+        format!("{{{{ 1{plus} }}}}"),
+        format!("{{{{ {minus}1 }}}}"),
+        format!("{{{{ messages{filters} }}}}"),
+        format!("{{% if 0 %}}{branches}{{% endif %}}"),
+    ] {
+        // Whether it is one is not the question.
+        let _ = Template::compile(&source, Vec::new()).map(|template| template.render(talk(vec![user("")])));
+    }
+}
+
+#[test]
+fn no_value_is_so_deep_that_its_end_ends_the_process() {
+    let nested = |what: &str| {
+        let work =
+            "{% for i in range(90000) %}{% set ns.x = [[[ns.x]]] %}{% set ns.y = {'a': ns.y} %}{% endfor %}";
+        let some = "{% for i in range(9000) %}{% set ns.x = [ns.x] %}{% set ns.y = [ns.y] %}{% endfor %}";
+        let begin = "{% set ns = namespace(x=[], y=[]) %}";
+        [format!("{begin}{work}{what}"), format!("{begin}{some}{what}")]
+    };
+    for what in ["", "{{ ns.x }}", "{{ ns.x == ns.y }}", "{{ ns.x < ns.y }}", "{{ ns.x | tojson }}"] {
+        for source in nested(what) {
+            let _ = render(&source, vec![user("")]);
+        }
+    }
+    let [_, deep] = nested("{{ ns.x | tojson(sort_keys=true) }}");
+    assert!(matches!(render(&deep, vec![user("")]), Err(TemplateError::Render { .. })));
+}
+
+#[test]
+fn json_that_would_fill_the_memory_is_not_written() {
+    let doubled =
+        "{% set ns = namespace(x=['a']) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+    for source in
+        [format!("{doubled}{{{{ ns.x | tojson }}}}"), "{{ [1] | tojson(indent=999999999999) }}".to_owned()]
+    {
+        let error = render(&source, vec![user("")]).expect_err("stopped");
+        assert!(matches!(error, TemplateError::OutOfBounds), "{source}: {error:?}");
+    }
+}
+
+#[test]
 fn a_long_conversation_stays_within_the_bounds() {
     let turn = |at: usize| {
         let role = if at.is_multiple_of(2) { "user" } else { "assistant" };
@@ -131,7 +178,7 @@ fn nothing_outside_can_be_reached() {
 
 #[test]
 fn a_monstrous_template_is_refused_before_it_is_read() {
-    let error = Template::compile(&"x".repeat((1 << 20) + 1), Vec::new()).err().expect("refused");
+    let error = Template::compile(&"x".repeat((256 << 10) + 1), Vec::new()).err().expect("refused");
     assert!(matches!(error, TemplateError::TooLong(_)));
 }
 
@@ -214,6 +261,7 @@ proptest! {
             tools: None,
             variables: Vec::new(),
             now_unix_s: NOW_UNIX_S,
+            bytes: 0,
         };
         let _ = template.render(conversation);
     }

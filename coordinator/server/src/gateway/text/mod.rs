@@ -5,8 +5,13 @@
 
 pub(crate) mod card;
 pub(crate) mod template;
+mod own_stack;
+mod bounded;
 mod pyjson;
 mod strftime;
 pub(crate) mod vocabulary;
 pub(crate) mod detokenizer;
 pub(crate) mod stop;
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;

@@ -10,6 +10,9 @@ use minijinja::{Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter};
 
+use super::bounded::Bounded;
+use crate::gateway::limits;
+
 /// `value | tojson(indent=…, ensure_ascii=…, sort_keys=…, separators=…)`.
 pub(crate) fn tojson(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Value, Error> {
     let indent = match indent {
@@ -20,9 +23,11 @@ pub(crate) fn tojson(value: &Value, indent: Option<usize>, options: Kwargs) -> R
     let ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     let sorted = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
-    let layout = Layout::new(indent, separators.as_deref(), ascii);
-    let written = if sorted { dump(&sorted_value(value)?, layout) } else { dump(value, layout) };
-    written.map(Value::from)
+    let layout = || Layout::new(indent, separators.as_deref(), ascii);
+    // Written once as it is, even where it is then sorted: that has no bound of its own.
+    let written = dump(value, layout())?;
+    let written = if sorted { dump(&sorted_value(value)?, layout())? } else { written };
+    Ok(Value::from(written))
 }
 
 /// Through a map that keeps its keys in order.
@@ -31,14 +36,23 @@ fn sorted_value(value: &Value) -> Result<serde_json::Value, Error> {
 }
 
 fn dump(value: &impl Serialize, layout: Layout) -> Result<String, Error> {
-    let mut out = Vec::with_capacity(128);
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, layout)).map_err(invalid)?;
-    String::from_utf8(out).map_err(invalid)
+    let mut out = Bounded::default();
+    let done = value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, layout));
+    if out.full {
+        return Err(Error::new(
+            ErrorKind::OutOfFuel,
+            "this value is too large or too deep to be written as JSON",
+        ));
+    }
+    done.map_err(invalid)?;
+    String::from_utf8(out.bytes).map_err(invalid)
 }
 
 fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::BadSerialization, "this value cannot be written as JSON").with_source(error)
 }
+
+const SPACES: &[u8] = &[b' '; 256];
 
 /// Where Python puts spaces and line ends.
 struct Layout {
@@ -63,6 +77,10 @@ impl Layout {
 
     fn open<W: ?Sized + io::Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
         self.depth += 1;
+        if self.depth > limits::TEMPLATE_JSON_DEPTH {
+            // Values that share their parts are as deep as a template likes, and this recurses.
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         self.filled = false;
         out.write_all(bracket)
     }
@@ -86,7 +104,14 @@ impl Layout {
     fn line<W: ?Sized + io::Write>(&self, out: &mut W) -> io::Result<()> {
         let Some(indent) = self.indent else { return Ok(()) };
         out.write_all(b"\n")?;
-        (0..indent * self.depth).try_for_each(|_| out.write_all(b" "))
+        // In pieces: a template may ask for as many as it likes, until there is no room.
+        let mut left = indent.saturating_mul(self.depth);
+        while left > 0 {
+            let piece = SPACES.get(..left).unwrap_or(SPACES);
+            out.write_all(piece)?;
+            left -= piece.len();
+        }
+        Ok(())
     }
 }
 

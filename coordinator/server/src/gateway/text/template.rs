@@ -1,15 +1,15 @@
 //! Chat templates: from messages to the one text a model was trained to continue.
 //!
-//! Owns the sandbox (no files, no loader, no includes; fuel, depth and output are bounded) and what transformers gives a
+//! Owns the sandbox (no files, no loader, no includes; fuel, stack and output are bounded) and what transformers gives a
 //! template: trimmed blocks, loop controls, Python's string methods, `tojson`, `raise_exception`, `strftime_now`. Refuses to
 //! repair a template: one that cannot be rendered as transformers renders it is an error with a line number.
-
-use std::io;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, State, Value, context};
 
+use super::bounded::Bounded;
+use super::own_stack::on_own_stack;
 use super::pyjson::tojson;
 use super::strftime::strftime;
 use crate::gateway::limits;
@@ -32,6 +32,19 @@ pub(crate) struct Conversation {
     /// Variables of the client's own (`chat_template_kwargs`).
     pub(crate) variables: Vec<(String, Value)>,
     pub(crate) now_unix_s: u64,
+    /// Of the text of the messages.
+    pub(crate) bytes: usize,
+}
+
+impl Conversation {
+    /// The work that it may take.
+    fn fuel(&self) -> u64 {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let messages = count(self.messages.len()).saturating_mul(limits::TEMPLATE_FUEL_PER_MESSAGE);
+        let bytes = count(self.bytes) / limits::TEMPLATE_BYTES_PER_FUEL;
+        let fuel = limits::TEMPLATE_FUEL_BASE.saturating_add(messages).saturating_add(bytes);
+        fuel.min(limits::TEMPLATE_FUEL)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +70,12 @@ impl Template {
         if source.len() > limits::TEMPLATE_BYTES_MAX {
             return Err(TemplateError::TooLong(source.len()));
         }
-        let mut environment = sandbox().map_err(TemplateError::Compile)?;
-        let compiled = environment.add_template_owned(NAME, without_training_marks(source));
-        compiled.map_err(TemplateError::Compile)?;
+        let compiled = on_own_stack(limits::TEMPLATE_PARSE_STACK_BYTES, || {
+            let mut environment = sandbox()?;
+            environment.add_template_owned(NAME, without_training_marks(source))?;
+            Ok(environment)
+        });
+        let environment = compiled.ok_or(TemplateError::OutOfBounds)?.map_err(TemplateError::Compile)?;
         Ok(Self { environment, source: source.to_owned(), special_tokens })
     }
 
@@ -70,6 +86,15 @@ impl Template {
 
     /// The prompt, ending where the assistant's answer begins.
     pub(crate) fn render(&self, conversation: Conversation) -> Result<String, TemplateError> {
+        let fuel = conversation.fuel();
+        let stack =
+            usize::try_from(fuel).unwrap_or(usize::MAX).saturating_mul(limits::TEMPLATE_STACK_BYTES_PER_FUEL);
+        let stack = stack.max(limits::TEMPLATE_STACK_BYTES_MIN);
+        on_own_stack(stack, || self.render_here(conversation, fuel))
+            .unwrap_or(Err(TemplateError::OutOfBounds))
+    }
+
+    fn render_here(&self, conversation: Conversation, fuel: u64) -> Result<String, TemplateError> {
         let now_unix_s = conversation.now_unix_s;
         let special_tokens =
             self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str())));
@@ -82,7 +107,9 @@ impl Template {
             strftime_now => Value::from_function(move |format: &str| strftime(now_unix_s, format)),
             ..Value::from_pairs(special_tokens.chain(variables))
         };
-        let template = self.environment.get_template(NAME).map_err(TemplateError::Compile)?;
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(fuel));
+        let template = environment.get_template(NAME).map_err(TemplateError::Compile)?;
         let mut prompt = Bounded::default();
         match template.render_captured_to(context, &mut prompt) {
             // The engine may not notice that a piece did not fit.
@@ -96,7 +123,6 @@ impl Template {
 fn sandbox() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_fuel(Some(limits::TEMPLATE_FUEL));
     environment.set_recursion_limit(limits::TEMPLATE_DEPTH);
     environment.add_filter("tojson", tojson);
     environment.add_function("raise_exception", raise_exception);
@@ -169,26 +195,4 @@ fn without_training_marks(source: &str) -> String {
     }
     out.push_str(rest);
     out
-}
-
-/// A buffer that refuses to grow beyond the longest prompt.
-#[derive(Default)]
-struct Bounded {
-    bytes: Vec<u8>,
-    full: bool,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        if self.bytes.len().saturating_add(piece.len()) > limits::PROMPT_BYTES_MAX {
-            self.full = true;
-            return Err(io::Error::other("the prompt is too long"));
-        }
-        self.bytes.extend_from_slice(piece);
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -1,0 +1,4 @@
+//! API keys in headers. The law is in `server::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::bounded(bytes, server::fuzzing::api_keys));

@@ -1,0 +1,4 @@
+//! Chat templates of models, and what they render. The law is in `server::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::bounded(bytes, server::fuzzing::chat_templates));

@@ -1,0 +1,4 @@
+//! Bodies of completions. The law is in `server::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::bounded(bytes, server::fuzzing::completion_bodies));

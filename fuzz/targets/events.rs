@@ -1,0 +1,4 @@
+//! Events that a client may read again. The law is in `server::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::bounded(bytes, server::fuzzing::events));

@@ -1,0 +1,4 @@
+//! Configs of models. The law is in `daemon::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::bounded(bytes, daemon::fuzzing::model_configs));

@@ -1,0 +1,4 @@
+//! Frames of a runtime. The law is in `daemon::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::bounded(bytes, daemon::fuzzing::runtime_frames));
