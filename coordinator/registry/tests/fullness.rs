@@ -234,7 +234,9 @@ mod tests {
     }
 
     fn deferred(number: u64, tenant: u64, at_unix_ms: u64) -> Command {
-        let Command::BeginJob { job, run, .. } = begin(number, tenant, at_unix_ms) else { unreachable!() };
+        let Command::BeginJob { job, run, .. } = begin(number, tenant, at_unix_ms) else {
+            panic!("begun otherwise")
+        };
         let question = KeptAnswer { digest: Digest([1; 32]), bytes: 1, holders: [1].into() };
         let change = ResponseChange::Begin { tenant: Tenant(tenant), key: None, question, run, at_unix_ms };
         Command::ChangeResponse { response: job, change }
@@ -252,7 +254,7 @@ mod tests {
         let more = |registry: &mut Registry, tenant| registry.apply(&deferred(9_999, tenant, 2));
         assert_eq!(more(&mut registry, 0), full(Bounded::RunningResponsesOfTenant, share));
         assert_eq!(more(&mut registry, 99), full(Bounded::RunningResponses, most));
-        let Command::ChangeResponse { response, .. } = deferred(7, 0, 2) else { unreachable!() };
+        let Command::ChangeResponse { response, .. } = deferred(7, 0, 2) else { panic!("begun otherwise") };
         let dropped = Command::ChangeResponse { response, change: ResponseChange::Drop };
         assert_eq!(registry.apply(&dropped), Reply::Done);
         assert_eq!(more(&mut registry, 0), Reply::Done);
