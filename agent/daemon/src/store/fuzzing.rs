@@ -56,15 +56,14 @@ pub fn model_configs(bytes: &[u8]) {
     let known = Known::of(&ModelFolder { path: PathBuf::new(), config, generation, tensors });
     let (facts, footprint) = (&known.facts, Footprint::of(&known));
     assert!(facts.context_length <= CONTEXT_TOKENS_MAX && facts.eos_ids.len() <= EOS_IDS_MAX);
-    assert!(
-        facts.eos_ids.is_sorted()
-            && footprint.bytes >= PROCESS_BYTES.saturating_add(facts.weights_bytes).min(u64::MAX)
-    );
+    assert!(facts.eos_ids.is_sorted());
+    assert!(footprint.bytes >= PROCESS_BYTES.saturating_add(facts.weights_bytes));
     assert!(footprint.prefix_bytes <= PREFIX_BYTES_MAX);
-    if facts.kv_bytes_per_token == 0 {
-        assert_eq!((footprint.kv_tokens, footprint.prefix_bytes, footprint.prefix_tokens), (0, 0, 0));
-    } else {
-        assert!(footprint.prefix_tokens <= PREFIX_BYTES_MAX / facts.kv_bytes_per_token);
+    match PREFIX_BYTES_MAX.checked_div(facts.kv_bytes_per_token) {
+        Some(most) => assert!(footprint.prefix_tokens <= most),
+        None => {
+            assert_eq!((footprint.kv_tokens, footprint.prefix_bytes, footprint.prefix_tokens), (0, 0, 0));
+        }
     }
 }
 

@@ -137,7 +137,7 @@ pub fn replica_messages(bytes: &[u8]) {
         }
         1 => {
             let Ok(said) = wire::VoteRequest::decode(payload) else { return };
-            let (header, pre_vote) = (said.header.clone().unwrap_or_default(), said.pre_vote);
+            let (header, pre_vote) = (said.header.unwrap_or_default(), said.pre_vote);
             let Ok(read) = convert::ask_of(said) else { return };
             let again = convert::ask_of(convert::ask(header, &read, pre_vote)).ok();
             assert_eq!(again.map(|again| format!("{again:?}")), Some(format!("{read:?}")));
