@@ -121,12 +121,16 @@ fn missing(rotation: &Value) -> String {
     let awaited: Vec<_> = array(&rotation["awaited"])
         .map(|member| format!("{} ({})", text(&member["id"]), text(&member["name"])))
         .collect();
-    let moved = number(&rotation["moved"]);
     match awaited.as_slice() {
-        [] => format!("{moved} members have moved, and nobody is missing"),
-        [one] => format!("{moved} members have moved; {one} is missing"),
-        more => format!("{moved} members have moved; {} are missing", more.join(", ")),
+        [] => format!("{}, and nobody is missing", have_moved(rotation)),
+        [one] => format!("{}; {one} is missing", have_moved(rotation)),
+        more => format!("{}; {} are missing", have_moved(rotation), more.join(", ")),
     }
+}
+
+fn have_moved(rotation: &Value) -> String {
+    let members = number(&rotation["moved"]);
+    if members == "1" { "1 member has moved".to_owned() } else { format!("{members} members have moved") }
 }
 
 fn until(rotation: &Value) -> String {
@@ -149,7 +153,7 @@ fn shown(ca: &Value) -> String {
         until(rotation),
         text(&rotation["former_authority"])
     ));
-    said.push_str(&format!("{} members have moved; these are missing:\n", number(&rotation["moved"])));
+    said.push_str(&format!("{}; these are missing:\n", have_moved(rotation)));
     let mut rows = vec![row(["ID", "NAME"])];
     rows.extend(array(&rotation["awaited"]).map(|member| vec![text(&member["id"]), text(&member["name"])]));
     said.push_str(&aligned(&rows));
@@ -183,6 +187,7 @@ mod tests {
         let two = missing(&rotation(&[("coordinator-3", "head"), ("agent-7", "mini-07")]));
         assert_eq!(two, "4 members have moved; coordinator-3 (head), agent-7 (mini-07) are missing");
         assert_eq!(missing(&rotation(&[])), "4 members have moved, and nobody is missing");
+        assert_eq!(have_moved(&json!({"moved": 1})), "1 member has moved");
         let words = left_on(&one);
         assert!(words.contains(&utc(3_600_000)) && words.contains("--abandon-absent"), "{words}");
     }
