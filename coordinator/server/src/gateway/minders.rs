@@ -5,12 +5,13 @@
 use registry::{BatchId, JobId};
 use tokio::sync::mpsc;
 
+use super::minding::Minder;
 use super::{Gateway, batches, responses};
 use crate::jobs::Running;
 
 pub(crate) struct Minders {
-    batches: batches::Minder,
-    responses: responses::Minder,
+    batches: Minder<batches::BatchRuns>,
+    responses: Minder<responses::ResponseRuns>,
 }
 
 impl Minders {
@@ -20,8 +21,8 @@ impl Minders {
         responses: mpsc::Receiver<(JobId, Running)>,
     ) -> Self {
         Self {
-            batches: batches::Minder::new(gateway.clone(), batches),
-            responses: responses::Minder::new(gateway.clone(), responses),
+            batches: Minder::new(gateway.clone(), batches),
+            responses: Minder::new(gateway.clone(), responses),
         }
     }
 

@@ -23,6 +23,7 @@ mod once;
 mod files;
 mod batches;
 mod responses;
+mod minding;
 mod minders;
 mod openai;
 pub(crate) mod text;

@@ -37,7 +37,7 @@ use super::{Gateway, limits, names, proposing, request_id};
 use crate::clock::unix_ms;
 use crate::jobs::Running;
 
-pub(crate) use self::minding::Minder;
+pub(crate) use self::minding::BatchRuns;
 
 /// What the requests of this API have to do with the batches that run here.
 #[derive(Clone)]

@@ -86,7 +86,7 @@ pub(crate) struct Which {
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Order {
+pub(crate) enum Order {
     Asc,
     Desc,
 }

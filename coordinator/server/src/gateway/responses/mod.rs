@@ -31,12 +31,13 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use self::preparing::Birth;
+use self::reading::Found;
 use self::request::Request;
 use super::access::Who;
 use super::caller::Caller;
 use super::deadline::Patience;
 use super::error::ApiError;
-use super::files::{self, Owner};
+use super::files::{self, Order, Owner};
 use super::once::{self, Asked, IDEMPOTENCY_KEY};
 use super::openai::handlers::unix_s;
 use super::openai::hints;
@@ -45,7 +46,7 @@ use super::shelf::Shelf;
 use super::{Gateway, limits, request_id};
 use crate::jobs::Running;
 
-pub(crate) use self::minding::Minder;
+pub(crate) use self::minding::ResponseRuns;
 
 /// What the requests of this API have to do with the responses that run here.
 #[derive(Clone)]
@@ -96,6 +97,12 @@ async fn respond(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiEr
     foreground::answer(gateway, asked, ready, storing).await
 }
 
+/// The caller's response of that name.
+async fn found(gateway: &Gateway, who: &Who, headers: &HeaderMap, id: &str) -> Result<Found, ApiError> {
+    let owner = Owner::of(gateway, headers, who)?;
+    reading::find(gateway, &owner, id, "response_id").await
+}
+
 /// How it shall be shown.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,8 +122,7 @@ pub(crate) async fn one(
     how: Result<Query<How>, QueryRejection>,
 ) -> Result<Response<Body>, ApiError> {
     let Query(How { stream, starting_after, .. }) = how.map_err(|error| files::bad_query(&error))?;
-    let owner = Owner::of(&gateway, &headers, &who)?;
-    let found = reading::find(&gateway, &owner, &id, "response_id").await?;
+    let found = found(&gateway, &who, &headers, &id).await?;
     if stream.unwrap_or(false) {
         return reading::stream(&gateway, &found, starting_after).await;
     }
@@ -132,8 +138,7 @@ pub(crate) async fn cancel(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let owner = Owner::of(&gateway, &headers, &who)?;
-    let found = reading::find(&gateway, &owner, &id, "response_id").await?;
+    let found = found(&gateway, &who, &headers, &id).await?;
     reading::cancel(&gateway, found, &id).await.map(Json)
 }
 
@@ -143,8 +148,7 @@ pub(crate) async fn delete(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let owner = Owner::of(&gateway, &headers, &who)?;
-    let found = reading::find(&gateway, &owner, &id, "response_id").await?;
+    let found = found(&gateway, &who, &headers, &id).await?;
     reading::delete(&gateway, &found, &id).await.map(Json)
 }
 
@@ -157,13 +161,6 @@ pub(crate) struct Which {
     order: Option<Order>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Order {
-    Asc,
-    Desc,
-}
-
 pub(crate) async fn input_items(
     State(gateway): State<Gateway>,
     Extension(who): Extension<Who>,
@@ -173,8 +170,7 @@ pub(crate) async fn input_items(
 ) -> Result<Json<Value>, ApiError> {
     let Query(which) = which.map_err(|error| files::bad_query(&error))?;
     let limit = files::within(which.limit, limits::ITEMS_LISTED, limits::ITEMS_LISTED_MAX)?;
-    let owner = Owner::of(&gateway, &headers, &who)?;
-    let found = reading::find(&gateway, &owner, &id, "response_id").await?;
+    let found = found(&gateway, &who, &headers, &id).await?;
     let items = reading::items(&gateway, &found).await?;
     reading::page(&items, which.order == Some(Order::Asc), which.after.as_deref(), limit)
 }
