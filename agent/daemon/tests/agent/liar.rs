@@ -7,10 +7,9 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::Stream;
@@ -23,6 +22,7 @@ use quinn::{Connection, Endpoint};
 use rand::RngExt as _;
 use rand_pcg::Pcg64;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -52,8 +52,8 @@ pub(crate) struct Liar {
     digest: Arc<Mutex<String>>,
     /// From then on it says that it is the honest one. Whoever has two addresses is talked to at one, so that is its last lie.
     impersonates: Arc<AtomicBool>,
-    calls: Arc<AtomicUsize>,
-    streams: Arc<AtomicUsize>,
+    calls: watch::Sender<usize>,
+    streams: watch::Sender<usize>,
 }
 
 type Lies = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
@@ -70,8 +70,8 @@ impl Liar {
             random: Arc::new(Mutex::new(seeded())),
             digest: Arc::default(),
             impersonates: Arc::default(),
-            calls: Arc::default(),
-            streams: Arc::default(),
+            calls: watch::Sender::default(),
+            streams: watch::Sender::default(),
         };
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(credentials.chain_pem(), &credentials.key_pem))
@@ -86,11 +86,8 @@ impl Liar {
     /// Until so many calls were answered, and as many token streams ended.
     pub(crate) async fn told(&self, calls: usize, streams: usize) {
         for (what, told, enough) in [("calls", &self.calls, calls), ("streams", &self.streams, streams)] {
-            let told = async {
-                while told.load(Ordering::Relaxed) < enough {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            };
+            let mut told = told.subscribe();
+            let told = async { drop(told.wait_for(|told| *told >= enough).await.expect("the liar lives")) };
             soon(&format!("{enough} {what} of lies"), told).await;
         }
     }
@@ -100,7 +97,7 @@ impl Liar {
     }
 
     pub(crate) fn calls(&self) -> usize {
-        self.calls.load(Ordering::Relaxed)
+        *self.calls.borrow()
     }
 
     fn dice<T>(&self, throw: impl FnOnce(&mut Pcg64) -> T) -> T {
@@ -202,7 +199,7 @@ impl Liar {
             }
             let read = soon("a stream of nonsense ends", recv.read_to_end(1 << 20)).await;
             assert!(read.is_err() || read.is_ok_and(|frames| frames.len() < 10_000));
-            self.streams.fetch_add(1, Ordering::Relaxed);
+            self.streams.send_modify(|streams| *streams += 1);
         }
     }
 }
@@ -265,7 +262,7 @@ impl StreamingService<Bytes> for Call {
                 while let Ok(Some(_)) = heard.message().await {}
                 Box::pin(tokio_stream::iter(liar.nonsense(&gives).into_iter().map(Ok)))
             };
-            liar.calls.fetch_add(1, Ordering::Relaxed);
+            liar.calls.send_modify(|calls| *calls += 1);
             Ok(Response::new(said))
         })
     }
