@@ -171,7 +171,8 @@ def _between(name: str, hold_s: float = 5.0, *, flows: bool = False, **faults: f
 
 _between("delay 20 ms", 6.0, flows=True, delay_s=0.02, jitter_s=0.01)
 _between("delay 50 ms", 6.0, flows=True, delay_s=0.05, jitter_s=0.02)
-_between("delay 300 ms", 6.0, flows=True, delay_s=0.3, jitter_s=0.1)
+# Slower than 100 ms each way nothing new is agreed upon, as the README says; what was agreed upon holds.
+_between("delay 300 ms", 6.0, delay_s=0.3, jitter_s=0.1)
 _between("delay 2000 ms", 8.0, delay_s=2.0, jitter_s=0.5)
 _between("loss 10 %", 6.0, flows=True, loss=0.1)
 _between("loss 30 %", loss=0.3)
