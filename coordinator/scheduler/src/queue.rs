@@ -208,6 +208,12 @@ impl Queue {
         self.work_of.get(&tenant).copied().unwrap_or_default()
     }
 
+    /// The tenant whose work is more than half of all that waits. Linear in those who wait.
+    pub(crate) fn majority(&self) -> Option<TenantId> {
+        let mut all = self.work_of.iter();
+        all.find(|(_, work)| **work > self.work.less(**work)).map(|(tenant, _)| *tenant)
+    }
+
     /// Tenants somebody of whom waits.
     pub(crate) fn tenants(&self) -> usize {
         self.work_of.len()
