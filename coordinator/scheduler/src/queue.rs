@@ -156,14 +156,21 @@ impl Queue {
     /// tenants than are looked at the whole line: a bound on the work, and by then about as many.
     pub(crate) fn up_to(&self, model: ModelId, class: Class, turns: Turns, bounds: CountBounds) -> usize {
         let Some(line) = self.lines.get(&model) else { return 0 };
+        let behind = Head {
+            class,
+            turns: Turns(turns.0.saturating_add(1)),
+            rank: At(0),
+            request: RequestId(0),
+            tenant: TenantId(0),
+        };
+        let claiming = line.heads.rank(behind);
+        if claiming > bounds.heads {
+            return line.len();
+        }
         let mut count = line.marked.len();
-        let claims = |head: &Head| head.class < class || head.class == class && head.turns <= turns;
-        for (index, head) in line.heads.iter().take_while(claims).enumerate() {
+        for head in line.heads.iter().take(claiming) {
             if count >= bounds.enough {
                 break;
-            }
-            if index >= bounds.heads {
-                return line.len();
             }
             let queue = line.queues.get(&(head.class, head.tenant));
             count = count.saturating_add(queue.map_or(0, |queue| queue.requests.len()));
