@@ -21,6 +21,7 @@ import asyncio
 import itertools
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -32,6 +33,8 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
+
+import httpx
 
 from cluster.chaos_faults import FAULTS, Course, Scene
 from cluster.chaos_group_faults import OF_A_GROUP
@@ -58,6 +61,8 @@ CUTTING_EVERYWHERE = frozenset(
         "full disk of the leader",
     }
 )
+# Of the campaign itself, as it plays a round; told with what was seen until then.
+MISTAKES = (AssertionError, LookupError, OSError, RuntimeError, ValueError, httpx.HTTPError, subprocess.SubprocessError)
 _PAIRED = 0.4
 _PAUSE_S = (0.5, 2.5)
 
@@ -164,7 +169,11 @@ class Campaign:
             for number, now in enumerate(rounds(self._seed, self._agents, self._names)):
                 if time.monotonic() > ends or number == rounds_max:
                     break
-                self._play(now, random.Random(f"{self._seed}/{number}"))
+                try:
+                    self._play(now, random.Random(f"{self._seed}/{number}"))
+                except MISTAKES as error:
+                    self._outcome.never.append(f"round {number} played to its end: {error!r}")
+                    break
         finally:
             load.stop()
         self._recover()

@@ -248,7 +248,7 @@ def _(scene: Scene) -> Course:
 def _(scene: Scene) -> Course:
     leader = _leader(scene)
     listed = administer(scene, leader, "GET", "coordinators")
-    members = listed.json()["coordinators"] if listed else []
+    members = listed.json().get("coordinators", []) if listed else []
     followers = [member["replica"] for member in members if member["role"] == "voter" and not member["leader"]]
     if followers:
         administer(scene, leader, "POST", f"coordinators/{scene.dice.choice(followers)}/lead")
