@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +15,10 @@ from typing import Any
 
 import httpx
 
-from cluster.client import Answer, ask, chat, stream
+from cluster.client import ask, chat
 from cluster.group import Coordinator, Group
 from cluster.harness import BINARY, DEMO, Room, until
+from cluster.load import Load
 
 PACE = "t1_s=0.05"
 LONG = {"max_tokens": 40, "seed": 7}
@@ -47,29 +46,6 @@ def begun(url: str, home: Path) -> dict[str, Any]:
 
 def names(rotation: dict[str, Any]) -> set[str]:
     return {member["name"] for member in rotation["awaited"]}
-
-
-class Load:
-    """One answer after another at each of these gateways until it is told to stop."""
-
-    def __init__(self, gateways: list[str]) -> None:
-        self.gateways = gateways
-        self.answers: list[Answer] = []
-        self.going = True
-        self.thread = threading.Thread(target=lambda: asyncio.run(self.all_of_them()))
-        self.thread.start()
-
-    async def all_of_them(self) -> None:
-        async def at(gateway: str) -> None:
-            while self.going:
-                self.answers.append(await stream(gateway, chat(DEMO, **LONG)))
-
-        await asyncio.gather(*(at(gateway) for gateway in self.gateways for _ in range(STREAMS)))
-
-    def stopped(self) -> list[Answer]:
-        self.going = False
-        self.thread.join()
-        return self.answers
 
 
 def membership(folder: Path) -> dict[str, Any]:
@@ -147,7 +123,7 @@ def test_the_authority_is_rotated_under_load_and_no_answer_notices(
     former = shown(gateway.url, home)["authority"]
 
     two.kill()
-    load = Load([member.url for member in living])
+    load = Load([member.url for member in living], STREAMS * len(living), lambda _: chat(DEMO, **LONG))
     started = time.monotonic()
     rotation = begun(gateway.url, home)
     assert rotation["former_authority"] == former and rotation["number"] == 1, rotation
@@ -171,7 +147,7 @@ def test_the_authority_is_rotated_under_load_and_no_answer_notices(
     leader.process.start()
     until("it is back", lambda: ask(leader.url, chat(DEMO, **SHORT)).status_code == 200)
     until("all see both agents", lambda: all(member.is_ready(DEMO, 2) for member in group.members))
-    answers = load.stopped()
+    answers = load.stop()
     assert all(answer.clean for answer in answers), [answer for answer in answers if not answer.clean]
     assert {answer.text for answer in answers} == {whole}
     figure(f"{len(answers)} answers; all but the one away had moved after {moved_s:.1f} s, over after {ended_s:.1f} s")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import subprocess
-import threading
 from pathlib import Path
 from typing import Any
 
-from cluster.client import Answer, ask, chat, stream
+from cluster.client import ask, chat
 from cluster.harness import BINARY, DEMO, Room, until
+from cluster.load import Load
 
 SLOW = "t1_s=0.03"
 
@@ -44,36 +43,11 @@ def node(room: Room, name: str) -> dict[str, Any]:
     return next(entry for entry in room.status()["nodes"] if entry["name"] == name)
 
 
-class Load:
-    """Streams without end, until it is told to stop; each is kept."""
-
-    def __init__(self, room: Room, lines: int) -> None:
-        self.answers: list[Answer] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._line, args=(room.url, number)) for number in range(lines)]
-        for thread in self._threads:
-            thread.start()
-
-    def _line(self, url: str, number: int) -> None:
-        while not self._stop.is_set():
-            self.answers.append(asyncio.run(stream(url, chat(DEMO, f"line {number}", max_tokens=12, seed=number))))
-
-    def more(self, count: int) -> None:
-        wanted = len(self.answers) + count
-        until(f"{count} more answers", lambda: len(self.answers) >= wanted)
-
-    def stop(self) -> list[Answer]:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        return self.answers
-
-
 def test_a_mac_is_replaced_under_load_and_no_request_fails(room: Room) -> None:
     room.coordinator()
     old = room.agent("old", "demo", fake=SLOW)
     room.ready()
-    load = Load(room, 4)
+    load = Load([room.url], 4, lambda line: chat(DEMO, f"line {line}", max_tokens=12, seed=line))
     load.more(4)
     draining = Draining(room, "old")
     draining.says(f"it alone holds {DEMO}, and serves it until another Mac does")

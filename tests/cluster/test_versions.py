@@ -5,19 +5,18 @@ With `MLX_SERVING_OLD_BIN`, a binary of the release before (version 1), coordina
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Callable
 
 import httpx
 import pytest
 
-from cluster.client import Answer, ask, chat, stream
+from cluster.client import ask, chat
 from cluster.group import Coordinator, Group
 from cluster.harness import BINARY, DEMO, free_port, until
+from cluster.load import Load
 
 OLD = os.environ.get("MLX_SERVING_OLD_BIN", "")
 SHORT = {"max_tokens": 4, "seed": 7}
@@ -76,40 +75,6 @@ def newcomer(group: Group, program: str, *more: str) -> str:
     return ended.stderr
 
 
-class Load:
-    """One answer after the other at the gateways that are not about to be restarted; each is kept."""
-
-    def __init__(self, gateways: list[Coordinator], lines: int) -> None:
-        self.gateways = list(gateways)
-        self.answers: list[Answer] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._line, args=(number,)) for number in range(lines)]
-        for thread in self._threads:
-            thread.start()
-
-    def _line(self, number: int) -> None:
-        while not self._stop.is_set():
-            gateway = self.gateways[number % len(self.gateways)]
-            body = chat(DEMO, f"line {number}", max_tokens=8, seed=number)
-            self.answers.append(asyncio.run(stream(gateway.url, body)))
-
-    def __enter__(self) -> Load:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def more(self, count: int = 12) -> None:
-        wanted = len(self.answers) + count
-        until(f"{count} more answers", lambda: len(self.answers) >= wanted)
-
-    def stop(self) -> list[Answer]:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        return self.answers
-
-
 def test_three_coordinators_reach_the_newest_version_and_keep_it_through_the_death_of_all(group: Group) -> None:
     group.found()
     reaches(group, NEWEST)
@@ -153,20 +118,21 @@ def test_coordinators_are_updated_one_by_one_under_load_and_the_old_release_cann
     agent.start()
     group.all_ready(DEMO, 1)
     new = group.members[2]
-    with Load(group.members, 6) as load:
-        load.more()
-        until("two are of the release before", lambda: spoken(new) == [1, 1, NEWEST])
-        for member in group.members[:2]:
-            assert version(new) != NEWEST
-            load.gateways = [other for other in group.members if other is not member]
-            load.more()
-            restart(member, [str(BINARY), *member.process.command[1:]])
-            until("it serves again", lambda member=member: member.is_ready(DEMO, 1))
-            load.gateways = list(group.members)
-            load.more()
-        reaches(group, NEWEST)
-        load.more()
-        answers = load.stop()
+    gateways = [member.url for member in group.members]
+    load = Load(gateways, 6, lambda line: chat(DEMO, f"line {line}", max_tokens=8, seed=line))
+    load.more(12)
+    until("two are of the release before", lambda: spoken(new) == [1, 1, NEWEST])
+    for member in group.members[:2]:
+        assert version(new) != NEWEST
+        load.gateways = [url for url in gateways if url != member.url]
+        load.more(12)
+        restart(member, [str(BINARY), *member.process.command[1:]])
+        until("it serves again", lambda member=member: member.is_ready(DEMO, 1))
+        load.gateways = gateways
+        load.more(12)
+    reaches(group, NEWEST)
+    load.more(12)
+    answers = load.stop()
     assert all(answer.clean for answer in answers), [answer for answer in answers if not answer.clean]
     figure(f"two of three coordinators updated under load: {len(answers)} answers, all whole")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import openai
 import pytest
@@ -14,17 +13,6 @@ from cluster.harness import DEMO, ENDLESS, Room, until
 QUESTION = "What is mlx-serving?"
 # Without an end of its own it takes its time.
 LONG = {"logit_bias": ENDLESS}
-
-
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    room = Room(tmp_path_factory.mktemp("responses"))
-    try:
-        room.up("--quiet")
-        room.ready()
-        yield room
-    finally:
-        room.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import openai
 import pytest
@@ -11,17 +11,6 @@ from openai.types.chat import ChatCompletion
 from tokenizers import Tokenizer
 
 from cluster.harness import DEMO, DEMO_FOLDER, ENDLESS, Room, until
-
-
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    room = Room(tmp_path_factory.mktemp("sdk"))
-    try:
-        room.up("--quiet")
-        room.ready()
-        yield room
-    finally:
-        room.close()
 
 
 @pytest.fixture

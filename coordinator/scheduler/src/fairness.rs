@@ -102,9 +102,9 @@ impl Fairness {
         Turns(counter.checked_div(self.quantum_us).unwrap_or(counter))
     }
 
-    /// Whether some tenant has a live request.
-    pub(crate) fn has_active(&self) -> bool {
-        !self.active.is_empty()
+    /// Tenants with a live request.
+    pub(crate) fn active(&self) -> usize {
+        self.active.len()
     }
 
     fn change(&mut self, tenant: TenantId, change: impl FnOnce(&mut Account, u64)) {

@@ -176,7 +176,7 @@ pub fn rest(scheduler: &Scheduler) -> Result<(), Broken> {
         && scheduler.wishes.all().next().is_none()
         && scheduler.prompts_done_at.is_none()
         && scheduler.requests.first_deadline().is_none();
-    let at_rest = no_work && no_wake_up && scheduler.ledger.is_empty() && !scheduler.fairness.has_active();
+    let at_rest = no_work && no_wake_up && scheduler.ledger.is_empty() && scheduler.fairness.active() == 0;
     if at_rest { Ok(()) } else { Err(Broken::Stray) }
 }
 

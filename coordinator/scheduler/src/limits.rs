@@ -158,7 +158,8 @@ pub struct Limits {
     /// Whoever has waited less than this is also overtaken by tenants that are further ahead: a short wait does no harm, and at
     /// saturation suiting each node is worth half the mean wait.
     pub patience: Span,
-    /// But not by a tenant whose own requests would keep all nodes of the model busy for so long: it waits for itself.
+    /// But not by a tenant whose own requests would keep all nodes of the model busy for so long: it waits for itself. Where they
+    /// are also most of what waits, and others ask beside it, no batch is widened for it.
     pub flood: Span,
     /// Tenants of a line that are counted one by one.
     pub heads_counted: usize,

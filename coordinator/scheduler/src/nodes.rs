@@ -10,6 +10,7 @@ use crate::machine::Scheduler;
 use crate::rates::Speed;
 use crate::reference::Typical;
 use crate::report::{ModelReport, ModelState, NodeReport};
+use crate::time::Span;
 use crate::turn::Turn;
 
 impl Scheduler {
@@ -63,7 +64,7 @@ impl Scheduler {
         let speed = self.rates.speed(lane);
         // A chip that is slow by itself is not made to serve one at a time.
         let line = self.gap(lane.1).times(self.queue.length(lane.1) as u64);
-        let (target, gain_min) = if line > limits.line_borne {
+        let (target, gain_min) = if line > limits.line_borne && !self.is_flooded(lane.1) {
             (limits.inter_token_most, limits.rates_learning.gain_min_in_line)
         } else {
             (limits.inter_token_target, limits.rates_learning.gain_min)
@@ -78,6 +79,13 @@ impl Scheduler {
         };
         let knee = if self.rates.pays_at_two(lane) == Some(false) { 1 } else { knee };
         self.batcher.bend(lane, if self.rates.is_fresh(lane) { knee.min(limits.fresh_width) } else { knee });
+    }
+
+    /// One tenant's flood is most of what waits, and others ask as well: longer steps would be theirs too, and its line is long
+    /// either way.
+    fn is_flooded(&self, model: ModelId) -> bool {
+        let most = self.queue.majority().map_or(Span::ZERO, |tenant| self.queue.work_of(tenant));
+        self.reference.shared(model, most) > self.limits.flood && self.fairness.active() > 1
     }
 
     pub(crate) fn measure_pace(&mut self, model: ModelId) {

@@ -156,14 +156,21 @@ impl Queue {
     /// tenants than are looked at the whole line: a bound on the work, and by then about as many.
     pub(crate) fn up_to(&self, model: ModelId, class: Class, turns: Turns, bounds: CountBounds) -> usize {
         let Some(line) = self.lines.get(&model) else { return 0 };
+        let behind = Head {
+            class,
+            turns: Turns(turns.0.saturating_add(1)),
+            rank: At(0),
+            request: RequestId(0),
+            tenant: TenantId(0),
+        };
+        let claiming = line.heads.rank(behind);
+        if claiming > bounds.heads {
+            return line.len();
+        }
         let mut count = line.marked.len();
-        let claims = |head: &Head| head.class < class || head.class == class && head.turns <= turns;
-        for (index, head) in line.heads.iter().take_while(claims).enumerate() {
+        for head in line.heads.iter().take(claiming) {
             if count >= bounds.enough {
                 break;
-            }
-            if index >= bounds.heads {
-                return line.len();
             }
             let queue = line.queues.get(&(head.class, head.tenant));
             count = count.saturating_add(queue.map_or(0, |queue| queue.requests.len()));
@@ -206,6 +213,12 @@ impl Queue {
 
     pub(crate) fn work_of(&self, tenant: TenantId) -> Span {
         self.work_of.get(&tenant).copied().unwrap_or_default()
+    }
+
+    /// The tenant whose work is more than half of all that waits. Linear in those who wait.
+    pub(crate) fn majority(&self) -> Option<TenantId> {
+        let mut all = self.work_of.iter();
+        all.find(|(_, work)| **work > self.work.less(**work)).map(|(tenant, _)| *tenant)
     }
 
     /// Tenants somebody of whom waits.

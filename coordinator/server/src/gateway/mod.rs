@@ -9,6 +9,7 @@ mod host;
 mod request_id;
 mod error;
 mod body;
+mod query;
 mod deadline;
 mod hash_keys;
 mod caller;

@@ -2,8 +2,8 @@
 //!
 //! Owns what a client may know of a model: its name, its context, whether a token could flow now. Ids contain slashes.
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::{Extension, Json};
 use serde::Serialize;
 
 use super::Gateway;
@@ -31,14 +31,14 @@ pub(crate) struct ModelView {
     status: String,
 }
 
-pub(crate) async fn list(State(gateway): State<Gateway>, Extension(who): Extension<Who>) -> Json<ModelList> {
+pub(crate) async fn list(State(gateway): State<Gateway>, who: Who) -> Json<ModelList> {
     let data = Shelf::of(&gateway.catalogue, &who).all().iter().map(|model| view(model)).collect();
     Json(ModelList { object: "list", data })
 }
 
 pub(crate) async fn one(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
+    who: Who,
     Path(id): Path<String>,
 ) -> Result<Json<ModelView>, ApiError> {
     let shelf = Shelf::of(&gateway.catalogue, &who);

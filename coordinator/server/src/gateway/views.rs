@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::{Extension, Json};
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
@@ -60,7 +60,7 @@ pub(crate) async fn explain_request(
 
 pub(crate) async fn explain_model(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
+    who: Who,
     Path(name): Path<String>,
 ) -> Result<Json<Document>, ApiError> {
     let explained = if who.may_ask(&name) { gateway.views.explain_model(&name).await } else { None };

@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use registry::{Grant, KeyId, ModelName, Registry, Scope};
 use tokio::sync::watch;
@@ -35,6 +37,16 @@ pub(crate) enum Who {
     /// Whoever can read the folder of this coordinator.
     Local,
     Key(Holder),
+}
+
+impl<S: Sync> FromRequestParts<S> for Who {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // The guard stands before every route; should one be without, nobody passes.
+        let who = parts.extensions.get().cloned();
+        who.ok_or_else(|| ApiError::internal("Nobody asked who sent this request."))
+    }
 }
 
 /// Whoever holds a key of the registry.

@@ -17,22 +17,21 @@ pub(super) mod fuzzing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, Response, StatusCode};
+use axum::extract::{Path, State};
+use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse as _;
-use axum::{Extension, Json};
 use registry::{Batch, BatchChange, BatchEndpoint, BatchId, Command, FileId, Reply};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::access::Who;
 use super::admin::change::read_bytes;
 use super::error::{ApiError, Retry};
 use super::files::{self, Owner};
 use super::once::{self, Asked};
+use super::query::ApiQuery;
 use super::{Gateway, limits, names, proposing, request_id};
 use crate::clock::unix_ms;
 use crate::jobs::Running;
@@ -100,13 +99,7 @@ impl Wanted {
     }
 }
 
-pub(crate) async fn create(
-    State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response<Body>, ApiError> {
-    let asked = Asked::read(who, headers, body).await?;
+pub(crate) async fn create(State(gateway): State<Gateway>, asked: Asked) -> Result<Response<Body>, ApiError> {
     once::answer(gateway, "batches", asked, |gateway, asked| Box::pin(begin(gateway, asked))).await
 }
 
@@ -140,11 +133,10 @@ async fn begin(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiErro
 
 pub(crate) async fn one(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
+    owner: Owner,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let (id, batch) = find(&gateway, &headers, &who, id).await?;
+    let (id, batch) = find(&gateway, &owner, id).await?;
     Ok(Json(object::batch(&id, &batch)))
 }
 
@@ -158,13 +150,10 @@ pub(crate) struct Which {
 
 pub(crate) async fn list(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
-    which: Result<Query<Which>, QueryRejection>,
+    owner: Owner,
+    ApiQuery(which): ApiQuery<Which>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(which) = which.map_err(|error| files::bad_query(&error))?;
     let limit = files::within(which.limit, LISTED, LISTED_MAX)?;
-    let owner = Owner::of(&gateway, &headers, &who)?;
     gateway.facts.newest().await;
     let (registry, now) = (gateway.registry.borrow().clone(), unix_ms());
     let his = registry.batches().filter(|(_, batch)| batch.tenant == owner.tenant && !batch.is_over(now));
@@ -180,11 +169,10 @@ const LISTED_MAX: usize = 100;
 
 pub(crate) async fn cancel(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
+    owner: Owner,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let (id, _) = find(&gateway, &headers, &who, id).await?;
+    let (id, _) = find(&gateway, &owner, id).await?;
     change_batch(&gateway, &id, BatchChange::Cancel { at_unix_ms: unix_ms() }).await?;
     let registry = gateway.registry.borrow().clone();
     let batch = registry.batch(&id).ok_or_else(|| unknown(&id.0))?;
@@ -200,13 +188,7 @@ async fn change_batch(gateway: &Gateway, batch: &BatchId, change: BatchChange) -
 }
 
 /// A batch of this owner, as new as any coordinator knows.
-async fn find(
-    gateway: &Gateway,
-    headers: &HeaderMap,
-    who: &Who,
-    id: String,
-) -> Result<(BatchId, Batch), ApiError> {
-    let owner = Owner::of(gateway, headers, who)?;
+async fn find(gateway: &Gateway, owner: &Owner, id: String) -> Result<(BatchId, Batch), ApiError> {
     gateway.facts.newest().await;
     let (id, now) = (BatchId(id), unix_ms());
     let registry = gateway.registry.borrow().clone();

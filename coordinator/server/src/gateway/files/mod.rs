@@ -10,12 +10,12 @@ mod object;
 mod upload;
 mod reading;
 
+use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response};
-use axum::{Extension, Json};
 use registry::{Command, FileChange, FileId, KeyId, Refusal, Reply, StoredFile, Tenant};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use super::access::Who;
 use super::caller::Caller;
 use super::error::ApiError;
+use super::query::ApiQuery;
 use super::{Gateway, proposing};
 use crate::clock::unix_ms;
 
@@ -47,13 +48,21 @@ impl Owner {
     }
 }
 
+impl FromRequestParts<Gateway> for Owner {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, ApiError> {
+        let who = Who::from_request_parts(parts, gateway).await?;
+        Self::of(gateway, &parts.headers, &who)
+    }
+}
+
 pub(crate) async fn create(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
+    owner: Owner,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let owner = Owner::of(&gateway, &headers, &who)?;
     let uploaded = upload::take_in(&gateway, &headers, body).await?;
     let at_unix_ms = unix_ms();
     let change = FileChange::Add {
@@ -93,13 +102,10 @@ pub(crate) enum Order {
 
 pub(crate) async fn list(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
-    which: Result<Query<Which>, QueryRejection>,
+    owner: Owner,
+    ApiQuery(which): ApiQuery<Which>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(which) = which.map_err(|error| bad_query(&error))?;
     let limit = within(which.limit, LISTED_MAX, LISTED_MAX)?;
-    let owner = Owner::of(&gateway, &headers, &who)?;
     gateway.facts.newest().await;
     let (registry, now) = (gateway.registry.borrow().clone(), unix_ms());
     let is_meant = |file: &StoredFile| {
@@ -146,32 +152,21 @@ pub(crate) fn within(limit: Option<usize>, usual: usize, most: usize) -> Result<
     if fits { Ok(limit) } else { Err(ApiError::invalid("invalid_value", "limit", message)) }
 }
 
-pub(crate) fn bad_query(error: &QueryRejection) -> ApiError {
-    // The words name fields and what may stand there, and repeat at most what is in the path.
-    ApiError::invalid(
-        "invalid_value",
-        "query",
-        format!("The query is not as it must be: {}.", error.body_text()),
-    )
-}
-
 pub(crate) async fn one(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
+    owner: Owner,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let (file, stored) = find(&gateway, &headers, &who, id).await?;
+    let (file, stored) = find(&gateway, &owner, id).await?;
     Ok(Json(object::file(&file, &stored)))
 }
 
 pub(crate) async fn content(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
+    owner: Owner,
     Path(id): Path<String>,
 ) -> Result<Response<Body>, ApiError> {
-    let (_, stored) = find(&gateway, &headers, &who, id).await?;
+    let (_, stored) = find(&gateway, &owner, id).await?;
     let bytes = stored.bytes();
     let mut pieces = Pieces::of(&gateway, stored.pieces);
     // Before there is a status, a client can still be told.
@@ -184,11 +179,10 @@ pub(crate) async fn content(
 
 pub(crate) async fn delete(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
+    owner: Owner,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let (file, _) = find(&gateway, &headers, &who, id).await?;
+    let (file, _) = find(&gateway, &owner, id).await?;
     let command = Command::ChangeFile { file: file.clone(), change: FileChange::Drop };
     match proposing::propose(&gateway, &command).await.map_err(|error| unproposed(&error))? {
         Reply::Done | Reply::AlreadySo | Reply::NodeAdmitted { .. } => {
@@ -199,13 +193,7 @@ pub(crate) async fn delete(
 }
 
 /// A file of this owner, as new as any coordinator knows.
-async fn find(
-    gateway: &Gateway,
-    headers: &HeaderMap,
-    who: &Who,
-    id: String,
-) -> Result<(FileId, StoredFile), ApiError> {
-    let owner = Owner::of(gateway, headers, who)?;
+async fn find(gateway: &Gateway, owner: &Owner, id: String) -> Result<(FileId, StoredFile), ApiError> {
     gateway.facts.newest().await;
     let (id, now) = (FileId(id), unix_ms());
     let registry = gateway.registry.borrow().clone();

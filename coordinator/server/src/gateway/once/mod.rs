@@ -16,6 +16,7 @@ mod refuse;
 pub(super) mod fuzzing;
 
 use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts as _, Request};
 use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -49,11 +50,15 @@ pub(crate) struct Asked {
 /// How an endpoint answers.
 pub(crate) type Endpoint = fn(Gateway, Asked) -> BoxFuture<'static, Result<Response<Body>, ApiError>>;
 
-impl Asked {
-    pub(crate) async fn read(who: Who, headers: HeaderMap, body: Body) -> Result<Self, ApiError> {
+impl<S: Sync> FromRequest<S> for Asked {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let at = Instant::now();
-        let bytes = body::read(&headers, body).await?;
-        Ok(Self { who, headers, bytes, at })
+        let (mut parts, body) = request.into_parts();
+        let who = Who::from_request_parts(&mut parts, state).await?;
+        let bytes = body::read(&parts.headers, body).await?;
+        Ok(Self { who, headers: parts.headers, bytes, at })
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::time::{Instant, SystemTime};
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -24,7 +23,6 @@ use super::options::Delivery;
 use super::preparing::{self, Prepared};
 use super::sse::EventStream;
 use super::whole::Whole;
-use crate::gateway::access::Who;
 use crate::gateway::caller::Caller;
 use crate::gateway::deadline::Patience;
 use crate::gateway::error::ApiError;
@@ -43,13 +41,7 @@ const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-mlx-cached-tokens")
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-pub(crate) async fn chat(
-    State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response<Body>, ApiError> {
-    let asked = Asked::read(who, headers, body).await?;
+pub(crate) async fn chat(State(gateway): State<Gateway>, asked: Asked) -> Result<Response<Body>, ApiError> {
     once::answer(gateway, "chat/completions", asked, |gateway, asked| Box::pin(chat_of(gateway, asked))).await
 }
 
@@ -86,11 +78,8 @@ pub(crate) async fn chat_of(gateway: Gateway, asked: Asked) -> Result<Response<B
 
 pub(crate) async fn completions(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
-    body: Body,
+    asked: Asked,
 ) -> Result<Response<Body>, ApiError> {
-    let asked = Asked::read(who, headers, body).await?;
     once::answer(gateway, "completions", asked, |gateway, asked| Box::pin(completion_of(gateway, asked)))
         .await
 }

@@ -20,11 +20,10 @@ mod reading;
 mod following;
 mod errors;
 
+use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, Response};
-use axum::{Extension, Json};
+use axum::extract::{Path, State};
+use axum::http::Response;
 use registry::JobId;
 use serde::Deserialize;
 use serde_json::Value;
@@ -33,7 +32,6 @@ use tokio::sync::mpsc;
 use self::preparing::Birth;
 use self::reading::Found;
 use self::request::Request;
-use super::access::Who;
 use super::caller::Caller;
 use super::deadline::Patience;
 use super::error::ApiError;
@@ -42,6 +40,7 @@ use super::once::{self, Asked, IDEMPOTENCY_KEY};
 use super::openai::handlers::unix_s;
 use super::openai::hints;
 use super::openai::options::Delivery;
+use super::query::ApiQuery;
 use super::shelf::Shelf;
 use super::{Gateway, limits, request_id};
 use crate::jobs::Running;
@@ -62,13 +61,7 @@ impl Responses {
     }
 }
 
-pub(crate) async fn create(
-    State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response<Body>, ApiError> {
-    let asked = Asked::read(who, headers, body).await?;
+pub(crate) async fn create(State(gateway): State<Gateway>, asked: Asked) -> Result<Response<Body>, ApiError> {
     once::answer(gateway, "responses", asked, |gateway, asked| Box::pin(respond(gateway, asked))).await
 }
 
@@ -98,9 +91,8 @@ async fn respond(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiEr
 }
 
 /// The caller's response of that name.
-async fn found(gateway: &Gateway, who: &Who, headers: &HeaderMap, id: &str) -> Result<Found, ApiError> {
-    let owner = Owner::of(gateway, headers, who)?;
-    reading::find(gateway, &owner, id, "response_id").await
+async fn found(gateway: &Gateway, owner: &Owner, id: &str) -> Result<Found, ApiError> {
+    reading::find(gateway, owner, id, "response_id").await
 }
 
 /// How it shall be shown.
@@ -116,13 +108,11 @@ pub(crate) struct How {
 
 pub(crate) async fn one(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
+    owner: Owner,
     Path(id): Path<String>,
-    how: Result<Query<How>, QueryRejection>,
+    ApiQuery(How { stream, starting_after, .. }): ApiQuery<How>,
 ) -> Result<Response<Body>, ApiError> {
-    let Query(How { stream, starting_after, .. }) = how.map_err(|error| files::bad_query(&error))?;
-    let found = found(&gateway, &who, &headers, &id).await?;
+    let found = found(&gateway, &owner, &id).await?;
     if stream.unwrap_or(false) {
         return reading::stream(&gateway, &found, starting_after).await;
     }
@@ -134,21 +124,19 @@ pub(crate) async fn one(
 
 pub(crate) async fn cancel(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
+    owner: Owner,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let found = found(&gateway, &who, &headers, &id).await?;
+    let found = found(&gateway, &owner, &id).await?;
     reading::cancel(&gateway, found, &id).await.map(Json)
 }
 
 pub(crate) async fn delete(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
+    owner: Owner,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let found = found(&gateway, &who, &headers, &id).await?;
+    let found = found(&gateway, &owner, &id).await?;
     reading::delete(&gateway, &found, &id).await.map(Json)
 }
 
@@ -163,14 +151,12 @@ pub(crate) struct Which {
 
 pub(crate) async fn input_items(
     State(gateway): State<Gateway>,
-    Extension(who): Extension<Who>,
-    headers: HeaderMap,
+    owner: Owner,
     Path(id): Path<String>,
-    which: Result<Query<Which>, QueryRejection>,
+    ApiQuery(which): ApiQuery<Which>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(which) = which.map_err(|error| files::bad_query(&error))?;
     let limit = files::within(which.limit, limits::ITEMS_LISTED, limits::ITEMS_LISTED_MAX)?;
-    let found = found(&gateway, &who, &headers, &id).await?;
+    let found = found(&gateway, &owner, &id).await?;
     let items = reading::items(&gateway, &found).await?;
     reading::page(&items, which.order == Some(Order::Asc), which.after.as_deref(), limit)
 }
