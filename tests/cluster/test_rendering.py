@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,6 +32,14 @@ def renderers(coordinator: int) -> list[int]:
     return [
         int(pid) for pid, parent, args in lines if int(parent) == coordinator and args.endswith(" render-templates")
     ]
+
+
+def busy(pid: int) -> bool:
+    """Does one of its threads run at this moment?"""
+    threads = ["-L"] if sys.platform == "linux" else []
+    command = ["/bin/ps", *threads, "-o", "stat=", "-p", str(pid)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    return any(line.startswith("R") for line in listed.stdout.splitlines())
 
 
 def test_a_hostile_template_costs_only_its_own_requests_and_leaves_no_process_behind(room: Room) -> None:
@@ -74,9 +83,3 @@ def test_a_hostile_template_costs_only_its_own_requests_and_leaves_no_process_be
         coordinator.kill()
         assert isinstance(broken.exception(), httpx.TransportError)
     assert known and all(gone_soon(pid) for pid in known), "a renderer outlived its coordinator"
-
-
-def busy(pid: int) -> bool:
-    """Does it run at this moment?"""
-    listed = subprocess.run(["/bin/ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listed.stdout.startswith("R")
