@@ -389,10 +389,9 @@ impl Parts {
         };
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());
-        let cluster = Cluster { front, streams };
         let room = Arc::new(membership::Running::new(consensus, founded));
         let jobs = Jobs { runs: answers.runs.clone(), keeper: Arc::new(answers) };
-        let hash_key = founded.leaf.hash_key();
+        let (hash_key, cluster) = (founded.leaf.hash_key(), Cluster { front, streams });
         Ok(Self { sources, room, rotating, grouping, jobs, hash_key, renderers, cluster, cluster_address })
     }
 
