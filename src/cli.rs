@@ -125,6 +125,9 @@ pub(crate) enum Command {
     /// Holds one runtime and ends it with its agent. Not for people.
     #[command(hide = true)]
     Guard(Guard),
+    /// Renders chat templates for a coordinator, where they can harm nothing. Not for people.
+    #[command(hide = true)]
+    RenderTemplates,
 }
 
 #[derive(Debug, Args)]

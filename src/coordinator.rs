@@ -31,6 +31,7 @@ pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
             joined: joined?,
             leaf_life: options.leaf_life_s.map(Duration::from_secs),
             speaks: options.speak_version,
+            renderer: renderer()?,
         };
         let (ready, started) = oneshot::channel();
         let serving = tokio::spawn(server::run(config, ready, stop));
@@ -55,6 +56,12 @@ async fn joined(options: &Coordinator, folder: &Path) -> anyhow::Result<Option<s
     let enlisted = daemon::become_coordinator(folder, &contacts, token.as_ref(), &name, speaks).await?;
     let daemon::Enlisted { replica, credentials } = enlisted;
     Ok(Some(server::Joined { credentials, replica, contacts }))
+}
+
+/// This very binary renders.
+pub(crate) fn renderer() -> anyhow::Result<server::RendererProgram> {
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    Ok(server::RendererProgram { program, arguments: vec!["render-templates".into()] })
 }
 
 fn advertised(options: &Coordinator) -> String {

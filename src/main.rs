@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         Command::Ca(options) => ca::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Guard(options) => return daemon::guard(&options.command),
+        Command::RenderTemplates => return server::render_templates(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::{Api, Message};
 use crate::cli::Up;
 use crate::home::Rooms;
-use crate::{agent, credentials, home, log, model_argument, progress, stopping};
+use crate::{agent, coordinator, credentials, home, log, model_argument, progress, stopping};
 
 /// Notices that may wait for the terminal.
 const NOTICES: usize = 256;
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Up) -> anyhow::Result<()> {
 
 async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Result<()> {
     let stop = stopping::on_signal()?;
-    let coordinator = server::Config {
+    let config = server::Config {
         data_folder: rooms.coordinator.clone(),
         api: SocketAddr::from((Ipv4Addr::LOCALHOST, options.port)),
         cluster: SocketAddr::from((Ipv4Addr::LOCALHOST, options.cluster_port)),
@@ -35,9 +35,10 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
         joined: None,
         leaf_life: None,
         speaks: None,
+        renderer: coordinator::renderer()?,
     };
     let (ready, started) = oneshot::channel();
-    let serving = tokio::spawn(server::run(coordinator, ready, stop.clone()));
+    let serving = tokio::spawn(server::run(config, ready, stop.clone()));
     let Ok(ready) = started.await else {
         return serving.await.context("the coordinator failed")?;
     };

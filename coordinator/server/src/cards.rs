@@ -14,6 +14,8 @@ use bytes::{Bytes, BytesMut};
 use proto::CARD_BYTES_MAX;
 
 use crate::gateway::text::card::Card;
+use crate::gateway::text::chat_template::ChatTemplate;
+use crate::gateway::text::rendering::{Render, RenderError, Task};
 
 /// What a card may consist of; anything else on the wire is refused, so no path can be smuggled in.
 const FILES: [&str; 7] = [
@@ -29,15 +31,17 @@ const FILES: [&str; 7] = [
 #[derive(Clone)]
 pub(crate) struct Cards {
     folder: PathBuf,
+    /// Who says whether a new card's template compiles.
+    renderers: Arc<dyn Render>,
     loaded: Arc<Mutex<BTreeMap<String, Arc<Card>>>>,
     /// Numbers the unfinished ones.
     parts: Arc<AtomicU64>,
 }
 
 impl Cards {
-    pub(crate) fn open(folder: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn open(folder: PathBuf, renderers: Arc<dyn Render>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        Ok(Self { folder, loaded: Arc::default(), parts: Arc::default() })
+        Ok(Self { folder, renderers, loaded: Arc::default(), parts: Arc::default() })
     }
 
     /// The card under this digest, if it is here.
@@ -49,7 +53,7 @@ impl Cards {
             return Some(card.clone());
         }
         let card = read_folder(&self.folder.join(digest))
-            .and_then(|files| Card::from_files(files).map_err(anyhow::Error::from))
+            .and_then(|files| Card::from_files(&files).map_err(anyhow::Error::from))
             .inspect_err(|error| tracing::debug!(%digest, %error, "no card on disk"))
             .ok()?;
         let card = Arc::new(card);
@@ -58,16 +62,43 @@ impl Cards {
     }
 
     /// Takes in a card that an agent sent.
-    pub(crate) fn put(&self, digest: &str, files: BTreeMap<String, Bytes>) -> anyhow::Result<Arc<Card>> {
-        let actual = proto::card::digest(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_ref())));
-        anyhow::ensure!(actual == digest, "the card's contents do not match its digest");
-        let card = Arc::new(Card::from_files(files.clone()).context("reading the model card")?);
+    pub(crate) async fn put(&self, digest: String, files: BTreeMap<String, Bytes>) -> anyhow::Result<()> {
+        let named = digest.clone();
+        // Reading a large tokenizer takes a second of CPU: not on a thread that serves others.
+        let read = tokio::task::spawn_blocking(move || read_card(&named, &files).map(|card| (card, files)));
+        let (card, files) = read.await.context("reading the model card")??;
+        if let Some(template) = &card.template {
+            self.check(&digest, template).await.context("reading the model card")?;
+        }
+        let cards = self.clone();
+        tokio::task::spawn_blocking(move || cards.keep(&digest, &files, card))
+            .await
+            .context("keeping the card")
+    }
+
+    /// A template that does not compile makes a card that is none. Where nobody can tell, each request says it.
+    async fn check(&self, digest: &str, template: &Arc<ChatTemplate>) -> Result<(), RenderError> {
+        let checked = match Task::compiling(template, digest) {
+            Ok(task) => self.renderers.render(task).await,
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok(_) | Err(RenderError::NotStarted | RenderError::Lost | RenderError::Busy) => Ok(()),
+            Err(
+                error @ (RenderError::Raised(_)
+                | RenderError::OutOfBounds
+                | RenderError::Failed(_)
+                | RenderError::Refused { .. }),
+            ) => Err(error),
+        }
+    }
+
+    fn keep(&self, digest: &str, files: &BTreeMap<String, Bytes>, card: Card) {
         // The folder spares an upload after a restart; without room in it the card serves from memory.
-        if let Err(error) = self.write(digest, &files) {
+        if let Err(error) = self.write(digest, files) {
             tracing::warn!(%digest, error = format!("{error:#}"), "a model card could not be kept on disk");
         }
-        self.loaded().insert(digest.to_owned(), card.clone());
-        Ok(card)
+        self.loaded().insert(digest.to_owned(), Arc::new(card));
     }
 
     /// Written beside and renamed, so that a crash leaves a whole card or none.
@@ -125,6 +156,12 @@ fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+fn read_card(digest: &str, files: &BTreeMap<String, Bytes>) -> anyhow::Result<Card> {
+    let actual = proto::card::digest(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_ref())));
+    anyhow::ensure!(actual == digest, "the card's contents do not match its digest");
+    Card::from_files(files).context("reading the model card")
+}
+
 fn read_folder(folder: &Path) -> anyhow::Result<BTreeMap<String, Bytes>> {
     let mut files = BTreeMap::new();
     for name in FILES {
@@ -142,6 +179,8 @@ fn read_folder(folder: &Path) -> anyhow::Result<BTreeMap<String, Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::tests::cards::{byte_level, files};
+    use crate::gateway::text::rendering::{Here, Renderers};
     use proto::v1::ModelCardChunk;
 
     fn chunk(digest: &str, file: &str, data: &[u8]) -> ModelCardChunk {
@@ -150,6 +189,41 @@ mod tests {
             file: file.to_owned(),
             data: Bytes::copy_from_slice(data),
         }
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Cards {
+        Cards::open(folder.path().to_owned(), Arc::new(Here)).expect("opens")
+    }
+
+    fn with_template(source: &str) -> (String, BTreeMap<String, Bytes>) {
+        let files = files(&byte_level(), &[("chat_template.jinja", source.to_owned())]);
+        let digest = proto::card::digest(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_ref())));
+        (digest, files)
+    }
+
+    #[tokio::test]
+    async fn a_card_is_kept_only_if_its_template_compiles() {
+        let folder = tempfile::tempdir().expect("scratch");
+        let cards = open(&folder);
+        let (digest, files) = with_template("{% if %}");
+        let error = cards.put(digest.clone(), files).await.expect_err("refused");
+        let words = format!("{error:#}");
+        assert!(words.starts_with("reading the model card: the chat template does not compile: "), "{words}");
+        assert!(cards.get(&digest).is_none() && open(&folder).get(&digest).is_none());
+        let (digest, files) = with_template("{{ messages }}");
+        cards.put(digest.clone(), files).await.expect("kept");
+        assert!(cards.get(&digest).is_some() && open(&folder).get(&digest).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_card_is_kept_where_nobody_can_say_whether_its_template_compiles() {
+        let folder = tempfile::tempdir().expect("scratch");
+        let program = crate::RendererProgram { program: "/no/such/program".into(), arguments: Vec::new() };
+        let renderers = Arc::new(Renderers::new(program));
+        let cards = Cards::open(folder.path().to_owned(), renderers).expect("opens");
+        let (digest, files) = with_template("{% if %}");
+        cards.put(digest.clone(), files).await.expect("kept");
+        assert!(cards.get(&digest).is_some());
     }
 
     #[test]
@@ -166,12 +240,12 @@ mod tests {
         assert_eq!((named, files["tokenizer.json"].as_ref()), (digest, b"{}".as_slice()));
     }
 
-    #[test]
-    fn a_card_that_does_not_match_its_digest_is_not_kept() {
+    #[tokio::test]
+    async fn a_card_that_does_not_match_its_digest_is_not_kept() {
         let folder = tempfile::tempdir().expect("scratch");
-        let cards = Cards::open(folder.path().to_owned()).expect("opens");
+        let cards = open(&folder);
         let files = BTreeMap::from([("tokenizer.json".to_owned(), Bytes::from_static(b"{}"))]);
-        assert!(cards.put(&"a".repeat(64), files).is_err());
+        assert!(cards.put("a".repeat(64), files).await.is_err());
         assert!(cards.get(&"a".repeat(64)).is_none());
         assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 0);
     }
@@ -179,7 +253,7 @@ mod tests {
     #[test]
     fn a_digest_cannot_be_a_path() {
         let folder = tempfile::tempdir().expect("scratch");
-        let cards = Cards::open(folder.path().to_owned()).expect("opens");
+        let cards = open(&folder);
         assert!(cards.get("../../etc").is_none());
         let mut upload = CardUpload::default();
         assert!(upload.push(chunk("../x", "config.json", b"")).is_err());

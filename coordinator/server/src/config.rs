@@ -2,6 +2,7 @@
 //!
 //! Owns the settings. Refuses none of them: what an address beyond loopback asks of callers is the gateway's to know.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,14 @@ pub struct Config {
     pub leaf_life: Option<Duration>,
     /// The newest version of the cluster that it speaks, [`crate::OLDEST_VERSION`] to [`crate::NEWEST_VERSION`]. `None`: the newest.
     pub speaks: Option<u32>,
+    pub renderer: RendererProgram,
+}
+
+/// What runs [`crate::render_templates`] and nothing else: in production this very binary.
+#[derive(Clone, Debug)]
+pub struct RendererProgram {
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
 }
 
 /// What a coordinator that joined was given.

@@ -63,10 +63,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
-pub use config::{Config, Joined};
+pub use config::{Config, Joined, RendererProgram};
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use gateway::fuzzing;
+pub use gateway::render_templates;
 pub use lives::{force, needs_seal_key, restore};
 pub use proto::token::JoinToken;
 pub use seal::SEAL_KEY_FILE;
@@ -90,6 +91,7 @@ use crate::entrance::Guests;
 use crate::fleet::Fleet;
 use crate::founding::Founded;
 use crate::front::{Front, Ways};
+use crate::gateway::text::rendering::Renderers;
 use crate::grouping::Grouping;
 use crate::jobs::Jobs;
 use crate::joining::Joining;
@@ -305,6 +307,7 @@ struct Parts {
     grouping: Grouping,
     jobs: Jobs,
     hash_key: [u8; 32],
+    renderers: Renderers,
     cluster: Cluster,
     cluster_address: SocketAddr,
 }
@@ -320,7 +323,8 @@ impl Parts {
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let (streams, catalogue) = (Streams::default(), Catalogue::default());
-        let cards = Cards::open(config.data_folder.join("cards"))?;
+        let renderers = Renderers::new(config.renderer.clone());
+        let cards = Cards::open(config.data_folder.join("cards"), Arc::new(renderers.clone()))?;
         let fleet = Fleet::new(streams.clone(), cards.clone(), catalogue.clone());
         let (office, leading) = watch::channel(None);
 
@@ -385,11 +389,10 @@ impl Parts {
         };
         let ways = Ways { leadership: consensus.leadership(), leading, peers: peers.clone() };
         let front = Front::start(replica, ways, stop.clone());
-        let cluster = Cluster { front, streams };
         let room = Arc::new(membership::Running::new(consensus, founded));
         let jobs = Jobs { runs: answers.runs.clone(), keeper: Arc::new(answers) };
-        let hash_key = founded.leaf.hash_key();
-        Ok(Self { sources, room, rotating, grouping, jobs, hash_key, cluster, cluster_address })
+        let (hash_key, cluster) = (founded.leaf.hash_key(), Cluster { front, streams });
+        Ok(Self { sources, room, rotating, grouping, jobs, hash_key, renderers, cluster, cluster_address })
     }
 
     fn gateway_state(
@@ -402,6 +405,7 @@ impl Parts {
         let sources = self.sources.clone();
         gateway::GatewayState {
             catalogue: self.sources.catalogue.clone(),
+            renderers: Arc::new(self.renderers.clone()),
             generations: Arc::new(self.cluster.clone()),
             readiness: Arc::new(move || readiness.now()),
             status: Arc::new(move || {

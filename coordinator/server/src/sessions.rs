@@ -200,14 +200,9 @@ impl cluster_server::Cluster for Sessions {
             upload.push(chunk).map_err(|error| Status::invalid_argument(error.to_string()))?;
         }
         let (digest, files) = upload.finish();
-        let cards = self.cards.clone();
-        // Reading a large tokenizer takes a second of CPU: not on a thread that serves others.
-        let stored = tokio::task::spawn_blocking(move || cards.put(&digest, files)).await;
-        match stored {
-            Ok(Ok(_)) => self.fleet.card_arrived().await,
-            Ok(Err(error)) => return Err(Status::invalid_argument(format!("{error:#}"))),
-            Err(error) => return Err(Status::internal(error.to_string())),
-        }
+        let stored = self.cards.put(digest, files).await;
+        stored.map_err(|error| Status::invalid_argument(format!("{error:#}")))?;
+        self.fleet.card_arrived().await;
         Ok(Response::new(ModelCardStored {}))
     }
 }

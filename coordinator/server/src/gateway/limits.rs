@@ -200,6 +200,9 @@ pub(crate) const TEMPLATE_BYTES_PER_FUEL: u64 = 8;
 /// Only what is used takes memory.
 pub(crate) const TEMPLATE_STACK_BYTES_PER_FUEL: usize = 1_024;
 pub(crate) const TEMPLATE_STACK_BYTES_MIN: usize = 512 << 20;
+/// What the address space of a renderer holds beside the rest. A hostile template over a very long conversation may overflow it, which
+/// ends that renderer.
+pub(crate) const TEMPLATE_STACK_BYTES_MAX: usize = 1 << 30;
 
 /// The stack on which a template is parsed: an expression may be as deep as the template is long.
 pub(crate) const TEMPLATE_PARSE_STACK_BYTES: usize = 1 << 30;
@@ -213,7 +216,41 @@ pub(crate) const TEMPLATE_DEPTH: usize = 150;
 /// A chat template, in bytes. The longest in use are about 20 kB.
 pub(crate) const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 
-/// A body that is read, rendered and tokenised right on the async thread: a few milliseconds. Longer text goes to a blocking thread.
+/// Processes that render templates, at most: each rendering takes a processor. They are started when they are needed.
+pub(crate) const RENDERERS_MAX: usize = 6;
+/// Renderings of one template at once: however long each takes, the other templates have the other renderers.
+pub(crate) const RENDERINGS_PER_TEMPLATE: usize = 2;
+
+/// Seconds of processor for one rendering: its fuel lasts half a second, but what values share is not counted there.
+pub(crate) const RENDERING_CPU_S: u64 = 2;
+/// The same by the clock of the wall, for a machine that is busy with other things.
+pub(crate) const RENDERING: Duration = Duration::from_secs(5);
+/// Until a renderer that was started greets: a cold disk reads the program in a second.
+pub(crate) const RENDERER_START: Duration = Duration::from_secs(10);
+/// A renderer that was killed or has closed its output is gone at once.
+pub(crate) const RENDERER_END: Duration = Duration::from_secs(1);
+/// What a request waits for its turn. Some thousand others are rendered meanwhile.
+pub(crate) const RENDERING_TURN: Duration = Duration::from_secs(10);
+
+/// So often in a row a template may end or outlast its renderer, ...
+pub(crate) const TEMPLATE_STRIKES: u32 = 3;
+/// ... until it is not tried for a while, so that it costs a fifth of a processor at the most.
+pub(crate) const TEMPLATE_REFUSED: Duration = Duration::from_secs(30);
+
+/// Address space of a renderer: a stack, the program, and what the longest conversation needs, several times.
+pub(crate) const RENDERER_MEMORY_BYTES: u64 = 2 << 30;
+/// Templates that a renderer keeps compiled: those that are asked for at one time.
+pub(crate) const RENDERER_TEMPLATES: usize = 8;
+/// What a renderer is asked: a conversation that is longer has no prompt of the allowed length.
+pub(crate) const RENDERER_QUESTION_BYTES_MAX: usize = 2 * PROMPT_BYTES_MAX;
+/// What it answers: a prompt in its envelope.
+pub(crate) const RENDERER_ANSWER_BYTES_MAX: usize = PROMPT_BYTES_MAX + 1_024;
+/// A renderer that had to do with a longer text is not used again: its memory would stay as large as it was.
+pub(crate) const RENDERER_KEPT_BYTES: usize = 1 << 20;
+/// Where its greeting must be. Before it may stand what a harness of tests says.
+pub(crate) const RENDERER_GREETING_BYTES: u64 = 4 << 10;
+
+/// A text that is read or tokenised right on the async thread: a few milliseconds. Longer text goes to a blocking thread.
 pub(crate) const INLINE_TEXT_BYTES: usize = 8 << 10;
 
 /// Long texts that are tokenised at once; the rest wait, so that memory and processors stay for the streams.

@@ -40,7 +40,7 @@ mod metrics;
 pub mod fuzzing;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -61,6 +61,7 @@ use crate::gateway::host::Hosts;
 use crate::gateway::long_texts::LongTexts;
 use crate::gateway::request_numbers::RequestNumbers;
 use crate::gateway::responses::Responses;
+use crate::gateway::text::rendering::Render;
 use crate::generation::StartGeneration;
 use crate::jobs::Jobs;
 use crate::tally::Tally;
@@ -70,6 +71,7 @@ pub(crate) use crate::gateway::admin::change::Propose;
 pub(crate) use crate::gateway::admin::coordinators::{Group, GroupError};
 pub(crate) use crate::gateway::hash_keys::{HashKey, HashKeys};
 pub(crate) use crate::gateway::minders::Minders;
+pub use crate::gateway::text::rendering::render_templates;
 pub(crate) use crate::gateway::views::{Document, Views};
 
 /// What administrators ask of the cluster beside its facts.
@@ -100,6 +102,8 @@ pub(crate) type StatusBody =
 #[derive(Clone)]
 pub(crate) struct GatewayState {
     pub(crate) catalogue: Catalogue,
+    /// Where chat templates become prompts.
+    pub(crate) renderers: Arc<dyn Render>,
     pub(crate) generations: Arc<dyn StartGeneration>,
     pub(crate) readiness: Arc<dyn Fn() -> Ready + Send + Sync>,
     pub(crate) status: Arc<StatusBody>,

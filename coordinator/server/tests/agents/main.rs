@@ -56,6 +56,7 @@ fn config(folder: &std::path::Path) -> Config {
         joined: None,
         leaf_life: None,
         speaks: None,
+        renderer: server::RendererProgram { program: "/no/renderer".into(), arguments: Vec::new() },
     }
 }
 

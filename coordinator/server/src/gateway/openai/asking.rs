@@ -8,13 +8,14 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use tokio::time::Instant;
 
+use super::chat_request::untokenised;
 use super::options::Options;
 use super::sampling::SamplingWish;
 use super::traits::{Origin, Work};
 use crate::catalogue::Model;
 use crate::gateway::error::ApiError;
 use crate::gateway::shelf::Shelf;
-use crate::gateway::text::card::Card;
+use crate::gateway::text::card::{Card, CardError};
 use crate::gateway::{limits, names};
 use crate::generation::Wish;
 
@@ -53,6 +54,12 @@ impl Served {
             vocabulary: facts.vocab_size.max(known),
             model,
         })
+    }
+
+    /// Token ids of a rendered prompt. The template writes the control tokens itself; adding them again would double the first.
+    pub(crate) fn tokenised(&self, prompt: &[u8]) -> Result<Vec<u32>, ApiError> {
+        let text = std::str::from_utf8(prompt).map_err(|_| untokenised(CardError::Tokenizer))?;
+        self.card.encode(text, false).map_err(untokenised)
     }
 
     /// `n` wishes for each prompt, in order.

@@ -6,6 +6,7 @@
 use minijinja::Value as Shown;
 use serde_json::Value;
 
+use super::asking::Served;
 use super::fields::{Fields, wrong_type};
 use super::hints;
 use super::messages::Message;
@@ -14,8 +15,9 @@ use super::sampling::SamplingWish;
 use super::traits::Said;
 use crate::gateway::error::ApiError;
 use crate::gateway::limits;
-use crate::gateway::text::card::{Card, CardError};
-use crate::gateway::text::template::{Conversation, TemplateError};
+use crate::gateway::text::card::CardError;
+use crate::gateway::text::rendering::{RenderError, Task};
+use crate::gateway::text::template::Conversation;
 
 /// Names a template already has; a client's variables may not stand in for them.
 const RESERVED: [&str; 7] = [
@@ -73,9 +75,9 @@ impl Talk {
         Self { messages, variables: Vec::new(), reasoning_effort }
     }
 
-    /// Token ids of the rendered conversation.
-    pub(crate) fn prompt(self, card: &Card, now_unix_s: u64) -> Result<Vec<u32>, ApiError> {
-        let Some(template) = &card.template else {
+    /// What a renderer makes the prompt of.
+    pub(crate) fn task(self, served: &Served, now_unix_s: u64) -> Result<Task, ApiError> {
+        let Some(template) = &served.card.template else {
             let message =
                 "This model has no chat template. Use /v1/completions, or a model that was trained to chat.";
             return Err(ApiError::invalid("no_chat_template", "model", message));
@@ -91,20 +93,41 @@ impl Talk {
         let knows_developers = template.mentions("developer");
         let bytes = self.messages.iter().map(Message::bytes).sum();
         let messages = self.messages.iter().map(|message| message.shown(knows_developers)).collect();
-        let text = template
-            .render(Conversation { messages, tools: None, variables, now_unix_s, bytes })
-            .map_err(unrendered)?;
-        // The template writes the control tokens itself; adding them again would double the first.
-        card.encode(&text, false).map_err(untokenised)
+        let conversation = Conversation { messages, tools: None, variables, now_unix_s, bytes };
+        Task::rendering(template, &served.model.name, conversation).map_err(unrendered)
     }
 }
 
-fn unrendered(error: TemplateError) -> ApiError {
+pub(crate) fn unrendered(error: RenderError) -> ApiError {
+    let unavailable =
+        |message: &str, after| ApiError::unavailable("rendering_unavailable", message.to_owned(), after);
     let message = match error {
-        TemplateError::Raised(words) => format!("The model's chat template refused these messages: {words}"),
-        TemplateError::OutOfBounds => "These messages are more than a chat template may work on.".to_owned(),
-        TemplateError::Render { .. } | TemplateError::TooLong(_) | TemplateError::Compile(_) => {
-            format!("The model's chat template could not render these messages: {error}.")
+        RenderError::Raised(words) => format!("The model's chat template refused these messages: {words}"),
+        RenderError::OutOfBounds => "These messages are more than a chat template may work on.".to_owned(),
+        RenderError::Failed(words) => {
+            format!("The model's chat template could not render these messages: {words}.")
+        }
+        RenderError::Refused { again_in } => {
+            let message = "This model's chat template has taken more than its bounds several times in a row, and is tried again in a \
+                           while. If that goes on, ask another model, and have this one's folder looked at.";
+            return unavailable(message, again_in);
+        }
+        RenderError::Busy => {
+            return unavailable(
+                "Too many prompts are rendered at the moment. Send the request again.",
+                limits::RETRY_AFTER_LOSS,
+            );
+        }
+        RenderError::Lost => {
+            return unavailable(
+                "The process that rendered the prompt has ended. Send the request again.",
+                limits::RETRY_AFTER_LOSS,
+            );
+        }
+        RenderError::NotStarted => {
+            let message = "This coordinator could not start the process that renders prompts. Its log says why; if its program was \
+                           replaced, start it anew. Another coordinator may serve meanwhile.";
+            return unavailable(message, limits::RETRY_AFTER_LOSS);
         }
     };
     ApiError::invalid("invalid_messages", "messages", message)

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::answer::Answer;
 use super::chat_chunks::ChatChunks;
+use super::chat_request::unrendered;
 use super::choice::Making;
 use super::chunks::{Chunks, Envelope, Head};
 use super::completion_chunks::CompletionChunks;
@@ -48,8 +49,10 @@ pub(crate) async fn chat_of(gateway: Gateway, asked: Asked) -> Result<Response<B
     let Asked { who, headers, bytes, at: asked } = asked;
     let (shelf, patience) = (Shelf::of(&gateway.catalogue, &who), Patience::of(&headers));
     let caller = Caller::of(&headers, &who, &gateway.hash_keys)?;
-    let prepare = move |bytes: &[u8]| preparing::chat(bytes, &shelf, caller, patience, unix_s());
-    let mut prepared = gateway.long_texts.run(bytes, prepare).await??;
+    let read = move |bytes: &[u8]| preparing::chat(bytes, &shelf, caller, patience, unix_s());
+    let (read, task) = gateway.long_texts.run(bytes, read).await??;
+    let prompt = gateway.renderers.render(task).await.map_err(unrendered)?;
+    let mut prepared = gateway.long_texts.run(prompt.into(), |prompt| read.prepared(prompt)).await??;
     prepared.ignored.extend(hints::in_headers(&headers));
 
     let pass = match Pass::of(&gateway, &who, &prepared).await {

@@ -82,8 +82,8 @@ async fn respond(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiEr
     let caller = Caller::of(&asked.headers, &asked.who, &gateway.hash_keys)?;
     let deadline = Patience::of(&asked.headers).deadline(request.options.delivery);
     let birth = Birth { id: request_id::fresh("resp_"), at_unix_s: unix_s(), deadline };
-    let prepare = move |_: &[u8]| preparing::ready(request, before, &shelf, caller, birth);
-    let ready = gateway.long_texts.run(asked.bytes.clone(), prepare).await??;
+    let read = move |_: &[u8]| preparing::read(request, before, &shelf, caller, birth);
+    let ready = preparing::ready(&gateway, asked.bytes.clone(), read).await?;
     if background {
         return background::begin(gateway, asked, ready, owner).await;
     }

@@ -1,21 +1,24 @@
 //! All the work on a request before anything is started, as for a chat: find the model, render, tokenise, check, wish.
 //!
-//! Owns this sequence as a plain function, so that a long text can run where it delays nobody, and the head of the object that is
-//! answered. Refuses to start a generation.
+//! Owns this sequence as two plain functions with the renderer between, so that a long text can run where it delays nobody, and the
+//! head of the object that is answered. Refuses to start a generation.
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::items::{self, Item};
 use super::object::Head;
 use super::request::Request;
+use crate::gateway::Gateway;
 use crate::gateway::caller::Caller;
 use crate::gateway::error::ApiError;
 use crate::gateway::openai::asking::{Ask, PromptField, Served};
-use crate::gateway::openai::chat_request::Talk;
+use crate::gateway::openai::chat_request::{Talk, unrendered};
 use crate::gateway::openai::preparing::Prepared;
 use crate::gateway::openai::traits::Origin;
 use crate::gateway::shelf::Shelf;
+use crate::gateway::text::rendering::Task;
 
 /// A request that only needs to be started.
 pub(super) struct Ready {
@@ -33,32 +36,47 @@ pub(super) struct Birth {
     pub(super) deadline: Instant,
 }
 
-/// `before` are the items of what it follows.
-pub(super) fn ready(
+/// A request whose prompt is still to be rendered.
+pub(super) struct Read {
+    /// All of it.
     request: Request,
+    served: Served,
+    caller: Caller,
+    birth: Birth,
+}
+
+/// `before` are the items of what it follows.
+pub(super) fn read(
+    mut request: Request,
     mut before: Vec<Item>,
     shelf: &Shelf,
     caller: Caller,
     birth: Birth,
+) -> Result<(Read, Task), ApiError> {
+    before.append(&mut request.items);
+    request.items = before;
+    let served = Served::find(shelf, &request.options.model)?;
+    let messages = items::messages(request.instructions.as_deref(), &request.items)?;
+    let talk = Talk::new(messages, request.effort.take());
+    let task = talk.task(&served, birth.at_unix_s).map_err(of_input)?;
+    Ok((Read { request, served, caller, birth }, task))
+}
+
+/// Read, rendered and tokenised, each where it delays nobody.
+pub(super) async fn ready(
+    gateway: &Gateway,
+    text: Bytes,
+    read: impl FnOnce(&[u8]) -> Result<(Read, Task), ApiError> + Send + 'static,
 ) -> Result<Ready, ApiError> {
-    let Request {
-        options,
-        sampling,
-        said,
-        mut ignored,
-        instructions,
-        items,
-        effort,
-        background,
-        store,
-        echo,
-        ..
-    } = request;
-    before.extend(items);
-    let items = before;
-    let served = Served::find(shelf, &options.model)?;
-    let talk = Talk::new(items::messages(instructions.as_deref(), &items)?, effort);
-    let prompt = talk.prompt(&served.card, birth.at_unix_s).map_err(of_input)?;
+    let (read, task) = gateway.long_texts.run(text, read).await??;
+    let prompt = gateway.renderers.render(task).await.map_err(unrendered).map_err(of_input)?;
+    gateway.long_texts.run(prompt.into(), |prompt| prepared(read, prompt)).await?
+}
+
+fn prepared(read: Read, prompt: &[u8]) -> Result<Ready, ApiError> {
+    let Read { request, served, caller, birth } = read;
+    let Request { options, sampling, said, mut ignored, items, background, store, echo, .. } = request;
+    let prompt = served.tokenised(prompt)?;
     let origin = Origin::new(caller, said, &mut ignored);
     let (deadline, top_logprobs) = (birth.deadline, None);
     let ask = Ask { options: &options, sampling: &sampling, top_logprobs, deadline, origin: &origin };

@@ -196,9 +196,9 @@ async fn prepare(
     let birth = Birth { id: question.head.id.clone(), at_unix_s: question.head.created_at, deadline };
     let (items, body) = (question.items.clone(), question.body.clone());
     let text = bytes::Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
-    let prepare = move |body: &[u8]| {
+    let read = move |body: &[u8]| {
         let request = Request { items, ..Request::parse(body)? };
-        preparing::ready(request, Vec::new(), &shelf, caller, birth)
+        preparing::read(request, Vec::new(), &shelf, caller, birth)
     };
-    gateway.long_texts.run(text, prepare).await?
+    preparing::ready(gateway, text, read).await
 }

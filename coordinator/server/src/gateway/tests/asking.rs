@@ -110,7 +110,7 @@ async fn an_empty_prompt_begins_with_the_models_first_token() {
 async fn the_first_token_is_added_to_a_text_and_never_doubled_in_a_chat() {
     let template = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}".to_owned();
     let config = json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": template}).to_string();
-    let card = Card::from_files(cards::files(&cards::byte_fallback(), &[("tokenizer_config.json", config)]))
+    let card = Card::from_files(&cards::files(&cards::byte_fallback(), &[("tokenizer_config.json", config)]))
         .expect("a card");
     let stage = Stage::with(|_, _| super::stage::said("hi"), vec![model("demo", Some(card.into()))]);
     stage.complete(json!({"prompt": "hello"})).await;
@@ -136,7 +136,7 @@ async fn a_100_kb_prompt_is_a_prompt() {
 async fn variables_of_the_client_reach_the_template() {
     let template = "{{ messages[0].content }}|{{ mode }}|{{ reasoning_effort }}".to_owned();
     let config = json!({"chat_template": template}).to_string();
-    let card = Card::from_files(cards::files(&cards::byte_level(), &[("tokenizer_config.json", config)]))
+    let card = Card::from_files(&cards::files(&cards::byte_level(), &[("tokenizer_config.json", config)]))
         .expect("a card");
     let stage = Stage::with(|_, _| super::stage::said("hi"), vec![model("demo", Some(card.into()))]);
     stage.chat(json!({"chat_template_kwargs": {"mode": "fast"}, "reasoning_effort": "low"})).await;
@@ -147,7 +147,7 @@ async fn variables_of_the_client_reach_the_template() {
 async fn earlier_tool_calls_reach_the_template_as_objects() {
     let template = "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}{{ m.content or '-' }};{% endfor %}";
     let config = json!({"chat_template": template}).to_string();
-    let card = Card::from_files(cards::files(&cards::byte_level(), &[("tokenizer_config.json", config)]))
+    let card = Card::from_files(&cards::files(&cards::byte_level(), &[("tokenizer_config.json", config)]))
         .expect("a card");
     let stage = Stage::with(|_, _| super::stage::said("hi"), vec![model("demo", Some(card.into()))]);
     let call = |arguments: &str| json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}});

@@ -26,7 +26,7 @@ fn special(id: u32, content: &str) -> Value {
 }
 
 /// Byte-level BPE: one id for each byte (its own number), a few merges, ChatML's control tokens after them.
-pub(super) fn byte_level() -> Value {
+pub(crate) fn byte_level() -> Value {
     let mut vocabulary: BTreeMap<String, u32> =
         (0..=255).map(|byte| (letter(byte).to_string(), u32::from(byte))).collect();
     let mut merges = Vec::new();
@@ -114,7 +114,7 @@ pub(super) fn tokenizer(json: &Value) -> tokenizers::Tokenizer {
     tokenizer
 }
 
-pub(super) fn files(tokenizer: &Value, more: &[(&str, String)]) -> BTreeMap<String, Bytes> {
+pub(crate) fn files(tokenizer: &Value, more: &[(&str, String)]) -> BTreeMap<String, Bytes> {
     let own = std::iter::once(("tokenizer.json", tokenizer.to_string()));
     own.chain(more.iter().map(|(name, text)| (*name, text.clone())))
         .map(|(name, text)| (name.to_owned(), Bytes::from(text)))
@@ -122,7 +122,7 @@ pub(super) fn files(tokenizer: &Value, more: &[(&str, String)]) -> BTreeMap<Stri
 }
 
 pub(super) fn bare(tokenizer: &Value) -> Arc<Card> {
-    Arc::new(Card::from_files(files(tokenizer, &[])).expect("a card"))
+    Arc::new(Card::from_files(&files(tokenizer, &[])).expect("a card"))
 }
 
 /// A chatting model over the byte-level tokenizer, read once.
@@ -135,7 +135,7 @@ pub(super) fn chatting() -> Arc<Card> {
             ("generation_config.json", generation.to_string()),
             ("chat_template.jinja", CHAT.to_owned()),
         ];
-        Arc::new(Card::from_files(files(&byte_level(), &more)).expect("a card"))
+        Arc::new(Card::from_files(&files(&byte_level(), &more)).expect("a card"))
     });
     CARD.clone()
 }

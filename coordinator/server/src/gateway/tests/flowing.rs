@@ -19,6 +19,7 @@ use super::stage::{Stage, chat_body, dispatched, finished, ids, model, queued, r
 use super::viewing::Scripted;
 use crate::catalogue::Catalogue;
 use crate::gateway::long_texts::LongTexts;
+use crate::gateway::text::rendering::Here;
 use crate::gateway::{GatewayState, LocalKey, Ready, limits, open};
 use crate::generation::{Event, FinishReason, Generation, StartGeneration, Wish};
 
@@ -66,6 +67,7 @@ async fn a_client_that_does_not_read_stops_the_flow() {
     let facts = Facts::founded();
     let state = GatewayState {
         catalogue,
+        renderers: Arc::new(Here),
         generations: Arc::new(Counting { taken: taken.clone() }),
         readiness: Arc::new(|| Ready { leader: true, soon: true, why: String::new() }),
         status: Arc::new(|| Box::pin(async { json!({}) })),

@@ -2,7 +2,7 @@
 //!
 //! Owns the stage (`stage`), the tokenizers (`cards`) and one file for each promise. Each test's name is the sentence it proves.
 
-mod cards;
+pub(crate) mod cards;
 mod stage;
 mod facts;
 mod filing;

@@ -1,9 +1,14 @@
 //! What would not be honoured is refused, by name and in one shape.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::cards;
 use super::stage::{Reply, Stage, model};
+use crate::gateway::error::Retry;
+use crate::gateway::openai::chat_request::unrendered;
+use crate::gateway::text::rendering::RenderError;
 
 /// Status, code and parameter of a refusal; the body's shape is checked on the way.
 fn refusal(reply: &Reply) -> (u16, String, Option<String>) {
@@ -296,11 +301,31 @@ async fn a_prompt_beyond_the_context_is_refused_with_the_numbers() {
     assert_eq!(refusal(&chat), (400, "context_length_exceeded".to_owned(), Some("messages".to_owned())));
 }
 
+#[test]
+fn what_a_template_did_to_its_renderers_may_be_tried_again_and_what_it_said_may_not() {
+    let told = |error: RenderError| {
+        let error = unrendered(error);
+        (error.status.as_u16(), error.code, error.retry)
+    };
+    for own in [RenderError::Raised("no".into()), RenderError::OutOfBounds, RenderError::Failed("no".into())]
+    {
+        assert_eq!(told(own), (400, "invalid_messages", Retry::Never));
+    }
+    let again_in = Duration::from_secs(7);
+    let refused = told(RenderError::Refused { again_in });
+    assert_eq!(refused, (503, "rendering_unavailable", Retry::After(again_in)));
+    for ours in [RenderError::Busy, RenderError::Lost, RenderError::NotStarted] {
+        let (status, code, retry) = told(ours);
+        assert_eq!((status, code), (503, "rendering_unavailable"));
+        assert!(matches!(retry, Retry::After(_)));
+    }
+}
+
 #[tokio::test]
 async fn a_templates_refusal_reaches_the_client() {
     let config = json!({"chat_template": "{{ raise_exception('Only one message.') }}"}).to_string();
     let files = cards::files(&cards::byte_level(), &[("tokenizer_config.json", config)]);
-    let card = crate::gateway::text::card::Card::from_files(files).expect("a card");
+    let card = crate::gateway::text::card::Card::from_files(&files).expect("a card");
     let stage = Stage::with(|_, _| Vec::new(), vec![model("demo", Some(card.into()))]);
     let reply = stage.chat(json!({})).await;
     assert_eq!(refusal(&reply), (400, "invalid_messages".to_owned(), Some("messages".to_owned())));

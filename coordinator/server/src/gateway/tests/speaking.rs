@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::cards::{END_OF_TEXT, IM_END, byte_fallback, byte_level, files, tokenizer, word_piece};
 use crate::gateway::text::card::{Card, SamplingDefaults};
+use crate::gateway::text::rendering::Here;
 use crate::gateway::text::template::Conversation;
 
 fn card(tokenizer: &Value, more: &[(&str, Value)]) -> Card {
     let more: Vec<_> = more.iter().map(|(name, value)| (*name, value.to_string())).collect();
-    Card::from_files(files(tokenizer, &more)).expect("a card")
+    Card::from_files(&files(tokenizer, &more)).expect("a card")
 }
 
 #[test]
@@ -139,12 +140,12 @@ fn the_demo_model_can_be_spoken_for() {
     ];
     let read = |name: &str| (name.to_owned(), Bytes::from(std::fs::read(folder.join(name)).expect(name)));
     let files: BTreeMap<_, _> = names.into_iter().map(read).collect();
-    let card = Card::from_files(files).expect("a card");
+    let card = Card::from_files(&files).expect("a card");
     assert!(card.vocabulary.is_some() && !card.eos_ids.is_empty());
     let user = minijinja::Value::from_pairs([("role", "user"), ("content", "Grüezi, 你好 👩\u{200d}🚀")]);
     let talk =
         Conversation { messages: vec![user], tools: None, variables: Vec::new(), now_unix_s: 0, bytes: 0 };
-    let prompt = card.template.as_ref().expect("a template").render(talk).expect("renders");
+    let prompt = Here::rendered(card.template.as_ref().expect("a template"), talk).expect("renders");
     assert!(prompt.ends_with("assistant\n") && prompt.contains("Grüezi, 你好 👩\u{200d}🚀"));
     let text = "Grüezi, 你好 👩\u{200d}🚀";
     let ids = card.encode(text, false).expect("encodes");

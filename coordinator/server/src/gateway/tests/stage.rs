@@ -25,6 +25,7 @@ use super::grouping::Alone;
 use super::passing::Judge;
 use super::viewing::Scripted;
 use crate::catalogue::{Catalogue, Model};
+use crate::gateway::text::rendering::Here;
 use crate::gateway::{GatewayState, LocalKey, Minders, Ready, open};
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration, Wish};
 
@@ -162,6 +163,7 @@ impl Stage {
         let without = outage.clone();
         let state = GatewayState {
             catalogue: catalogue.clone(),
+            renderers: Arc::new(Here),
             generations: cluster.clone(),
             readiness: Arc::new(move || {
                 let soon = !without.load(Ordering::Relaxed);

@@ -3,12 +3,16 @@
 //! `templates/golden.json` holds what `apply_chat_template` of transformers 5 made of the same template, messages and variables,
 //! with the clock at 2025-11-24 00:00.
 
+use std::sync::Arc;
+
 use minijinja::Value;
 use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::cards::{byte_level, files};
 use crate::gateway::text::card::{Card, CardError};
+use crate::gateway::text::chat_template::ChatTemplate;
+use crate::gateway::text::rendering::Here;
 use crate::gateway::text::template::{Conversation, Template, TemplateError};
 
 const NOW_UNIX_S: u64 = 1_763_942_400;
@@ -33,10 +37,13 @@ fn source(name: &str) -> &'static str {
     }
 }
 
+fn tokens() -> Vec<(String, String)> {
+    let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
+    tokens.map(|(name, token)| (name.to_owned(), token.to_owned())).to_vec()
+}
+
 fn compile(source: &str) -> Template {
-    let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")]
-        .map(|(name, token)| (name.to_owned(), token.to_owned()));
-    Template::compile(source, tokens.to_vec()).expect("compiles")
+    Template::compile(source, tokens()).expect("compiles")
 }
 
 fn user(text: &str) -> Value {
@@ -57,15 +64,18 @@ fn every_template_renders_as_transformers_renders_it() {
     let golden: Vec<Golden> = serde_json::from_str(include_str!("templates/golden.json")).expect("golden");
     assert_eq!(golden.len(), 13);
     for (at, case) in golden.into_iter().enumerate() {
-        let conversation = Conversation {
-            messages: case.messages,
-            tools: case.tools,
-            variables: case.variables.into_iter().collect(),
+        let conversation = || Conversation {
+            messages: case.messages.clone(),
+            tools: case.tools.clone(),
+            variables: case.variables.clone().into_iter().collect(),
             now_unix_s: NOW_UNIX_S,
             bytes: 0,
         };
-        let prompt = compile(source(&case.template)).render(conversation).expect("renders");
+        let prompt = compile(source(&case.template)).render(conversation()).expect("renders");
         assert_eq!(prompt, case.prompt, "case {at}: {}", case.template);
+        let template = ChatTemplate::new(source(&case.template).to_owned(), tokens()).expect("short");
+        let asked_for = Here::rendered(&Arc::new(template), conversation()).expect("renders");
+        assert_eq!(asked_for, case.prompt, "case {at}, as a renderer is asked for it: {}", case.template);
     }
 }
 
@@ -188,8 +198,10 @@ fn the_template_of_its_own_file_wins_over_the_configurations() {
         ("tokenizer_config.json", serde_json::json!({"chat_template": template}).to_string())
     };
     let rendered = |more: &[(&str, String)]| {
-        let card = Card::from_files(files(&byte_level(), more)).expect("a card");
-        card.template.as_ref().map(|template| template.render(talk(vec![user("")])).expect("renders"))
+        let card = Card::from_files(&files(&byte_level(), more)).expect("a card");
+        card.template
+            .as_ref()
+            .map(|template| Here::rendered(template, talk(vec![user("")])).expect("renders"))
     };
     let named = serde_json::json!([{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]);
     let file = ("chat_template.jinja", "file".to_owned());
@@ -204,17 +216,19 @@ fn the_template_of_its_own_file_wins_over_the_configurations() {
 #[test]
 fn a_card_without_a_tokenizer_or_with_broken_files_is_refused() {
     assert!(matches!(
-        Card::from_files(std::collections::BTreeMap::new()),
+        Card::from_files(&std::collections::BTreeMap::new()),
         Err(CardError::Missing("tokenizer.json"))
     ));
     for file in ["tokenizer_config.json", "generation_config.json", "chat_template.json"] {
-        let error = Card::from_files(files(&byte_level(), &[(file, "{".to_owned())])).err().expect("refused");
+        let error =
+            Card::from_files(&files(&byte_level(), &[(file, "{".to_owned())])).err().expect("refused");
         assert!(error.to_string().contains(file), "{error}");
     }
-    let error = Card::from_files(files(&byte_level(), &[("chat_template.jinja", "{% if %}".to_owned())]))
-        .err()
-        .expect("refused");
-    assert!(matches!(error, CardError::Template(TemplateError::Compile(_))));
+    let long = "x".repeat((256 << 10) + 1);
+    let error = Card::from_files(&files(&byte_level(), &[("chat_template.jinja", long)])).err();
+    assert!(matches!(error, Some(CardError::Template(TemplateError::TooLong(_)))));
+    let error = Template::compile("{% if %}", Vec::new()).err().expect("refused");
+    assert!(matches!(error, TemplateError::Compile(_)));
 }
 
 /// Pieces of templates, most of them where they make no sense.

@@ -5,12 +5,14 @@
 //! completes text; one without a tokenizer is no model.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use super::template::{Template, TemplateError};
+use super::chat_template::ChatTemplate;
+use super::template::TemplateError;
 use super::vocabulary::Vocabulary;
 
 /// The tokens that transformers hands to a template, by these names.
@@ -22,7 +24,8 @@ pub(crate) struct Card {
     tokenizer: Tokenizer,
     /// `None`: ids are decoded through the tokenizer.
     pub(crate) vocabulary: Option<Vocabulary>,
-    pub(crate) template: Option<Template>,
+    /// Not compiled: that is asked of a renderer.
+    pub(crate) template: Option<Arc<ChatTemplate>>,
     pub(crate) defaults: SamplingDefaults,
     pub(crate) bos_id: Option<u32>,
     /// Ids that end an answer, as the tokenizer's and the generation's configuration say.
@@ -53,7 +56,7 @@ pub(crate) enum CardError {
 }
 
 impl Card {
-    pub(crate) fn from_files(files: BTreeMap<String, Bytes>) -> Result<Self, CardError> {
+    pub(crate) fn from_files(files: &BTreeMap<String, Bytes>) -> Result<Self, CardError> {
         let json = files.get("tokenizer.json").ok_or(CardError::Missing("tokenizer.json"))?;
         let unreadable =
             |why: tokenizers::Error| CardError::Unreadable { file: "tokenizer.json", why: why.to_string() };
@@ -61,9 +64,9 @@ impl Card {
         // Some files carry the lengths of a training run; a prompt is never cut or padded here.
         tokenizer.with_padding(None).with_truncation(None).map_err(unreadable)?;
 
-        let config: TokenizerConfig = read(&files, "tokenizer_config.json")?;
-        let map: TokenizerConfig = read(&files, "special_tokens_map.json")?;
-        let generation: GenerationConfig = read(&files, "generation_config.json")?;
+        let config: TokenizerConfig = read(files, "tokenizer_config.json")?;
+        let map: TokenizerConfig = read(files, "special_tokens_map.json")?;
+        let generation: GenerationConfig = read(files, "generation_config.json")?;
         let special_tokens = special_tokens(&config, &map);
         let id_of = |name: &str| {
             let token = special_tokens.iter().find(|(known, _)| known == name)?;
@@ -78,8 +81,9 @@ impl Card {
         if generation.do_sample == Some(false) {
             defaults.temperature = Some(0.0);
         }
-        let template = template_source(&files, config.chat_template)?;
-        let template = template.map(|source| Template::compile(&source, special_tokens)).transpose()?;
+        let template = template_source(files, config.chat_template)?;
+        let template = template.map(|source| ChatTemplate::new(source, special_tokens)).transpose()?;
+        let template = template.map(Arc::new);
         let vocabulary = Vocabulary::read(&tokenizer, json);
         Ok(Self { tokenizer, vocabulary, template, defaults, bos_id, eos_ids })
     }

@@ -4,6 +4,8 @@
 //! use this one, never the other way round.
 
 pub(crate) mod card;
+pub(crate) mod chat_template;
+pub(crate) mod rendering;
 pub(crate) mod template;
 mod own_stack;
 mod bounded;

@@ -1,12 +1,14 @@
 //! Chat templates: from messages to the one text a model was trained to continue.
 //!
-//! Owns the sandbox (no files, no loader, no includes; fuel, stack and output are bounded) and what transformers gives a
-//! template: trimmed blocks, loop controls, Python's string methods, `tojson`, `raise_exception`, `strftime_now`. Refuses to
-//! repair a template: one that cannot be rendered as transformers renders it is an error with a line number.
+//! Runs in a renderer (`rendering`), because some work is not counted here: on values that share their parts. Owns the sandbox (no
+//! files, no loader, no includes; fuel, stack and output are bounded) and what transformers gives a template: trimmed blocks, loop
+//! controls, Python's string methods, `tojson`, `raise_exception`, `strftime_now`. Refuses to repair a template: one that cannot be
+//! rendered as transformers renders it is an error with a line number.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, State, Value, context};
+use serde::{Deserialize, Serialize};
 
 use super::bounded::Bounded;
 use super::own_stack::on_own_stack;
@@ -20,12 +22,12 @@ const NAME: &str = "chat";
 /// A compiled chat template.
 pub(crate) struct Template {
     environment: Environment<'static>,
-    source: String,
     /// `bos_token`, `eos_token` and their like, as the tokenizer's configuration names them.
     special_tokens: Vec<(String, String)>,
 }
 
 /// What a template is rendered over.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Conversation {
     pub(crate) messages: Vec<Value>,
     pub(crate) tools: Option<Value>,
@@ -76,12 +78,7 @@ impl Template {
             Ok(environment)
         });
         let environment = compiled.ok_or(TemplateError::OutOfBounds)?.map_err(TemplateError::Compile)?;
-        Ok(Self { environment, source: source.to_owned(), special_tokens })
-    }
-
-    /// Whether the template speaks of this role or variable at all.
-    pub(crate) fn mentions(&self, word: &str) -> bool {
-        self.source.contains(word)
+        Ok(Self { environment, special_tokens })
     }
 
     /// The prompt, ending where the assistant's answer begins.
@@ -89,7 +86,7 @@ impl Template {
         let fuel = conversation.fuel();
         let stack =
             usize::try_from(fuel).unwrap_or(usize::MAX).saturating_mul(limits::TEMPLATE_STACK_BYTES_PER_FUEL);
-        let stack = stack.max(limits::TEMPLATE_STACK_BYTES_MIN);
+        let stack = stack.clamp(limits::TEMPLATE_STACK_BYTES_MIN, limits::TEMPLATE_STACK_BYTES_MAX);
         on_own_stack(stack, || self.render_here(conversation, fuel))
             .unwrap_or(Err(TemplateError::OutOfBounds))
     }
