@@ -99,11 +99,12 @@ class Campaign:
         while time.monotonic() + self.every_s < self.until_s:
             await asyncio.sleep(self.every_s)
             leader = await asyncio.to_thread(self.group.leader)
+            gateway = await asyncio.to_thread(self.another, leader)
             began = time.monotonic()
             self.struck[leader.name] = (began, began if self.how is How.KILL else math.inf)
             self.strike(leader)
             self.tally.kills += 1
-            await self.recovery(leader)
+            await self.recovery(gateway, began)
             if self.how is not How.KILL:
                 await asyncio.sleep(max(0.0, began + HOLD_S - time.monotonic()))
             self.heal(leader)
@@ -139,11 +140,18 @@ class Campaign:
             if other is not leader and self.how is not How.ONE_WAY_OUT:
                 wiring.send(other.name, leader.name, blocked=blocked)
 
-    async def recovery(self, dead: Coordinator) -> None:
+    def another(self, leader: Coordinator) -> Coordinator:
+        """A gateway that is not struck. To be looked for before: who is asked how it stands may wait for a leader."""
+        others = [member for member in self.group.members if member is not leader]
+
+        def ready() -> Coordinator | None:
+            return next((one for one in others if one.process.alive() and one.is_ready(DEMO, 1)), None)
+
+        return until("another gateway can route", ready)
+
+    async def recovery(self, gateway: Coordinator, struck_s: float) -> None:
         """From the strike to the first token of a request that is sent right after it to another gateway."""
-        others = [member for member in self.group.members if member is not dead and member.process.alive()]
-        gateway = next(member for member in others if member.is_ready(DEMO, 1))
-        began, first = time.monotonic(), 0.0
+        first = 0.0
 
         def seen(_: Answer) -> None:
             nonlocal first
@@ -151,7 +159,7 @@ class Campaign:
 
         answer = await stream(gateway.url, chat(DEMO, "question 0", **BODY), seen)
         if answer.clean:
-            self.tally.recovered_s.append(first - began)
+            self.tally.recovered_s.append(first - struck_s)
         else:
             self.tally.failed.append(f"the first after a strike: {answer}")
 
