@@ -13,6 +13,9 @@ use crate::options::Options;
 /// Pre-vote is on so that a replica that was cut off does not depose a healthy leader when it returns. A leader
 /// is never restored from its last vote without an election: our record of what was committed is written but not
 /// flushed, and only an election makes the log itself the proof.
+///
+/// A leader that no majority has answered for its lease falls silent for as long as an election may take. One that only hears
+/// nobody would otherwise keep everybody quiet, who still hear it, until its connections break.
 pub(crate) fn of(options: &Options) -> Arc<Config> {
     let silence = options.leader_silence.max(limits::LEADER_SILENCE_MIN).as_millis();
     let silence_ms = u64::try_from(silence).unwrap_or(u64::MAX);
@@ -25,6 +28,7 @@ pub(crate) fn of(options: &Options) -> Arc<Config> {
         // A follower further behind than a snapshot's worth gets the snapshot; the entries are purged anyway.
         replication_lag_threshold: options.snapshot_every.saturating_mul(2),
         max_in_snapshot_log_to_keep: limits::LOG_KEPT_BEHIND_SNAPSHOT.min(options.snapshot_every),
+        quorum_loss_probe_interval: Some(silence_ms),
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         ..Config::default()
@@ -47,6 +51,7 @@ mod tests {
             assert_eq!(lease + config.election_timeout_max, longest);
             assert!(config.election_timeout_min > config.heartbeat_interval);
             assert!(lease + config.election_timeout_min > 3 * config.heartbeat_interval);
+            config.as_ref().clone().validate().unwrap();
         }
         assert_eq!(settings(1000).enable_pre_vote, Some(true));
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::dice;
 use super::generator::Generator;
 use crate::limits;
 use crate::wal::log::Log;
@@ -45,6 +46,16 @@ impl Clock {
     pub(crate) fn trace(&self) -> String {
         self.state.lock().unwrap().trace.finalize().to_hex()[..16].to_owned()
     }
+}
+
+/// Runs to its end, by a clock that jumps to the next moment at which anybody has something to do.
+pub(crate) fn live_through<T>(seed: u64, night: impl Future<Output = T>) -> T {
+    dice::load(seed);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    builder.build().unwrap().block_on(night)
 }
 
 /// What the disk of one replica is made of: how long a flush takes.

@@ -33,4 +33,5 @@ mod epochs;
 mod history;
 mod campaign;
 mod nights;
+mod partings;
 mod losses;

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 
-use super::clock::Clock;
+use super::clock::{self, Clock};
 use super::commands::set;
-use super::dice;
 use super::generator::Generator;
 use super::group::{Group, Settings, address};
 use super::history::{Remains, Writers};
@@ -47,13 +46,7 @@ struct Night {
 
 /// Lives through the night of a seed; returns its trace.
 fn night(seed: u64, troubles: u64) -> String {
-    dice::load(seed);
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_time().start_paused(true);
-    #[cfg(tokio_unstable)]
-    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
-    let runtime = builder.build().unwrap();
-    runtime.block_on(async {
+    clock::live_through(seed, async {
         let mut night = Night::begin(seed).await;
         for _ in 0..troubles {
             night.trouble().await;
