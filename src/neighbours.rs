@@ -15,8 +15,8 @@ use tokio::sync::watch;
 const SERVICE: &str = "_mlx-serving._tcp.local.";
 const WEB: &str = "_http._tcp.local.";
 
-/// What clients may call the coordinator that leads. An address belongs to one host at a time, so the name goes with the lead.
-const LEADS_HOST: &str = "mlx-serving.local.";
+/// What clients may call all coordinators that take them in. The one that leads answers for it: a name belongs to one host at a time.
+const CLIENTS_HOST: &str = "mlx-serving.local.";
 
 /// In an announcement: of which cluster it is.
 const CLUSTER: &str = "cluster";
@@ -42,13 +42,13 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// Announces the port for agents, under each authority that is trusted: whoever was away looks for the former one. `api` too,
-    /// under the name that all clusters share, while this one leads.
+    /// Announces the port for agents, under each authority that is trusted: whoever was away looks for the former one. While `others`
+    /// says where else clients are served, because this one leads, `api` is announced with them under the name for clients.
     pub(crate) fn start(
         mut authorities: watch::Receiver<Vec<[u8; 32]>>,
         agents: SocketAddr,
         api: SocketAddr,
-        leads: watch::Receiver<bool>,
+        others: watch::Receiver<Option<BTreeSet<IpAddr>>>,
     ) -> anyhow::Result<Self> {
         let daemon = ServiceDaemon::new().context("opening the mDNS socket")?;
         let mut named = BTreeMap::new();
@@ -57,7 +57,7 @@ impl Announced {
         let following = authorities.clone();
         tokio::spawn(follow_authorities(daemon.clone(), agents, following, named));
         if !api.ip().is_loopback() {
-            tokio::spawn(follow(daemon.clone(), api, authorities, leads));
+            tokio::spawn(follow(daemon.clone(), api, authorities, others));
         }
         Ok(Self { daemon })
     }
@@ -86,7 +86,7 @@ fn say(
         // A port is one process's, and a mark one cluster's: no other has this name.
         let name = format!("mlx-{mark}-{}-{}", crate::home::host_name().replace('.', "-"), agents.port());
         let service =
-            service(SERVICE, &name, &format!("{name}.local."), agents, &[(CLUSTER, mark.as_str())])?;
+            service((SERVICE, &name), &format!("{name}.local."), agents, [], &[(CLUSTER, mark.as_str())])?;
         let full_name = service.get_fullname().to_owned();
         daemon.register(service)?;
         named.insert(mark, full_name);
@@ -112,43 +112,54 @@ async fn follow_authorities(
     }
 }
 
-/// The name goes to whoever leads.
+/// The name for clients goes to whoever leads, and leads to all that are ready.
 async fn follow(
     daemon: ServiceDaemon,
     api: SocketAddr,
     mut authorities: watch::Receiver<Vec<[u8; 32]>>,
-    mut leads: watch::Receiver<bool>,
+    mut others: watch::Receiver<Option<BTreeSet<IpAddr>>>,
 ) {
+    let mut held = false;
     loop {
-        let now = *leads.borrow_and_update();
+        let now = others.borrow_and_update().clone();
         let mark = marks(&mut authorities).into_iter().next().unwrap_or_default();
         let says = [(CLUSTER, mark.as_str()), ("path", "/v1")];
-        let told = service(WEB, "mlx-serving", LEADS_HOST, api, &says).and_then(|web| {
-            let name = web.get_fullname().to_owned();
-            let told = if now { daemon.register(web) } else { daemon.unregister(&name).map(drop) };
-            Ok(told?)
+        let made = service((WEB, "mlx-serving"), CLIENTS_HOST, api, now.iter().flatten().copied(), &says);
+        let told = made.and_then(|mut web| {
+            if now.is_none() {
+                daemon.unregister(web.get_fullname())?;
+            } else {
+                // Who has the name may say what it leads to; to ask again would find the own answer.
+                web.set_requires_probe(!held);
+                daemon.register(web)?;
+            }
+            held = now.is_some();
+            Ok(())
         });
         if let Err(error) = told {
-            tracing::warn!("the name {LEADS_HOST} cannot be announced: {error:#}");
+            tracing::warn!("the name {CLIENTS_HOST} cannot be announced: {error:#}");
         }
         tokio::select! {
-            changed = leads.changed() => if changed.is_err() { return },
+            changed = others.changed() => if changed.is_err() { return },
             changed = authorities.changed() => if changed.is_err() { return },
         }
     }
 }
 
+/// An announcement of `kind` and name, of a host that is reached at an address of this machine, and at others.
 fn service(
-    kind: &str,
-    name: &str,
+    (kind, name): (&str, &str),
     host: &str,
     at: SocketAddr,
+    others: impl IntoIterator<Item = IpAddr>,
     says: &[(&str, &str)],
 ) -> anyhow::Result<ServiceInfo> {
-    let address = if at.ip().is_unspecified() { String::new() } else { at.ip().to_string() };
-    let made = ServiceInfo::new(kind, name, host, address.as_str(), at.port(), says);
+    let everywhere = at.ip().is_unspecified();
+    let own = (!everywhere).then_some(at.ip());
+    let addresses: Vec<IpAddr> = own.into_iter().chain(others).collect();
+    let made = ServiceInfo::new(kind, name, host, addresses.as_slice(), at.port(), says);
     let made = made.with_context(|| format!("announcing {name}"))?;
-    Ok(if address.is_empty() { made.enable_addr_auto() } else { made })
+    Ok(if everywhere { made.enable_addr_auto() } else { made })
 }
 
 /// `HOST:PORT` of the coordinators that are announced under one of these marks, or, without any, of all; none where nobody answers.

@@ -1,8 +1,9 @@
-"""Nobody types an address: agents find their own cluster, and a name that all may use goes with the lead."""
+"""Nobody types an address: agents find their own cluster, and one name leads clients to every gateway."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -23,7 +24,7 @@ MULTICAST = ("224.0.0.251", 5353)
 
 @pytest.fixture
 def places() -> Iterator[Places]:
-    with Places("one", "two", "three") as made:
+    with Places("one", "two", "three", "away") as made:
         yield made
 
 
@@ -54,27 +55,37 @@ def coordinator(room: Room, place: Place, name: str, *more: str) -> Process:
 
 
 def token(room: Room, name: str) -> str:
+    return said(room, name, [str(BINARY), "token", "show"])
+
+
+def said(room: Room, name: str, line: list[str]) -> str:
+    """What a command says that an operator gives at this home."""
     environment = os.environ | {"HOME": str(room.folder / "homes" / name)}
-    line = [str(BINARY), "token", "show"]
     return subprocess.run(line, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
 
-def asked(place: Place, host: str) -> set[str]:
-    """The addresses that the network gives for a name below `.local`, within a moment."""
-    labels = b"".join(bytes([len(label)]) + label.encode() for label in host.split(".")) + b"\0"
+def asked(places: Places, asker: str) -> set[str]:
+    """The names of the places to which the network leads whoever asks for `mlx-serving.local`, within a moment."""
+    labels = b"".join(bytes([len(label)]) + label for label in (b"mlx-serving", b"local")) + b"\0"
     # One question, for an address (type A), to be answered to the asker alone.
     question = struct.pack("!6H", 0, 0, 1, 0, 0, 0) + labels + struct.pack("!2H", 1, 0x8001)
-    with place.inside():
+    with places[asker].inside():
         asking = socket.socket(type=socket.SOCK_DGRAM)
-    asking.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(place.address))
+    asking.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(places[asker].address))
     asking.settimeout(0.5)
     asking.sendto(question, MULTICAST)
     found: set[str] = set()
     try:
         while True:
-            answer, sender = asking.recvfrom(9_000)
-            if labels[:-1] in answer and socket.inet_aton(sender[0]) in answer:
-                found.add(sender[0])
+            answer = asking.recv(9_000)
+            if labels[:-1] in answer:
+                # The data of a record with an address: type A, any class and lifetime, four bytes.
+                record = rb"\x00\x01[\x00\x80]\x01.{4}\x00\x04"
+                found |= {
+                    name
+                    for name, place in places.places.items()
+                    if re.search(record + re.escape(socket.inet_aton(place.address)), answer, re.DOTALL)
+                }
     except TimeoutError:
         return found
     finally:
@@ -112,8 +123,23 @@ def test_who_is_not_announced_is_not_found_and_the_words_say_what_to_do(room: Ro
     assert "--coordinator HOST" in agent.said()
 
 
-def test_the_name_of_all_clusters_leads_to_the_one_that_leads(room: Room, places: Places) -> None:
-    process = coordinator(room, places["one"], "ours", "--api", "0.0.0.0:7440")
-    until("the name is there", lambda: asked(places["two"], "mlx-serving.local") == {places["one"].address})
-    process.kill()
-    assert asked(places["two"], "mlx-serving.local") == set()
+def test_the_name_for_clients_leads_to_every_coordinator_that_is_ready(room: Room, places: Places) -> None:
+    def led_to(*names: str) -> None:
+        until(f"the name leads to {names}", lambda: asked(places, "away") == set(names))
+
+    api = ("--api", "0.0.0.0:7440")
+    first = coordinator(room, places["one"], "one", *api)
+    led_to("one")
+    create = [*places["one"].command(str(BINARY), "token", "create", "--role", "coordinator", "--uses", "2")]
+    secret = said(room, "one", create).split()[-1]
+    join = ("--join", f"{places['one'].address}:7443", "--token", secret)
+    second = coordinator(room, places["two"], "two", *api, *join)
+    coordinator(room, places["three"], "three", *api, *join)
+    led_to("one", "two", "three")
+    second.kill()
+    led_to("one", "three")
+    second.start()
+    led_to("one", "two", "three")
+    # Whoever leads next answers for the name.
+    first.kill()
+    led_to("two", "three")

@@ -28,6 +28,7 @@ mod entrance;
 mod peers;
 mod polling;
 mod reach;
+mod doors;
 mod versions;
 mod readiness;
 mod looking;
@@ -48,7 +49,8 @@ mod wire;
 mod status;
 mod views;
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -87,6 +89,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::departure::Departure;
 use crate::desk::Desks;
+use crate::doors::Door;
 use crate::entrance::Guests;
 use crate::fleet::Fleet;
 use crate::founding::Founded;
@@ -99,7 +102,6 @@ use crate::leading::Office;
 use crate::looking::Looking;
 use crate::members::FOUNDER;
 use crate::peers::Peers;
-use crate::readiness::Readiness;
 use crate::rotating::Rotating;
 use crate::seal::Sealing;
 use crate::sessions::Sessions;
@@ -118,8 +120,8 @@ pub struct Ready {
     pub join_token: JoinToken,
     /// The hashes of the authorities that are trusted, by which this cluster is known.
     pub authorities: watch::Receiver<Vec<[u8; 32]>>,
-    /// Whether this coordinator leads.
-    pub leads: watch::Receiver<bool>,
+    /// Where clients are served at the same port by the other coordinators that are ready; `None` while this one does not lead.
+    pub others: watch::Receiver<Option<BTreeSet<IpAddr>>>,
 }
 
 /// Runs a coordinator until `stop`; `ready` hears once when clients and agents may come.
@@ -141,7 +143,9 @@ pub async fn run(
 
     // The inner parts outlive the listeners: running answers need them while the API drains.
     let inner = CancellationToken::new();
-    let parts = Parts::start(&config, &consensus, &founded, &peers, replica, control, &inner).await?;
+    let door = Door::of(&consensus, api.local_addr().context("reading the bound API address")?, &stop);
+    let inside = (control, door.clone());
+    let parts = Parts::start(&config, &consensus, &founded, (&peers, replica), inside, &inner).await?;
     keep_membership(&config, &consensus, &peers, replica, &departure, &inner);
     let reach = reach::watch(consensus.clone(), parts.sources.fleet.clone(), peers.clone());
     tokio::spawn(inner.clone().run_until_cancelled_owned(reach));
@@ -151,15 +155,14 @@ pub async fn run(
     // Nor is a stranger served on the word of facts from before the first key, unless nobody leads who could tell newer ones.
     let (early, _) = tokio::join!(early, tokio::time::timeout(limits::TOKENS_FIRST, newest(&consensus)));
     let early = early.ok();
-    let api_address = api.local_addr().context("reading the bound API address")?;
     let local_key = local_key(&config, replica)?;
-    if !api_address.ip().is_loopback() {
+    if !door.api.ip().is_loopback() {
         tracing::warn!(
             "the API speaks plain HTTP beyond this machine: put a proxy with TLS before it, or keys can be overheard"
         );
     }
     let books = Books::open(replica.0, Arc::new(consensus.clone()), &consensus.changes());
-    let (router, batches) = gateway::open(parts.gateway_state(api_address, local_key, books.tally.clone()));
+    let (router, batches) = gateway::open(parts.gateway_state(local_key, books.tally.clone()));
     tokio::spawn(stop.clone().run_until_cancelled_owned(batches.run()));
     let failed = CancellationToken::new();
     let serving = tokio::spawn(listener::serve(api, router, stop.clone(), failed.clone()));
@@ -174,11 +177,11 @@ pub async fn run(
         // Nobody listening for `ready` is no reason not to serve.
         let _ = ready.send(Ready {
             cluster: founded.cluster.clone(),
-            api: api_address,
+            api: door.api,
             cluster_address: parts.cluster_address,
             join_token: join_token?,
             authorities: parts.rotating.hashes(),
-            leads: readiness::leads(&consensus),
+            others: door.others(&consensus, replica, &peers),
         });
     }
 
@@ -317,9 +320,8 @@ impl Parts {
         config: &Config,
         consensus: &Consensus,
         founded: &Founded,
-        peers: &Peers,
-        replica: ReplicaId,
-        control: TcpListener,
+        (peers, replica): (&Peers, ReplicaId),
+        (control, door): (TcpListener, Door),
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let (streams, catalogue) = (Streams::default(), Catalogue::default());
@@ -345,6 +347,7 @@ impl Parts {
             peers: peers.clone(),
             fleet: fleet.clone(),
             sealing: Sealing::start(consensus, replica, peers, (&founded.authority, &founded.keyring), stop),
+            door,
         };
         let grouping = Grouping::new(consensus, peers, &config.data_folder);
         let answers = jobs::open(config, consensus, founded, peers, replica)?;
@@ -395,13 +398,8 @@ impl Parts {
         Ok(Self { sources, room, rotating, grouping, jobs, hash_key, renderers, cluster, cluster_address })
     }
 
-    fn gateway_state(
-        &self,
-        api: SocketAddr,
-        local_key: gateway::LocalKey,
-        tally: Tally,
-    ) -> gateway::GatewayState {
-        let readiness = Readiness::follow(&self.sources.consensus);
+    fn gateway_state(&self, local_key: gateway::LocalKey, tally: Tally) -> gateway::GatewayState {
+        let Door { api, readiness, .. } = self.sources.looking.door.clone();
         let sources = self.sources.clone();
         gateway::GatewayState {
             catalogue: self.sources.catalogue.clone(),

@@ -58,6 +58,12 @@ pub(crate) const REACH_LOOK: Duration = Duration::from_millis(500);
 /// Together with the silence that comes first this is less than the five seconds after which the agents would count as lost.
 pub(crate) const REACH_LOOKS: u32 = 3;
 
+/// How often the one that leads asks the others whether they take clients in: a dead one stays in the name for so long.
+pub(crate) const DOORS_LOOK: Duration = Duration::from_secs(2);
+
+/// How long a former leader may believe in itself, and answer for the name that goes with the lead: its silence and a look at it.
+pub(crate) const FORMER_LEADER: Duration = Duration::from_secs(2);
+
 /// Reaching another coordinator.
 pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(2);
 

@@ -10,6 +10,7 @@ use proto::v1::{LookReply, LookRequest};
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::doors::Door;
 use crate::fleet::Fleet;
 use crate::leader::{QueueView, Subject};
 use crate::leading::Leading;
@@ -26,6 +27,7 @@ pub(crate) struct Looking {
     pub(crate) peers: Peers,
     pub(crate) fleet: Fleet,
     pub(crate) sealing: Sealing,
+    pub(crate) door: Door,
 }
 
 impl Looking {
@@ -64,7 +66,14 @@ impl Looking {
             let reached = u32::try_from(self.fleet.reached().await).unwrap_or(u32::MAX);
             let speaks = Some(self.consensus.speaks().0);
             let seal_key_id = self.sealing.id();
-            return Ok(LookReply { reached: Some(reached), speaks, seal_key_id, ..LookReply::default() });
+            let api = self.door.open().map(|api| api.to_string());
+            return Ok(LookReply {
+                reached: Some(reached),
+                speaks,
+                seal_key_id,
+                api,
+                ..LookReply::default()
+            });
         }
         let leading = self.leading.borrow().clone();
         let leader =

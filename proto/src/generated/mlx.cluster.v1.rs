@@ -119,7 +119,7 @@ pub mod look_request {
         Model(::prost::alloc::string::String),
         #[prost(uint64, tag = "4")]
         Node(u64),
-        /// How many agents the coordinator that is asked has heard of late. Every one answers, whether it leads or not.
+        /// What a coordinator says of itself: how many agents it has heard of late, and more. Every one answers, whether it leads or not.
         #[prost(bool, tag = "5")]
         Reached(bool),
     }
@@ -140,6 +140,10 @@ pub struct LookReply {
     /// With that: which seal key the coordinator holds, by a hash of it; absent: none, or it is of an older release.
     #[prost(bytes = "vec", optional, tag = "5")]
     pub seal_key_id: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+    /// With that: `ip:port` where its API listens, while it serves clients of other machines there; the unspecified address stands for
+    /// wherever the coordinator is reached. Absent: it does not, or it is of an older release.
+    #[prost(string, optional, tag = "6")]
+    pub api: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnlistRequest {
