@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::Agent;
 use crate::exit::{Exit, failure};
-use crate::{home, log, model_argument, neighbours, progress, stopping};
+use crate::{descriptors, home, log, model_argument, neighbours, progress, stopping};
 
 /// Notices that may wait for the terminal.
 const NOTICES: usize = 256;
@@ -17,6 +17,7 @@ const DEFAULT_PORT: u16 = 7443;
 
 pub(crate) fn run(options: &Agent) -> anyhow::Result<()> {
     log::start("info");
+    descriptors::raise();
     let mut config = config(options)?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     runtime.block_on(async {

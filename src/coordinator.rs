@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 use crate::cli::Coordinator;
 use crate::exit::{Exit, failure};
 use crate::neighbours::Announced;
-use crate::{agent, home, log, stopping};
+use crate::{agent, descriptors, home, log, stopping};
 
 pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
     log::start("info");
+    descriptors::raise();
     let rooms = home::rooms(&options.home)?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     runtime.block_on(async {
@@ -58,9 +59,11 @@ async fn joined(options: &Coordinator, folder: &Path) -> anyhow::Result<Option<s
     Ok(Some(server::Joined { credentials, replica, contacts }))
 }
 
-/// This very binary renders.
+/// This very binary renders; where the system keeps it (Linux), also after another has been put in its place.
 pub(crate) fn renderer() -> anyhow::Result<server::RendererProgram> {
-    let program = std::env::current_exe().context("finding this program's own file")?;
+    let own = Path::new("/proc/self/exe");
+    let named = std::env::current_exe().context("finding this program's own file");
+    let program = if own.exists() { own.to_owned() } else { named? };
     Ok(server::RendererProgram { program, arguments: vec!["render-templates".into()] })
 }
 

@@ -32,6 +32,7 @@ mod table;
 mod moment;
 mod progress;
 mod stopping;
+mod descriptors;
 
 use std::process::ExitCode;
 

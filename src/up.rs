@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::{Api, Message};
 use crate::cli::Up;
 use crate::home::Rooms;
-use crate::{agent, coordinator, credentials, home, log, model_argument, progress, stopping};
+use crate::{agent, coordinator, credentials, descriptors, home, log, model_argument, progress, stopping};
 
 /// Notices that may wait for the terminal.
 const NOTICES: usize = 256;
@@ -19,6 +19,7 @@ const FIRST_QUESTION: &str = "What is mlx-serving?";
 
 pub(crate) fn run(options: &Up) -> anyhow::Result<()> {
     log::start("error");
+    descriptors::raise();
     let rooms = home::rooms(&options.home)?;
     let offer = model_argument::parse(options.model.as_deref().unwrap_or("demo"))?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;

@@ -101,6 +101,10 @@ class Process:
     def alive(self) -> bool:
         return self.popen is not None and self.popen.poll() is None
 
+    def rss_kib(self) -> int:
+        command = ["/bin/ps", "-o", "rss=", "-p", str(self.pid)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 

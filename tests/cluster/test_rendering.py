@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
+import pytest
 
 from cluster.client import ask, chat
-from cluster.harness import DEMO, DEMO_FOLDER, Room, gone_soon, until
+from cluster.group import Group
+from cluster.harness import BINARY, DEMO, DEMO_FOLDER, Room, gone_soon, until
 
 # Lists that share their parts: twenty bytes more are work for a century, or fill any memory.
 DOUBLED = "{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}{% endfor %}"
@@ -19,11 +24,6 @@ SHARED = "{% set ns = namespace(x=[1], y=[1]) %}" + DOUBLED
 HOSTILE = SHARED + "{% if messages[0].content == 'fill' %}{{ ns.x ~ '' }}{% else %}{{ ns.x == ns.y }}{% endif %}"
 # A tenth of what such a template fills.
 GROWTH_KIB_MAX = 150_000
-
-
-def rss_kib(pid: int) -> int:
-    listed = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
-    return int(listed.stdout)
 
 
 def renderers(coordinator: int) -> list[int]:
@@ -42,6 +42,27 @@ def busy(pid: int) -> bool:
     return any(line.startswith("R") for line in listed.stdout.splitlines())
 
 
+@pytest.mark.skipif(not Path("/proc/self/exe").exists(), reason="only Linux keeps the file of a running program")
+def test_a_program_whose_file_was_replaced_still_renders(tmp_path: Path) -> None:
+    program = tmp_path / "mlx-serving"
+    shutil.copy(BINARY, program)
+    group = Group(tmp_path)
+    try:
+        group.found(1, programs={0: str(program)})
+        group.worker("one", "demo", fake="t1_s=0.005")
+        group.all_ready(DEMO, 1)
+        program.unlink()
+        program.write_text("#!/bin/false\n")
+        program.chmod(0o755)
+        coordinator = group.members[0]
+        for pid in renderers(coordinator.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert ask(coordinator.url, chat(DEMO, max_tokens=2)).status_code == 200
+        assert renderers(coordinator.process.pid)
+    finally:
+        group.close()
+
+
 def test_a_hostile_template_costs_only_its_own_requests_and_leaves_no_process_behind(room: Room) -> None:
     hostile = room.folder / "hostile"
     shutil.copytree(DEMO_FOLDER, hostile)
@@ -51,7 +72,7 @@ def test_a_hostile_template_costs_only_its_own_requests_and_leaves_no_process_be
     room.ready()
     room.ready(hostile.name)
     assert ask(room.url, chat(DEMO, max_tokens=2)).status_code == 200
-    before = rss_kib(coordinator.pid)
+    before = coordinator.rss_kib()
 
     def served_meanwhile(hostile_ones_ended: threading.Event) -> int:
         answers = 0
@@ -72,7 +93,7 @@ def test_a_hostile_template_costs_only_its_own_requests_and_leaves_no_process_be
     told = [(refusal.status_code, refusal.json()["error"]["code"]) for refusal in refusals]
     assert told == [(400, "invalid_messages")] * 2, [refusal.text for refusal in refusals]
     assert answers > 3, "others waited"
-    assert rss_kib(coordinator.pid) - before < GROWTH_KIB_MAX
+    assert coordinator.rss_kib() - before < GROWTH_KIB_MAX
 
     known = renderers(coordinator.pid)
     with ThreadPoolExecutor() as pool:

@@ -83,7 +83,7 @@ struct Compiled {
 
 impl Templates {
     pub(super) fn answer(&mut self, question: &[u8]) -> Answer {
-        // It comes from the same program; only one that nests too deep is not understood.
+        // It comes from a program with the same frames; only one that nests too deep is not understood.
         let Ok(Question { source, special_tokens, conversation }) = rmp_serde::from_slice(question) else {
             return Answer::OutOfBounds;
         };

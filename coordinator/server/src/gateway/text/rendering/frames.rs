@@ -12,9 +12,9 @@ use super::RenderError;
 use crate::gateway::limits;
 use crate::gateway::text::template::{Conversation, TemplateError};
 
-/// How a renderer begins, on a line of its own. Another release of the program, which lies in the place of the one that runs, has
-/// another one.
-pub(super) const GREETING: &str = concat!("mlx-serving renderer 1 of ", env!("CARGO_PKG_VERSION"));
+/// How a renderer begins, on a line of its own. It may be of another release, which was put in the place of the program that runs:
+/// the number says which frames it understands, and changes with them.
+pub(super) const GREETING: &str = "mlx-serving renderer 1";
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Question<'a> {

@@ -40,7 +40,8 @@ impl Renderer {
     /// One whose greeting is still to come.
     pub(super) fn spawn(program: &RendererProgram) -> anyhow::Result<Self> {
         let mut command = Command::new(&program.program);
-        command.args(&program.arguments).env_clear().current_dir("/");
+        // Its file may be known by a link that names nothing.
+        command.arg0("mlx-serving").args(&program.arguments).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // In a group of its own, a Ctrl-C at the terminal reaches only those who know what to do about it.
         command.process_group(0).kill_on_drop(true);
@@ -57,7 +58,7 @@ impl Renderer {
         while line != GREETING.as_bytes() {
             line.clear();
             let read = begin.read_until(b'\n', &mut line).await.context("reading its greeting")?;
-            anyhow::ensure!(read > 0, "it did not greet as this release does");
+            anyhow::ensure!(read > 0, "it did not greet as one that understands this release");
             line.pop();
         }
         Ok(())

@@ -202,7 +202,7 @@ async fn one_template_has_a_few_turns_and_the_others_the_rest() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_or_of_another_release_is_no_renderer() {
+async fn a_program_that_is_not_there_or_has_other_frames_is_no_renderer() {
     let missing = RendererProgram { program: "/no/such/program".into(), arguments: Vec::new() };
     for renderers in [Renderers::new(missing), script("echo 'mlx-serving renderer 0'"), script("exec yes")] {
         assert_eq!(render(&renderers, &template("a")).await, Err(RenderError::NotStarted));
@@ -244,6 +244,31 @@ async fn a_renderer_has_no_environment_no_files_and_no_descriptor_that_was_opene
     let bounds = ["Max core file size", "Max file size", "Max open files"].map(bound);
     assert_eq!(bounds, ["0", "0", "3"]);
     assert!(bound("Max cpu time").parse::<u64>().is_ok_and(|seconds| seconds <= 1 + limits::RENDERING_CPU_S));
+}
+
+const FRAMES: &str = r"\x93\xa7{{ x }}\x91\x92\xa9bos_token\xa3<s>\x95\x91\x82\xa4role\xa4user\xa7content\xa2hi\xc0\x91\x92\xa1v\x01\x00\x02
+\x93\xa7{{ x }}\x90\xc0
+\x81\xa6Prompt\xa1p
+\x81\xa6Raised\xa1r
+\xabOutOfBounds
+\x81\xa6Failed\xa1f";
+
+/// Whoever changes what is expected here changes the number in the greeting as well.
+#[test]
+fn a_release_with_the_same_greeting_has_the_same_frames() {
+    let mut conversation = said("hi");
+    conversation.variables = vec![("v".to_owned(), Value::from(1))];
+    let bos = [("bos_token".to_owned(), "<s>".to_owned())];
+    let frames = [
+        frames::question("{{ x }}", &bos, Some(conversation)).expect("short"),
+        frames::question("{{ x }}", &[], None).expect("short"),
+        frames::Answer::Prompt("p".to_owned()).encode(),
+        frames::Answer::Raised("r".to_owned()).encode(),
+        frames::Answer::OutOfBounds.encode(),
+        frames::Answer::Failed("f".to_owned()).encode(),
+    ];
+    let told = frames.map(|frame| frame.escape_ascii().to_string());
+    assert_eq!((GREETING, told.join("\n").as_str()), ("mlx-serving renderer 1", FRAMES));
 }
 
 #[test]
