@@ -13,6 +13,10 @@ import pytest
 from cluster.client import ask, chat, gather
 from cluster.harness import DEMO, DEMO_FOLDER, Room
 
+# More than the kernel buffers for a connection at both ends; an answer is ten times as long as its request.
+UNREAD_BYTES = 64 << 20
+UNREAD_GROWTH_KIB = 50_000
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
@@ -134,6 +138,20 @@ def test_garbage_on_the_agents_port_disturbs_nothing(served: Room) -> None:
         for size in (1, 64, 1200):
             peer.sendto(bytes([0xC3]) * size, ("127.0.0.1", served.cluster_port))
     assert all(answer.clean for answer in gather(served.url, [chat(DEMO, max_tokens=3)] * 4))
+
+
+def test_a_client_that_reads_no_answers_is_not_asked_for_more(served: Room) -> None:
+    coordinator, requests = served.processes[0], b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n" * 1_000
+    before, sent = coordinator.rss_kib(), 0
+    with socket.create_connection(("127.0.0.1", served.api_port), 5) as peer:
+        try:
+            while sent < UNREAD_BYTES:
+                sent += peer.send(requests)
+        except TimeoutError:
+            # The kernel's buffers are full, at both ends.
+            assert coordinator.rss_kib() - before < UNREAD_GROWTH_KIB
+            return
+    raise AssertionError(f"{sent} bytes of requests were taken from a client that reads nothing")
 
 
 def test_a_hint_that_is_not_used_is_named(served: Room) -> None:

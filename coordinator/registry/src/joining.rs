@@ -13,7 +13,7 @@ use crate::limits;
 use crate::registry::Registry;
 use crate::reply::{Bounded, Refusal, Reply};
 use crate::secret_hash;
-use crate::{NodeId, Role, TokenId};
+use crate::{Command, NodeId, Role, TokenId};
 
 /// A machine at the door.
 pub(crate) struct Joiner<'a> {
@@ -22,6 +22,13 @@ pub(crate) struct Joiner<'a> {
     pub(crate) name: &'a str,
     pub(crate) public_key: &'a str,
     pub(crate) at_unix_ms: u64,
+}
+
+/// What becomes of a machine at the door.
+enum Admission {
+    /// It is the node that it was.
+    Again(NodeId),
+    Anew(NodeId, Role),
 }
 
 impl Registry {
@@ -63,17 +70,10 @@ impl Registry {
     ///    again; but a revoked key stays out, and a node never changes its role;
     /// 3. a new key spends the token and becomes the next node.
     pub(crate) fn admit(&mut self, joiner: &Joiner<'_>) -> Result<Reply, Refusal> {
-        check_joiner(joiner)?;
-        let token = self.shown_token(joiner)?; // 1
-        let (role, spent) = (token.role, token.spent());
-        if let Some((node, known)) = self.nodes.iter().find(|(_, node)| node.public_key == joiner.public_key)
-        {
-            return admit_again(*node, known, role); // 2
-        }
-        if spent {
-            return Err(Refusal::TokenSpent { token: joiner.token.clone() });
-        }
-        let node = self.next_node()?;
+        let (node, role) = match self.judge(joiner)? {
+            Admission::Again(node) => return Ok(Reply::NodeAdmitted { node, again: true }), // 2
+            Admission::Anew(node, role) => (node, role),
+        };
         if let Some(token) = self.tokens.get_mut(joiner.token) {
             token.used = token.used.saturating_add(1);
         }
@@ -92,7 +92,29 @@ impl Registry {
             breakers: Breakers::default(),
         };
         self.nodes.insert(node, entry);
-        Ok(Reply::NodeAdmitted { node, again: false }) // 3
+        Ok(Reply::NodeAdmitted { node, again: false })
+    }
+
+    /// Why [`Command::AdmitNode`] would be refused by these facts: what a stranger says is worth no entry in the log as long as it
+    /// would be. `None` for any other command.
+    pub fn refuses_to_admit(&self, command: &Command) -> Option<Refusal> {
+        let Command::AdmitNode { token, secret_hash, name, public_key, at_unix_ms } = command else {
+            return None;
+        };
+        self.judge(&Joiner { token, secret_hash, name, public_key, at_unix_ms: *at_unix_ms }).err()
+    }
+
+    fn judge(&self, joiner: &Joiner<'_>) -> Result<Admission, Refusal> {
+        check_joiner(joiner)?;
+        let token = self.shown_token(joiner)?; // 1
+        if let Some((node, known)) = self.nodes.iter().find(|(_, node)| node.public_key == joiner.public_key)
+        {
+            return admit_again(*node, known, token.role); // 2
+        }
+        if token.spent() {
+            return Err(Refusal::TokenSpent { token: joiner.token.clone() });
+        }
+        Ok(Admission::Anew(self.next_node()?, token.role)) // 3
     }
 
     pub(crate) fn revoke(&mut self, id: NodeId) -> Result<Reply, Refusal> {
@@ -166,14 +188,14 @@ impl Registry {
     }
 }
 
-fn admit_again(node: NodeId, known: &Node, token_gives: Role) -> Result<Reply, Refusal> {
+fn admit_again(node: NodeId, known: &Node, token_gives: Role) -> Result<Admission, Refusal> {
     if known.revoked {
         return Err(Refusal::NodeRevoked { node });
     }
     if known.role != token_gives {
         return Err(Refusal::TokenRoleMismatch { node, is: known.role, token_gives });
     }
-    Ok(Reply::NodeAdmitted { node, again: true })
+    Ok(Admission::Again(node))
 }
 
 /// Tokens that admit nobody any more go first, then the one that expires first.

@@ -1,8 +1,9 @@
 //! Where agents and other coordinators come in: TCP, TLS, and who each connection belongs to.
 //!
 //! Owns the handshake under this coordinator's own papers, the list of those who are inside, and cutting the connections of those
-//! that were revoked, and of those that came under an authority that is trusted no more, on which everything they do here runs: sessions, desks, the registry's log. Refuses to read a request: each
-//! call is checked again, by `sessions.rs` and by [`gate`].
+//! that were revoked, and of those that came under an authority that is trusted no more, on which everything they do here runs:
+//! sessions, desks, the registry's log. Those who show no certificate are few, and stay for a moment. Refuses to read a request: each
+//! call is checked again, by `threshold.rs`, by `sessions.rs` and by [`gate`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +20,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -48,6 +49,7 @@ pub(crate) type Leaf = Arc<CertificateDer<'static>>;
 pub(crate) struct Guests {
     facts: watch::Receiver<Arc<Registry>>,
     inside: Arc<Mutex<Inside>>,
+    strangers: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -64,7 +66,7 @@ struct Inmate {
 
 impl Guests {
     pub(crate) fn new(facts: watch::Receiver<Arc<Registry>>) -> Self {
-        Self { facts, inside: Arc::default() }
+        Self { facts, inside: Arc::default(), strangers: Arc::new(Semaphore::new(limits::STRANGERS)) }
     }
 
     /// Cuts whoever is revoked, a moment after the registry says so: what runs on the connection has been told why by then. And
@@ -99,6 +101,10 @@ impl Guests {
         revoked.map(|guest| guest.cut.clone()).collect()
     }
 
+    fn is_strange(&self, leaf: &Leaf) -> bool {
+        trust::only(&self.facts.borrow()).is_some_and(|only| !tls::vouches(only, leaf))
+    }
+
     fn strangers(&self, registry: &Registry) -> Vec<CancellationToken> {
         let Some(only) = trust::only(registry) else { return Vec::new() };
         let inside = self.lock();
@@ -106,24 +112,28 @@ impl Guests {
         strangers.map(|guest| guest.cut.clone()).collect()
     }
 
-    /// Returns the way to cut the connection, and what takes it off the list.
-    fn enter(&self, caller: &Caller) -> (CancellationToken, Option<Place>) {
+    /// Returns the way to cut the connection, and what gives its place back; nothing where there is no place.
+    fn enter(&self, caller: &Caller) -> Option<(CancellationToken, Place)> {
         let cut = CancellationToken::new();
-        let (Some(identity), Some(leaf)) = (caller.identity, &caller.leaf) else { return (cut, None) };
+        let (Some(identity), Some(leaf)) = (caller.identity, &caller.leaf) else {
+            let place = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
+            return Some((cut, Place::Stranger { _place: place }));
+        };
         let mut inside = self.lock();
         inside.last += 1;
         let number = inside.last;
         inside.guests.insert(number, Inmate { identity, leaf: Arc::clone(leaf), cut: cut.clone() });
         drop(inside);
-        // One that comes back after it was revoked hears why, and no more.
-        if self.is_revoked(identity) {
+        // One that comes back after it was revoked hears why, and no more. Nor does one stay whose handshake was begun before its
+        // authority ended and is over after [`Guests::watch`] has looked.
+        if self.is_revoked(identity) || self.is_strange(leaf) {
             let cut = cut.clone();
             tokio::spawn(async move {
                 sleep(limits::LAST_WORD).await;
                 cut.cancel();
             });
         }
-        (cut, Some(Place { guests: self.clone(), number }))
+        Some((cut, Place::Member { guests: self.clone(), number }))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inside> {
@@ -131,15 +141,23 @@ impl Guests {
     }
 }
 
-/// On the list as long as it lives.
-struct Place {
-    guests: Guests,
-    number: u64,
+/// Held as long as the connection lasts.
+enum Place {
+    /// On the list of those who are inside.
+    Member {
+        guests: Guests,
+        number: u64,
+    },
+    Stranger {
+        _place: OwnedSemaphorePermit,
+    },
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.guests.lock().guests.remove(&self.number);
+        if let Place::Member { guests, number } = self {
+            guests.lock().guests.remove(number);
+        }
     }
 }
 
@@ -211,8 +229,11 @@ async fn greet(
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let identity = leaf.and_then(|leaf| Identity::from_leaf(leaf).ok());
     let caller = Caller { identity, leaf: leaf.map(|leaf| Arc::new(leaf.clone().into_owned())) };
-    let (cut, place) = guests.enter(&caller);
-    let guest = Guest { tls: stream, cut: Box::pin(cut.cancelled_owned()), caller, _place: place };
+    let Some((cut, place)) = guests.enter(&caller) else {
+        return tracing::debug!("a caller without a certificate was turned away: too many of them are here");
+    };
+    let leaves = matches!(place, Place::Stranger { .. }).then(|| Box::pin(sleep(limits::STRANGERS_STAY)));
+    let guest = Guest { tls: stream, cut: Box::pin(cut.cancelled_owned()), leaves, caller, _place: place };
     // Nobody takes it any more: the coordinator stops.
     let _ = inside.send(Ok(guest)).await;
 }
@@ -221,8 +242,10 @@ async fn greet(
 pub(crate) struct Guest {
     tls: TlsStream<TcpStream>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// When a stranger has been here for long enough.
+    leaves: Option<Pin<Box<Sleep>>>,
     caller: Caller,
-    _place: Option<Place>,
+    _place: Place,
 }
 
 impl Connected for Guest {
@@ -240,7 +263,8 @@ impl AsyncRead for Guest {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.cut.as_mut().poll(context).is_ready() {
+        let leaves = self.leaves.as_mut().is_some_and(|leaves| leaves.as_mut().poll(context).is_ready());
+        if leaves || self.cut.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it was cut")));
         }
         Pin::new(&mut self.tls).poll_read(context, buffer)
@@ -262,5 +286,87 @@ impl AsyncWrite for Guest {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tls).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::identity::Role;
+    use registry::{CaStep, ClusterId, ClusterVersion, Command};
+    use rustls::pki_types::pem::PemObject as _;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::authority::{Authority, NewCa};
+
+    /// Facts in which the authority `former` has been followed by `present`, or is about to be.
+    fn rotated(former: &NewCa, present: &NewCa, over: bool) -> Guests {
+        let mut facts = Registry::default();
+        let begin = CaStep::Begin {
+            ca_certificate_pem: present.certificate_pem.clone(),
+            cross_certificate_pem: present.certificate_pem.clone(),
+            sealed_ca_key: "0b".to_owned(),
+            sealed_hash_key: "0c".to_owned(),
+            until_unix_ms: 9,
+        };
+        let rotate = |step| Command::RotateCa { number: 1, step, at_unix_ms: 2 };
+        let mut commands = vec![
+            Command::FoundSealed {
+                cluster: ClusterId("room".to_owned()),
+                ca_certificate_pem: former.certificate_pem.clone(),
+                sealed_ca_key: "0a".to_owned(),
+                at_unix_ms: 1,
+            },
+            Command::RaiseVersion { to: ClusterVersion::NEWEST, at_unix_ms: 1 },
+            rotate(begin),
+        ];
+        commands.extend(over.then(|| rotate(CaStep::End { abandon: true })));
+        for command in &commands {
+            assert_eq!(facts.apply(command), registry::Reply::Done);
+        }
+        let (_, facts) = watch::channel(Arc::new(facts));
+        Guests::new(facts)
+    }
+
+    fn member_of(authority: &NewCa) -> Caller {
+        let NewCa { certificate_pem, key_pem } = authority;
+        let opened = Authority::open(certificate_pem, key_pem, limits::LEAF_LIFE).expect("an authority");
+        let identity = Identity { role: Role::Coordinator, node: 1 };
+        let leaf = opened.credentials(identity).expect("credentials").certificate_pem;
+        let leaf = CertificateDer::from_pem_slice(leaf.as_bytes()).expect("a certificate");
+        Caller { identity: Some(identity), leaf: Some(Arc::new(leaf)) }
+    }
+
+    /// Whether one that comes in now stays.
+    async fn stays(guests: &Guests, caller: &Caller) -> bool {
+        let (cut, _place) = guests.enter(caller).expect("there is a place");
+        tokio::task::yield_now().await;
+        advance(2 * limits::LAST_WORD).await;
+        tokio::task::yield_now().await;
+        !cut.is_cancelled()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_stays_who_comes_in_under_an_authority_that_has_just_ended() {
+        let (former, present) =
+            (Authority::create("room").expect("one"), Authority::create("room").expect("two"));
+        for (over, of_former) in [(false, true), (true, false)] {
+            let guests = rotated(&former, &present, over);
+            assert_eq!(stays(&guests, &member_of(&former)).await, of_former, "{over}");
+            assert!(stays(&guests, &member_of(&present)).await, "{over}");
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_have_a_few_places_and_take_none_of_a_members() {
+        let (_, facts) = watch::channel(Arc::default());
+        let guests = Guests::new(facts);
+        let stranger = Caller { identity: None, leaf: None };
+        let mut inside: Vec<_> =
+            (0..limits::STRANGERS).map(|_| guests.enter(&stranger).expect("a place")).collect();
+        assert!(guests.enter(&stranger).is_none());
+        assert!(guests.enter(&member_of(&Authority::create("room").expect("one"))).is_some());
+        inside.pop();
+        assert!(guests.enter(&stranger).is_some());
     }
 }

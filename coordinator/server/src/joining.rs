@@ -7,7 +7,7 @@ use consensus::Consensus;
 use proto::identity::Identity;
 use proto::token::JoinToken;
 use proto::v1::{JoinReply, JoinRequest};
-use registry::{Command, NodeId, Reply, Role, TokenId};
+use registry::{Command, NodeId, Refusal, Reply, Role, TokenId};
 use std::sync::Arc;
 use tonic::Status;
 
@@ -53,6 +53,9 @@ impl Joining {
             public_key: authority::key_fingerprint(&csr),
             at_unix_ms: unix_ms(),
         };
+        if let Some(refusal) = self.refused(&admit).await? {
+            return Err(Status::permission_denied(refusal.to_string()));
+        }
         let reply =
             self.consensus.propose(admit).await.map_err(|error| Status::unavailable(error.to_string()))?;
         let node = match reply {
@@ -68,6 +71,18 @@ impl Joining {
             signed.map_err(|_| Status::internal("the certificate could not be signed"))?;
         tracing::info!(node = node.0, "a node joined");
         Ok(JoinReply { node: node.0, certificate_pem, ca_certificate_pem, cluster: self.cluster.clone() })
+    }
+
+    /// By the facts here, and where they may not know of a token yet, by the newest. A stranger's words are never written down to be
+    /// refused.
+    async fn refused(&self, admit: &Command) -> Result<Option<Refusal>, Status> {
+        match self.consensus.local().refuses_to_admit(admit) {
+            Some(Refusal::UnknownToken { .. } | Refusal::TooMany { .. }) => {
+                let newest = self.consensus.read(|facts| facts.refuses_to_admit(admit)).await;
+                newest.map_err(|error| Status::unavailable(error.to_string()))
+            }
+            refusal => Ok(refusal),
+        }
     }
 
     /// The role is what the token gave, and the registry remembers it; the joiner has no say.

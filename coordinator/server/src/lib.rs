@@ -11,6 +11,7 @@ mod authority;
 mod trust;
 mod seal;
 mod listener;
+mod patience;
 mod gateway;
 mod catalogue;
 mod cards;
@@ -25,6 +26,7 @@ mod desk;
 mod members;
 mod membership;
 mod entrance;
+mod threshold;
 mod peers;
 mod polling;
 mod reach;
@@ -108,6 +110,7 @@ use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::Streams;
 use crate::tally::{Books, Tally};
+use crate::threshold::Threshold;
 use crate::versions::Versions;
 use crate::views::Inside;
 
@@ -273,7 +276,7 @@ async fn found(
             let listener = control.as_fd().try_clone_to_owned().context("sharing the agents' listener")?;
             let listener = TcpListener::from_std(std::net::TcpListener::from(listener))?;
             let incoming = entrance::open(listener, papers, Guests::new(consensus.changes()))?;
-            let replicas = server().add_service(consensus.service(peers::who_is));
+            let replicas = server().add_service(Threshold::before(consensus.service(peers::who_is)));
             let serving = replicas.serve_with_incoming(incoming);
             let asking = enlisting::ask(
                 consensus.clone(),
@@ -469,8 +472,8 @@ fn serve_cluster(
     let incoming = entrance::open(listener, &founded.papers, guests.clone())?;
     let gate = entrance::gate(guests);
     let server = server()
-        .add_service(InterceptedService::new(ClusterServer::new(sessions), gate.clone()))
-        .add_service(InterceptedService::new(consensus.service(peers::who_is), gate));
+        .add_service(InterceptedService::new(Threshold::before(ClusterServer::new(sessions)), gate.clone()))
+        .add_service(InterceptedService::new(Threshold::before(consensus.service(peers::who_is)), gate));
     tokio::spawn(async move {
         let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
         if let Err(error) = served {

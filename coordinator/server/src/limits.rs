@@ -110,6 +110,19 @@ pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// at the same moment. Beyond, the rest waits in the kernel's backlog.
 pub(crate) const HANDSHAKES: usize = 256;
 
+/// Connections of callers without a certificate, who only join and renew: a whole farm that is set up at the same moment. Beyond,
+/// they are turned away, and members still come in.
+pub(crate) const STRANGERS: usize = 128;
+
+/// How long such a connection lasts. To join takes an entry in the log: an election and a slow disk fit in.
+pub(crate) const STRANGERS_STAY: Duration = Duration::from_secs(30);
+
+/// Calls of such callers under way at once; the rest waits unread. Few enough to leave the log to those who belong here.
+pub(crate) const STRANGERS_CALLS: usize = 16;
+
+/// Longest request of such a caller: one to sign a certificate is a kilobyte.
+pub(crate) const STRANGERS_CALL_BYTES: usize = 64 * 1024;
+
 /// A handshake takes two round trips on a LAN; a caller that stalls in it holds a place.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -133,6 +146,13 @@ pub(crate) const MODELS_PER_REPORT: usize = 256;
 
 /// Client connections to the API at once; beyond, new ones wait in the kernel's backlog.
 pub(crate) const API_CONNECTIONS: usize = 4_096;
+
+/// What is read ahead or written ahead for one of them, and so the longest request head: some prompts' worth of frames.
+pub(crate) const API_BUFFER_BYTES: usize = 64 * 1024;
+
+/// How long a client may take nothing at all of what is written to it: a laptop that sleeps for a moment finds its answer, one that is
+/// stopped for good does not keep its place.
+pub(crate) const API_WRITE_STALL: Duration = Duration::from_secs(120);
 
 /// Time in which a client must have sent its request head, so that idle connections do not pile up.
 pub(crate) const API_HEADER_READ: Duration = Duration::from_secs(15);

@@ -39,6 +39,7 @@ use crate::members::{self, FOUNDER};
 use crate::peers::{self, Peers};
 use crate::rotating::{self, Rotating};
 use crate::streams::Streams;
+use crate::threshold::NO_CERTIFICATE;
 use crate::versions::Versions;
 use crate::wire;
 use crate::{desk, enlisting, renewing};
@@ -229,8 +230,7 @@ impl Sessions {
     /// The node behind the call: certificate first, then the registry's word on it.
     fn agent<T>(&self, request: &Request<T>) -> Result<u64, Status> {
         let identity = request.extensions().get::<Caller>().and_then(|caller| caller.identity);
-        let identity = identity
-            .ok_or_else(|| Status::unauthenticated("the certificate of a node is needed: join first"))?;
+        let identity = identity.ok_or_else(|| Status::unauthenticated(NO_CERTIFICATE))?;
         if identity.role != Role::Agent {
             return Err(Status::permission_denied("only agents open sessions"));
         }

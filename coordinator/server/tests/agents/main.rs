@@ -23,6 +23,7 @@ use proto::v1::{
 };
 use rcgen::{CertificateParams, KeyPair};
 use server::{Config, Ready};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -93,6 +94,17 @@ impl Room {
         let url = format!("https://{}", self.ready.cluster_address);
         let endpoint = Endpoint::from_shared(url).expect("a URL").tls_config(tls).expect("TLS");
         endpoint.connect().await.expect("connects")
+    }
+
+    async fn log_index(&self) -> u64 {
+        let mut stream = TcpStream::connect(self.ready.api).await.expect("connects");
+        let head = "GET /api/v1/status HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        status["coordinator"]["applied_index"].as_u64().expect("a number")
     }
 
     /// The CA that the coordinator presents to a joiner, checked against the token.
@@ -322,7 +334,7 @@ async fn each_call_is_refused_to_a_caller_of_another_role_and_to_one_without_a_c
     let agent = room.join(&room.ready.join_token).await.expect("joins");
     let coordinator = room.join(&room.coordinators_token()).await.expect("joins");
     let ca = agent.reply.ca_certificate_pem.clone();
-    for caller in [None, Some(&agent)] {
+    for (caller, code) in [(None, Code::Unauthenticated), (Some(&agent), Code::PermissionDenied)] {
         let mut client = room.client(&ca, caller).await;
         let enlist = client.enlist(EnlistRequest::default()).await.expect_err("refused");
         let desk = client.desk(tokio_stream::iter([DeskMessage::default()])).await.expect_err("refused");
@@ -331,7 +343,7 @@ async fn each_call_is_refused_to_a_caller_of_another_role_and_to_one_without_a_c
         let fetch = client.fetch_answer(FetchAnswerRequest::default()).await.expect_err("refused");
         let ask = client.ask_run(AskRunRequest::default()).await.expect_err("refused");
         for refused in [enlist, desk, look, keep, fetch, ask] {
-            assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+            assert_eq!(refused.code(), code, "{refused}");
         }
     }
     for (caller, code) in [(None, Code::Unauthenticated), (Some(&coordinator), Code::PermissionDenied)] {
@@ -363,6 +375,30 @@ async fn an_answer_that_does_not_have_its_digest_is_not_kept() {
     assert!(!run.goes_on, "nobody began it here");
     let answers = room.home.path().join("answers");
     assert_eq!(std::fs::read_dir(answers).expect("a folder").count(), 0);
+}
+
+#[tokio::test]
+async fn what_a_stranger_says_is_not_written_down_to_be_refused() {
+    let room = Room::open().await;
+    room.join(&room.ready.join_token).await.expect("joins");
+    let before = room.log_index().await;
+    let token = &room.ready.join_token;
+    for (id, secret) in [
+        ("unknown", token.secret.clone()),
+        (&*"a".repeat(50_000), token.secret.clone()),
+        ("no id at all", token.secret.clone()),
+        (&*token.id, vec![7; 24]),
+        (&*token.id, vec![7; 50_000]),
+    ] {
+        let token = JoinToken { id: id.to_owned(), secret, ..token.clone() };
+        let refused = room.join(&token).await.err().expect("refused");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        assert!(refused.message().len() < 500, "it is told its own words");
+    }
+    let token = JoinToken { id: "a".repeat(100_000), ..token.clone() };
+    room.join(&token).await.err().expect("nobody listens for so long");
+    assert_eq!(room.log_index().await, before);
+    room.close().await;
 }
 
 /// A new cluster is of the version that seals its key.

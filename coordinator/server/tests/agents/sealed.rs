@@ -11,10 +11,10 @@ async fn the_seal_key_is_given_to_coordinators_and_to_nobody_else() {
     let agent = room.join(&room.ready.join_token).await.expect("joins");
     let coordinator = room.join(&room.coordinators_token()).await.expect("joins");
     let ca = agent.reply.ca_certificate_pem.clone();
-    for caller in [None, Some(&agent)] {
+    for (caller, code) in [(None, Code::Unauthenticated), (Some(&agent), Code::PermissionDenied)] {
         let mut client = room.client(&ca, caller).await;
         let refused = client.fetch_seal_key(FetchSealKeyRequest {}).await.expect_err("refused");
-        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert_eq!(refused.code(), code);
     }
     let mut client = room.client(&ca, Some(&coordinator)).await;
     let given = client.fetch_seal_key(FetchSealKeyRequest {}).await.expect("given").into_inner().key;
