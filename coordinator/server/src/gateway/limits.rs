@@ -106,6 +106,9 @@ pub(crate) const UPLOAD_READ: Duration = Duration::from_secs(300);
 /// Uploads at once in one gateway. Each has two pieces of four megabytes in memory at the most.
 pub(crate) const UPLOADS_AT_ONCE: usize = 8;
 
+/// Downloads at once in one gateway, as slow as their readers are. Each has a piece of four megabytes in memory, or two.
+pub(crate) const DOWNLOADS_AT_ONCE: usize = 32;
+
 /// Batches that have begun here and wait to be taken on: that takes microseconds.
 pub(crate) const BATCHES_BEGUN: usize = 64;
 

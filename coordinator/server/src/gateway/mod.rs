@@ -140,6 +140,7 @@ struct Gateway {
     long_texts: LongTexts,
     /// Files that may be uploaded at once.
     uploads: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
     batches: Batches,
     responses: Responses,
 }
@@ -167,6 +168,7 @@ pub(crate) fn open(state: GatewayState) -> (Router, Minders) {
         request_numbers: RequestNumbers::default(),
         long_texts: LongTexts::new(),
         uploads: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE)),
+        downloads: Arc::new(Semaphore::new(limits::DOWNLOADS_AT_ONCE)),
         batches,
         responses,
     };

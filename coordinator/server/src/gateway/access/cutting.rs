@@ -1,7 +1,7 @@
 //! An answer that is cut when its key is revoked.
 //!
-//! Owns the last words of a stream: an error event, and then a body that fails, so that nobody takes it for complete. What was
-//! answered in one piece is complete already.
+//! Owns the last words of a stream: an error event where it has events, and then a body that fails, so that nobody takes it for
+//! complete. What was answered in one piece is complete already.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,6 +12,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::Stream;
+use hyper::body::Body as _;
 
 use crate::gateway::error::ApiError;
 
@@ -21,6 +22,7 @@ struct Cut {
     /// `None`: it was cut, and whatever computed it was dropped.
     body: Option<BodyDataStream>,
     ended: Ended,
+    events: bool,
     flushed: bool,
 }
 
@@ -35,12 +37,15 @@ enum Broken {
 
 /// The same response, which breaks off when `ended` comes to pass.
 pub(super) fn until(response: Response, ended: Ended) -> Response {
-    let streams =
-        response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes) == Some(b"text/event-stream");
-    if !streams {
+    // Whatever is still to be computed or fetched has no length yet.
+    if response.body().size_hint().exact().is_some() {
         return response;
     }
-    response.map(|body| Body::from_stream(Cut { body: Some(body.into_data_stream()), ended, flushed: false }))
+    let events =
+        response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes) == Some(b"text/event-stream");
+    response.map(|body| {
+        Body::from_stream(Cut { body: Some(body.into_data_stream()), ended, events, flushed: false })
+    })
 }
 
 impl Stream for Cut {
@@ -54,6 +59,9 @@ impl Stream for Cut {
                 return polled.map(|next| next.map(|piece| piece.map_err(Broken::Inner)));
             };
             this.body = None;
+            if !this.events {
+                return Poll::Ready(Some(Err(Broken::Revoked)));
+            }
             // Pieces are whole events, so another one may follow any of them.
             return Poll::Ready(Some(Ok(Bytes::from(format!("data: {}\n\n", error.body())))));
         }

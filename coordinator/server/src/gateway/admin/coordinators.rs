@@ -108,12 +108,19 @@ pub(crate) async fn lead(
 
 pub(crate) async fn backup(
     State(gateway): State<Gateway>,
+    administrator: Administrator,
 ) -> Result<([(HeaderName, &'static str); 1], Vec<u8>), ApiError> {
+    // Where nobody leads, a backup may be all that is left to be saved, and nothing can be noted.
+    let begun = administrator.begin(&gateway, "take a backup of all facts".to_owned()).await;
     let written = gateway.group.backup().await;
     let bytes = written.map_err(|why| {
         let words = format!("No backup was made: {why}.");
         ApiError::unavailable("backup_failed", words, limits::RETRY_AFTER_LOSS)
     })?;
+    match begun {
+        Ok(begun) => begun.ended(&gateway, Outcome::Done).await,
+        Err(error) => tracing::warn!(%error, "a backup was taken of which the audit trail does not know"),
+    }
     Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes))
 }
 

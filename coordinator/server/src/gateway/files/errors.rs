@@ -33,11 +33,15 @@ pub(super) fn too_slow() -> ApiError {
 }
 
 pub(super) fn too_many_at_once() -> ApiError {
-    let error = ApiError::refused(
-        StatusCode::TOO_MANY_REQUESTS,
-        "queue_full",
-        "As many files are being uploaded here as can be. Send this one a little later.",
-    );
+    queue_full("As many files are being uploaded here as can be. Send this one a little later.")
+}
+
+pub(super) fn too_many_readers() -> ApiError {
+    queue_full("As many files are being downloaded here as can be. Ask for this one a little later.")
+}
+
+fn queue_full(message: &str) -> ApiError {
+    let error = ApiError::refused(StatusCode::TOO_MANY_REQUESTS, "queue_full", message);
     ApiError { retry: Retry::After(limits::RETRY_IN_FLIGHT), ..error }
 }
 

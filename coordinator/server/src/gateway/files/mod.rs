@@ -167,11 +167,13 @@ pub(crate) async fn content(
     Path(id): Path<String>,
 ) -> Result<Response<Body>, ApiError> {
     let (_, stored) = find(&gateway, &owner, id).await?;
+    let place = gateway.downloads.clone().try_acquire_owned();
+    let place = place.map_err(|_| errors::too_many_readers())?;
     let bytes = stored.bytes();
     let mut pieces = Pieces::of(&gateway, stored.pieces);
     // Before there is a status, a client can still be told.
     let first = pieces.next().await.transpose().map_err(errors::unread)?;
-    let mut response = Response::new(reading::body(first, pieces));
+    let mut response = Response::new(reading::body(first, pieces, place));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     Ok(response)

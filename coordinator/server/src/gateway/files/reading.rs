@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use axum::body::Body;
 use bytes::Bytes;
 use registry::KeptAnswer;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::gateway::Gateway;
 use crate::jobs::{Missing, What};
@@ -45,16 +46,18 @@ impl Pieces {
     }
 }
 
-pub(super) fn body(first: Option<Bytes>, rest: Pieces) -> Body {
-    let next = |state: Option<(Option<Bytes>, Pieces)>| async move {
-        let (first, mut rest) = state?;
+/// `place`: among those who read, until this one has read it all.
+pub(super) fn body(first: Option<Bytes>, rest: Pieces, place: OwnedSemaphorePermit) -> Body {
+    type State = (Option<Bytes>, Pieces, OwnedSemaphorePermit);
+    let next = |state: Option<State>| async move {
+        let (first, mut rest, place) = state?;
         let piece = match first {
             Some(first) => Ok(first),
             None => rest.next().await?,
         };
         // A broken body is not read any farther.
-        let then = piece.is_ok().then_some((None, rest));
+        let then = piece.is_ok().then_some((None, rest, place));
         Some((piece, then))
     };
-    Body::from_stream(futures_util::stream::unfold(Some((first, rest)), next))
+    Body::from_stream(futures_util::stream::unfold(Some((first, rest, place)), next))
 }

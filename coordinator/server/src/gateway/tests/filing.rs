@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use axum::body::Body;
 use registry::{BatchChange, BatchEndpoint, BatchId, Command, JobRun, Life, limits as facts};
 use serde_json::json;
+use tower::ServiceExt as _;
 
 use super::stage::{Reply, Stage, request};
 use crate::clock::unix_ms;
@@ -66,6 +67,26 @@ async fn a_file_comes_back_as_it_was_at_any_gateway_until_it_is_deleted() {
         let missing = stage.with_key("GET", &path, "a", None).await;
         assert_eq!((missing.status.as_u16(), missing.error_code().as_str()), (404, "not_found"));
     }
+}
+
+#[tokio::test]
+async fn as_many_are_read_at_once_as_may_be_slow() {
+    let stage = Stage::saying("x");
+    let path = format!("/v1/files/{}/content", stage.upload("a", "{}").await);
+    let read = async || {
+        let asked = request("GET", &path).header("authorization", "Bearer a").body(Body::empty()).unwrap();
+        stage.router.clone().oneshot(asked).await.unwrap()
+    };
+    let mut unread = Vec::new();
+    for _ in 0..limits::DOWNLOADS_AT_ONCE {
+        unread.push(read().await);
+        assert_eq!(unread.last().expect("one").status().as_u16(), 200);
+    }
+    let refused = read().await;
+    assert_eq!(refused.status().as_u16(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    unread.pop();
+    assert_eq!(read().await.status().as_u16(), 200);
 }
 
 #[tokio::test]

@@ -59,6 +59,19 @@ async fn a_running_stream_gets_an_error_and_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_that_is_being_read_breaks_off() {
+    let stage = endless();
+    let (id, key) = stage.new_key(&json!({"name": "leaked"})).await;
+    let file = stage.upload(&key, "{}").await;
+    let asked = request("GET", &format!("/v1/files/{file}/content")).header("x-api-key", &key);
+    let response = stage.router.clone().oneshot(asked.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    stage.administer("DELETE", &format!("/keys/{id}"), None).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    response.into_body().collect().await.expect_err("not as if it were whole");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_in_one_piece_becomes_a_refusal() {
     let stage = endless();
     let (id, key) = stage.new_key(&json!({"name": "leaked"})).await;
