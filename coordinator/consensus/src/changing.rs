@@ -9,7 +9,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use openraft::async_runtime::watch::WatchReceiver;
 use registry::{Command, Reply, VoterChange};
@@ -20,7 +19,7 @@ use crate::handle::Consensus;
 use crate::members::{MemberState, Role};
 use crate::options::ReplicaId;
 use crate::replica::Replica;
-use crate::{limits, steward};
+use crate::{epoch, limits, steward};
 
 /// Whether a group may be left with an even number of voters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,10 +198,9 @@ impl Consensus {
 /// Writes the change down and carries it out. Runs to its end also when the caller stops waiting.
 async fn change_group(replica: &Arc<Replica>, mut change: VoterChange) -> Result<(), ChangeError> {
     let replica = Arc::clone(replica);
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     change.number = replica.registry().last_voter_change().saturating_add(1);
     change.by = replica.id.0;
-    change.at_unix_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+    change.at_unix_ms = epoch::unix_ms();
     let carrying_out = tokio::spawn(async move {
         match replica.propose(Command::LockVoters { change: change.clone() }).await?.reply {
             Reply::Refused(refusal) => return Err(refusal.into()),

@@ -1,7 +1,7 @@
 //! Backups, and the beginning of a new life from a copy of the facts: a backup that is restored, or the follower of a leader
 //! that will not come back.
 //!
-//! Both make a group of one whose registry is in the next epoch. It is written as a snapshot that covers everything known and
+//! Both make a group of one whose registry is in a later epoch. It is written as a snapshot that covers everything known and
 //! names one voter, so it replaces what was there in one step, and no entry of the former life is behind it. Replicas of two
 //! epochs refuse to talk to each other (`raft/door.rs`): an old leader that returns cannot overwrite what was decided since,
 //! though it still counts this replica as its follower.
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use openraft::entry::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
@@ -195,7 +196,7 @@ fn next_life(known: Known, options: &Options) -> Result<NextLife, EpochError> {
     let term = voted.max(last.leader_id.term).saturating_add(1);
     let first = LogId { leader_id: CommittedLeaderId::new(term), index: last.index.saturating_add(1) };
     let others = membership.nodes().map(|(id, _)| id.0).filter(|id| *id != replica.0);
-    registry.begin_epoch(others.collect::<Vec<_>>());
+    registry.begin_epoch(unix_ms(), others.collect::<Vec<_>>());
     let alone = vec![BTreeSet::from([replica])];
     let members = BTreeMap::from([(replica, Member { address: options.address.clone() })]);
     let membership =
@@ -205,6 +206,11 @@ fn next_life(known: Known, options: &Options) -> Result<NextLife, EpochError> {
         last_membership: StoredMembership::new(Some(first), membership),
     };
     Ok(NextLife { meta, registry, vote: Vote::new(term, replica) })
+}
+
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The folder a file lies in, and its name there.

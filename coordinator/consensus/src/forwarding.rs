@@ -71,7 +71,8 @@ pub(crate) async fn confirm(replica: &Replica) -> Result<(), ReadError> {
             Err(ReadError::NotLeader { leader: None })
         };
         match refused {
-            Err(ReadError::NotLeader { .. }) if search.goes_on().await => {}
+            // A leader whose majority was slow for half a second confirms nothing for a second, and leads on.
+            Err(ReadError::NotLeader { .. } | ReadError::NoMajority) if search.goes_on().await => {}
             ended => break ended?,
         }
     };

@@ -118,7 +118,7 @@ pub(crate) const ROOM_LOOK: Duration = Duration::from_secs(1);
 pub(crate) const BALLAST_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Voters a group may have. Five survive two failures; more only make every command slower.
-pub(crate) const VOTERS_MAX: usize = 5;
+pub const VOTERS_MAX: usize = 5;
 
 /// A learner that lacks no more entries than this has caught up: what is committed while it is promoted.
 pub const CAUGHT_UP_ENTRIES: u64 = 64;
@@ -138,6 +138,9 @@ pub(crate) const CHANGE_END_WAIT: Duration = Duration::from_secs(1);
 /// How long a replica that asked the leader to commit waits until it has applied the command as well. One that hears of it no
 /// more has been removed or cut off, and answers without.
 pub(crate) const ECHO_WAIT: Duration = Duration::from_secs(2);
+
+/// How often a leader looks whether a change lies there that nobody carries out: its own attempt may have ended before its time.
+pub(crate) const CHANGE_LOOK: Duration = Duration::from_secs(5);
 
 /// Between two steps of a change, and two attempts at one: an entry's way to a majority's disks.
 pub(crate) const CHANGE_PAUSE: Duration = Duration::from_millis(20);

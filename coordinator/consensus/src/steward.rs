@@ -1,7 +1,7 @@
 //! Carries changes of the group out, and completes those that an earlier leader left unfinished.
 //!
 //! Whoever becomes leader first applies everything earlier leaders committed, and then looks whether the registry holds a
-//! change. A change is data, and each of its steps is the same when done twice, so it does not matter how far the other had
+//! change; it looks again now and then, because its own attempt may have ended while it went on leading. A change is data, and each of its steps is the same when done twice, so it does not matter how far the other had
 //! come. It is never abandoned: half of it may be what a majority stands on.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +11,12 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use registry::{Command, VoterChange};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::change_error::ChangeError;
 use crate::error::ProposeError;
+use crate::leadership::Leadership;
 use crate::options::ReplicaId;
 use crate::raft::types::{Member, StoredMembership};
 use crate::replica::{self, Replica};
@@ -30,11 +32,26 @@ pub(crate) fn start(replica: &Arc<Replica>) {
             if now.is_self {
                 inherit(&replica, now.term).await;
             }
-            if leadership.changed().await.is_err() {
+            if !news(&mut leadership, &replica).await {
                 return;
             }
         }
     });
+}
+
+/// Until there is something to look at: another leader, or a change that lies there. Not when the replica is gone.
+async fn news(leadership: &mut watch::Receiver<Leadership>, replica: &Weak<Replica>) -> bool {
+    loop {
+        match timeout(limits::CHANGE_LOOK, leadership.changed()).await {
+            Ok(changed) => return changed.is_ok(),
+            Err(_) => {
+                let Some(replica) = replica.upgrade() else { return false };
+                if replica.registry().voter_change().is_some() {
+                    return true;
+                }
+            }
+        }
+    }
 }
 
 /// Completes what an earlier leader began.
@@ -85,17 +102,20 @@ async fn end(replica: &Replica, number: u64) -> Result<(), ChangeError> {
     while replica.leadership.borrow().is_self {
         let ending = replica.propose(Command::UnlockVoters { number });
         match timeout(limits::CHANGE_END_WAIT, ending).await {
-            Ok(Ok(_)) | Ok(Err(ProposeError::NotLeader { .. })) => break,
+            Ok(Ok(_)) => break,
             Ok(Err(ProposeError::Stopped(why))) => return Err(ChangeError::Stopped(why)),
-            Ok(Err(_)) | Err(_) => {}
+            // Also where it is told that it does not lead: a leader whose majority was slow for half a second leads on.
+            Ok(Err(_)) | Err(_) => sleep(limits::CHANGE_PAUSE).await,
         }
     }
     Ok(())
 }
 
-/// An earlier step that is still under way is waited for; everything else ends the attempt.
+/// An earlier step that is still under way is waited for, and so is a majority that was slow: nobody else is known to lead then.
+/// Everything else ends the attempt.
 fn again_after(error: ClientWriteError<crate::raft::types::Types>) -> Result<(), ChangeError> {
     match error {
+        ClientWriteError::ForwardToLeader(to) if to.leader_id.is_none() => Ok(()),
         ClientWriteError::ForwardToLeader(to) => Err(ChangeError::NotLeader { leader: replica::leader(&to) }),
         ClientWriteError::LogEntryDiscarded(_) => Err(ChangeError::OutcomeUnknown(
             "leadership changed while the group was being changed".to_owned(),

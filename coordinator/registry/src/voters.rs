@@ -97,14 +97,16 @@ impl Registry {
     /// Turns a copy of the facts into the beginning of another life of them: the one change that is no command, because it
     /// happens to the copy alone, where no log reaches. Orders of the former life are recognised by its lower epoch, the
     /// replicas of that life may never come back, and a change of voters that was under way there is void.
-    pub fn begin_epoch(&mut self, former: impl IntoIterator<Item = u64>) {
+    ///
+    /// Two lives may begin from the same copy, one after the other: the time, in ms of Unix time, tells them apart.
+    pub fn begin_epoch(&mut self, at_unix_ms: u64, former: impl IntoIterator<Item = u64>) {
         let voters = &mut self.voters;
-        voters.epoch = voters.epoch.saturating_add(1);
+        voters.epoch = voters.epoch.saturating_add(1).max(at_unix_ms);
         voters.under_way = None;
         former.into_iter().for_each(|replica| voters.spend(replica));
     }
 
-    /// Which life of the facts this is: 0 from the founding on, and one more each time a group began anew from a copy.
+    /// Which life of the facts this is: 0 from the founding on, and a larger number each time a group began anew from a copy.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.voters.epoch

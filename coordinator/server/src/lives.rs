@@ -2,7 +2,7 @@
 //!
 //! Owns these two ways, both with the coordinator stopped. Refuses to guess whether others still live: whoever asks must know, since
 //! a group that goes on without them and the old one would both take commands. A new life has a higher epoch, so that they refuse
-//! each other.
+//! each other; as have two that begin from the same copy.
 
 use std::path::Path;
 
@@ -10,7 +10,8 @@ use anyhow::Context as _;
 use consensus::{Consensus, EpochError, OpenError, Options, ReplicaId};
 
 use crate::REGISTRY_FOLDER;
-use crate::members::FOUNDER;
+use crate::clock::unix_ms;
+use crate::members::{FOUNDER, is_coordinator_revoked};
 use crate::seal::{self, Keyring};
 
 /// Makes `data_folder`, in which no coordinator has run yet, that of the only coordinator, with the facts of a backup. Others reach it
@@ -27,7 +28,10 @@ pub async fn restore(
     let facts = Consensus::facts_of(backup).await.context("restoring the backup")?;
     let key = seal::for_restored(&facts, data_folder, seal_key).context("restoring the backup")?;
     let registry = data_folder.join(REGISTRY_FOLDER);
-    let options = Options { replica: FOUNDER, address: address.to_owned(), ..Options::default() };
+    // Whose certificates no coordinator takes any more cannot go on; the time is above the number of any node.
+    let founder_left = is_coordinator_revoked(&facts, FOUNDER);
+    let replica = if founder_left { ReplicaId(unix_ms() / 1_000) } else { FOUNDER };
+    let options = Options { replica, address: address.to_owned(), ..Options::default() };
     let epoch = Consensus::restore(backup, &registry, &options).await.context("restoring the backup")?;
     if let Some(key) = key {
         Keyring::open(data_folder)?.put(key)?;

@@ -15,7 +15,8 @@ use crate::options::Options;
 /// flushed, and only an election makes the log itself the proof.
 ///
 /// A leader that no majority has answered for its lease falls silent for as long as an election may take. One that only hears
-/// nobody would otherwise keep everybody quiet, who still hear it, until its connections break.
+/// nobody would otherwise keep everybody quiet, who still hear it, until its connections break. The price: disks of a majority
+/// that take longer than half of the silence for one flush cost an election.
 pub(crate) fn of(options: &Options) -> Arc<Config> {
     let silence = options.leader_silence.max(limits::LEADER_SILENCE_MIN).as_millis();
     let silence_ms = u64::try_from(silence).unwrap_or(u64::MAX);

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use registry::{Command, Refusal, Reply, VoterChange};
 use tokio::time::timeout;
 
+use super::clock;
 use super::commands::{get, set};
-use super::group::{Group, PATIENCE, address};
+use super::group::{Group, PATIENCE, Settings, address};
 use super::sim_disk::SimDisk;
 use crate::change_error::ChangeError;
 use crate::changing::Even;
@@ -214,4 +215,20 @@ async fn a_member_of_three_opens_without_a_majority_and_says_so() {
     group.settled().await;
     group.on(1).propose(set(0, 1)).await.unwrap();
     group.shutdown().await;
+}
+
+#[test]
+fn a_leader_that_leads_on_completes_a_change_whose_end_was_lost() {
+    let settings = Settings { night: Some(1), ..Settings::default() };
+    clock::live_through(1, async {
+        let mut group = Group::of_with(3, settings).await;
+        group.join(4).await;
+        group.join(5).await;
+        let term = group.on(1).health().term;
+        begin(&group, &[4, 5], &[]).await;
+        unlocked(&group, 1).await;
+        assert_eq!(voters(&group, 1), [1, 2, 3, 4, 5]);
+        assert_eq!(group.on(1).health().term, term, "nobody was elected for it");
+        group.settled().await;
+    });
 }
