@@ -1,11 +1,11 @@
 //! How a coordinator becomes a member of the group, and stays reachable as one.
 //!
 //! Owns both ends of `Enlist`: the newcomer asks whom it knows until it is a member at its present address; the leader lets it
-//! follow the log, and gives votes as soon as that makes their number odd: with one newcomer a group of one stays one with a
-//! follower, with two it is a group of three. Refuses to count a newcomer that has not caught up.
+//! follow the log. With one newcomer a group of one stays one with a follower, with two it is a group of three (`growing.rs`).
+//! Refuses a member of another life of the facts.
 
 use axum::http::uri::Authority;
-use consensus::{ChangeError, Consensus, Even, ReplicaId, Role};
+use consensus::{ChangeError, Consensus, ReplicaId};
 use proto::standing;
 use proto::v1::EnlistRequest;
 use proto::v1::cluster_client::ClusterClient;
@@ -13,7 +13,10 @@ use tonic::{Request, Status};
 
 use crate::peers::Peers;
 use crate::versions::Versions;
-use crate::{departure, limits};
+use crate::{departure, growing, limits};
+
+const ANOTHER_LIFE: &str =
+    "this cluster began anew from a backup or from another coordinator: join it with an empty data folder";
 
 /// Asks until this coordinator is a member that others reach at `address`. `contacts` may know the leader.
 pub(crate) async fn ask(
@@ -63,7 +66,10 @@ fn is_member(consensus: &Consensus, own: ReplicaId, address: &str) -> bool {
 }
 
 fn words(consensus: &Consensus, own: ReplicaId, address: &str) -> EnlistRequest {
-    EnlistRequest { address: address.to_owned(), replica: own.0, speaks: Some(consensus.speaks().0) }
+    let facts = consensus.local();
+    // One that has no facts yet is of whichever cluster takes it in.
+    let epoch = facts.cluster().map(|_| facts.epoch());
+    EnlistRequest { address: address.to_owned(), replica: own.0, speaks: Some(consensus.speaks().0), epoch }
 }
 
 /// Why this coordinator is no member and will be none.
@@ -112,6 +118,10 @@ pub(crate) async fn answer(
         let words = format!("{:?} is no host:port where others reach a coordinator", request.address);
         return Err(Status::invalid_argument(words));
     }
+    let epoch = consensus.local().epoch();
+    if request.epoch.is_some_and(|other| other != epoch) {
+        return Err(Status::failed_precondition(ANOTHER_LIFE));
+    }
     let leadership = consensus.leadership().borrow().clone();
     if leadership.is_self {
         let _held = versions.admit(request.speaks).await?;
@@ -153,13 +163,7 @@ async fn admit(consensus: &Consensus, replica: ReplicaId, address: &str) -> Resu
         }
         added => added?,
     }
-    let members = consensus.members();
-    let learners: Vec<ReplicaId> =
-        members.iter().filter(|member| member.role == Role::Learner).map(|member| member.replica).collect();
-    if !learners.is_empty() && !members.len().is_multiple_of(2) {
-        consensus.promote(&learners, Even::Refuse).await?;
-        tracing::info!(voters = members.len(), "the group has grown");
-    }
+    growing::look(consensus).await;
     Ok(())
 }
 

@@ -37,6 +37,7 @@ mod looking;
 mod lives;
 mod grouping;
 mod enlisting;
+mod growing;
 mod departure;
 mod expelling;
 mod attempts;
@@ -57,10 +58,10 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use consensus::{Consensus, Options, ReplicaId, Start};
+use consensus::{Consensus, OpenError, Options, ReplicaId, Start};
 use proto::papers::Papers;
 use proto::v1::cluster_server::ClusterServer;
-use registry::{ClusterVersion, NodeId};
+use registry::ClusterVersion;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -248,8 +249,16 @@ async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> 
         speaks: config.speaks.map_or(ClusterVersion::NEWEST, ClusterVersion),
         ..Options::default()
     };
-    let consensus = Consensus::open(&config.data_folder.join(REGISTRY_FOLDER), options, start).await?;
-    Ok((consensus, peers, replica))
+    let folder = config.data_folder.join(REGISTRY_FOLDER);
+    match Consensus::open(&folder, options.clone(), start).await {
+        // Facts that were restored after the founder had left have a coordinator of another number, which the folder knows.
+        Err(OpenError::OtherReplica { found, .. }) if config.joined.is_none() => {
+            let replica = ReplicaId(found);
+            let options = Options { replica, ..options };
+            Ok((Consensus::open(&folder, options, start).await?, peers, replica))
+        }
+        opened => Ok((opened?, peers, replica)),
+    }
 }
 
 /// The cluster as this coordinator finds or founds it. A newcomer has no registry yet: it lets the leader in and waits for one.
@@ -335,9 +344,7 @@ impl Parts {
 
         let cluster_address = control.local_addr().context("reading the bound cluster address")?;
         let (links, link_events) = mpsc::channel(limits::ORDERS_PER_AGENT);
-        let facts = consensus.changes();
-        let revoked: streams::Revoked = Arc::new(move |node| facts.borrow().is_node_revoked(NodeId(node)));
-        let papers = &founded.papers;
+        let (papers, revoked) = (&founded.papers, members::revoked(consensus));
         let bound = streams::listen(cluster_address, papers, streams.clone(), revoked, links, stop.clone())?;
         tokio::spawn(fleet.clone().follow_links(link_events));
         // Before anybody can ask for a model: one that is wanted is never unknown.
@@ -453,6 +460,7 @@ fn keep_membership(
     let watching = departure.clone().watch(consensus.clone(), peers.clone(), replica, address);
     tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
     tokio::spawn(stop.clone().run_until_cancelled_owned(expelling::run(consensus.clone())));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(growing::run(consensus.clone())));
 }
 
 async fn bind(address: SocketAddr, whom: &str) -> anyhow::Result<TcpListener> {

@@ -58,6 +58,12 @@ pub(crate) const REACH_LOOK: Duration = Duration::from_millis(500);
 /// Together with the silence that comes first this is less than the five seconds after which the agents would count as lost.
 pub(crate) const REACH_LOOKS: u32 = 3;
 
+/// How often the one that leads looks for coordinators that may get a vote: those that were away when they enlisted.
+pub(crate) const GROWTH_LOOK: Duration = Duration::from_secs(5);
+
+/// One that has not answered for so long is away.
+pub(crate) const GROWTH_SILENCE: Duration = Duration::from_secs(1);
+
 /// How often the one that leads asks the others whether they take clients in: a dead one stays in the name for so long.
 pub(crate) const DOORS_LOOK: Duration = Duration::from_secs(2);
 

@@ -1,13 +1,16 @@
 //! Who belongs to the cluster, by the registry's word on an identity.
 //!
 //! Owns the two ways in which nodes are numbered: an agent is the node of its certificate, a coordinator has the number after its
-//! node's, because the founder is number one and was never admitted. Refuses to know connections. Pure.
+//! node's, because the founder is number one and was never admitted. Refuses to know connections.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use consensus::ReplicaId;
+use consensus::{Consensus, ReplicaId};
 use proto::identity::{Identity, Role};
 use registry::{NodeId, Registry};
+
+use crate::streams::Revoked;
 
 /// The founder's number; joiners get theirs from the registry.
 pub(crate) const FOUNDER: ReplicaId = ReplicaId(1);
@@ -35,6 +38,12 @@ pub(crate) fn is_coordinator_revoked(registry: &Registry, replica: ReplicaId) ->
     registry.is_replica_removed(replica.0)
         || (replica == FOUNDER && registry.is_founder_revoked())
         || node_of(replica).is_some_and(|node| registry.is_node_revoked(node))
+}
+
+/// Whether an agent was revoked, by the facts as they are when it is asked.
+pub(crate) fn revoked(consensus: &Consensus) -> Revoked {
+    let facts = consensus.changes();
+    Arc::new(move |node| facts.borrow().is_node_revoked(NodeId(node)))
 }
 
 /// The numbers of all coordinators that were revoked and are remembered.

@@ -156,6 +156,9 @@ pub struct EnlistRequest {
     /// The newest version of the cluster that it speaks; absent: 1.
     #[prost(uint32, optional, tag = "3")]
     pub speaks: ::core::option::Option<u32>,
+    /// The life of the facts that it has; absent: it has none, or it is of an older release.
+    #[prost(uint64, optional, tag = "4")]
+    pub epoch: ::core::option::Option<u64>,
 }
 /// It follows the log, and gets a vote as soon as that makes their number odd.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -417,7 +417,7 @@ async fn a_coordinator_that_does_not_speak_the_clusters_version_is_not_let_in() 
     let told = client.look(LookRequest { subject }).await.expect("told").into_inner();
     assert_eq!(told.speaks, Some(server::NEWEST_VERSION));
     let replica = coordinator.reply.node + 1;
-    let set_back = EnlistRequest { address: "127.0.0.1:1".to_owned(), replica, speaks: Some(1) };
+    let set_back = EnlistRequest { address: "127.0.0.1:1".to_owned(), replica, speaks: Some(1), epoch: None };
     let refused = client.enlist(set_back).await.expect_err("refused");
     assert!(proto::standing::is_outdated(&refused), "{refused}");
     room.close().await;
