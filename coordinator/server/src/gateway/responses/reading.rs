@@ -63,7 +63,7 @@ pub(super) async fn stream(
 pub(super) async fn context(gateway: &Gateway, owner: &Owner, id: &str) -> Result<Vec<Item>, ApiError> {
     let found = find(gateway, owner, id, "previous_response_id").await?;
     if found.job.deferred.is_some() {
-        return Err(errors::not_answered());
+        return Err(errors::not_answered_yet());
     }
     let kept = ended(gateway, &found).await?;
     match kept.end.how {

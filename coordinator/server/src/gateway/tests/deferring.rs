@@ -364,6 +364,25 @@ async fn an_idempotency_key_begins_it_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_follows_one_that_runs_may_be_sent_again_under_its_key() {
+    let stage = slowly();
+    stage.mind();
+    let first = stage.begin(json!({})).await;
+    let follow = || {
+        let asked = request("POST", "/v1/responses")
+            .header("idempotency-key", "k")
+            .header("authorization", "Bearer a");
+        let body = responding(json!({"previous_response_id": first}));
+        stage.send(asked.body(body.to_string().into()).unwrap())
+    };
+    let early = follow().await;
+    assert_eq!((early.status.as_u16(), early.header("x-should-retry")), (400, None), "{}", early.text);
+    assert!(early.header("retry-after").is_some());
+    stage.once_it_is(&first, "completed").await;
+    assert_eq!(follow().await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_is_forgotten_a_day_after_its_end() {
     let stage = slowly();
     stage.mind();
