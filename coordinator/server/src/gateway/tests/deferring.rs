@@ -14,16 +14,16 @@ use crate::clock::unix_ms;
 use crate::gateway::limits;
 use crate::generation::{Event, Failure, FinishReason, Wish};
 
-const TEXT: &str = "one two three four five six seven";
+pub(super) const TEXT: &str = "one two three four five six seven";
 
-fn background(more: Value) -> Value {
+pub(super) fn background(more: Value) -> Value {
     let mut body = json!({"background": true});
     body.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
     body
 }
 
 /// A token each 200 ms, behind those that there are already.
-fn slow(wish: &Wish) -> Vec<Act> {
+pub(super) fn slow(wish: &Wish) -> Vec<Act> {
     let all = ids(TEXT);
     let rest = all.get(wish.journal.len()..).expect("a beginning of it");
     let each = rest.iter().flat_map(|id| [Act::Pause(Duration::from_millis(200)), tokens(&[*id])]);
@@ -40,19 +40,19 @@ fn slowly() -> Stage {
 }
 
 impl Stage {
-    async fn begin(&self, more: Value) -> String {
+    pub(super) async fn begin(&self, more: Value) -> String {
         let begun = self.with_key_respond("a", background(more)).await;
         assert_eq!(begun.status.as_u16(), 200, "{}", begun.text);
         assert_eq!(begun.json()["status"], "queued");
         id_of(&begun.json())
     }
 
-    async fn now(&self, id: &str) -> Value {
+    pub(super) async fn now(&self, id: &str) -> Value {
         self.of("a", "GET", id, "").await.json()
     }
 
     /// Polls, as clients do.
-    async fn once_it_is(&self, id: &str, status: &str) -> Value {
+    pub(super) async fn once_it_is(&self, id: &str, status: &str) -> Value {
         for _ in 0..400 {
             let now = self.now(id).await;
             if now["status"] == status {

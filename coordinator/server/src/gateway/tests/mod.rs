@@ -44,3 +44,4 @@ mod administering;
 mod treating_models;
 mod responding;
 mod deferring;
+mod standing_still;
