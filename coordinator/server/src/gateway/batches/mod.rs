@@ -30,9 +30,9 @@ use tokio::sync::{Semaphore, mpsc};
 use super::admin::change::read_bytes;
 use super::error::{ApiError, Retry};
 use super::files::{self, Owner};
-use super::once::{self, Asked};
+use super::once::{self, Asked, Names};
 use super::query::ApiQuery;
-use super::{Gateway, limits, names, proposing, request_id};
+use super::{Gateway, limits, names, proposing};
 use crate::clock::unix_ms;
 use crate::jobs::Running;
 
@@ -107,28 +107,47 @@ async fn begin(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiErro
     let wanted: Wanted = read_bytes(&asked.bytes)?;
     let endpoint = wanted.endpoint()?;
     let owner = Owner::of(&gateway, &asked.headers, &asked.who)?;
+    // An upload at another coordinator may have arrived there a moment ago, and so may this request.
+    gateway.facts.newest().await;
+    let Names { own, before } = asked.names(&gateway.hash_keys, "batch_");
+    if let Some(begun) = begun_before(&gateway, &owner, &before) {
+        return Ok(begun);
+    }
     if !gateway.jobs.keeper.has_room() {
         return Err(files::not_kept());
     }
-    // An upload at another coordinator may have arrived there a moment ago.
-    gateway.facts.newest().await;
     let running = gateway.jobs.runs.begin().ok_or_else(too_many_at_once)?;
     let place = gateway.batches.begun.clone().try_reserve_owned().map_err(|_| too_many_at_once())?;
-    let batch = BatchId(request_id::fresh("batch_"));
+    let batch = BatchId(own);
     let change = BatchChange::Begin {
         tenant: owner.tenant,
-        key: owner.key,
+        key: owner.key.clone(),
         input: FileId(wanted.input_file_id),
         endpoint,
         metadata: wanted.metadata.unwrap_or_default(),
         run: running.run,
         at_unix_ms: unix_ms(),
     };
-    change_batch(&gateway, &batch, change).await?;
+    if let Err(error) = change_batch(&gateway, &batch, change).await {
+        // Another run of the same job was quicker, or nobody knew that this one had begun it.
+        gateway.facts.newest().await;
+        return begun_before(&gateway, &owner, &before).ok_or(error);
+    }
     place.send((batch.clone(), running));
     let registry = gateway.registry.borrow().clone();
     let begun = registry.batch(&batch).ok_or_else(|| unknown(&batch.0))?;
     Ok(Json(object::batch(&batch, begun)).into_response())
+}
+
+/// What a former run of the same job has begun.
+fn begun_before(gateway: &Gateway, owner: &Owner, names: &[String]) -> Option<Response<Body>> {
+    let registry = gateway.registry.borrow().clone();
+    let is_it = |batch: &&Batch| batch.tenant == owner.tenant && once::is_of_this_job(batch.begun_at_unix_ms);
+    names.iter().find_map(|name| {
+        let id = BatchId(name.clone());
+        let begun = registry.batch(&id).filter(is_it)?;
+        Some(Json(object::batch(&id, begun)).into_response())
+    })
 }
 
 pub(crate) async fn one(

@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use super::items::Item;
 use super::kept::{self, Kept};
 use super::object::{End, How, Standing};
-use super::{errors, following};
+use super::{background, errors, following};
 use crate::clock::unix_ms;
 use crate::gateway::error::ApiError;
 use crate::gateway::files::{self, Owner};
+use crate::gateway::once;
 use crate::gateway::openai::handlers::unix_s;
 use crate::gateway::{Gateway, limits, proposing};
 use crate::jobs::What;
@@ -28,6 +29,39 @@ pub(super) struct Found {
 pub(super) async fn find(gateway: &Gateway, owner: &Owner, id: &str, param: &str) -> Result<Found, ApiError> {
     gateway.facts.newest().await;
     look(gateway, kept::job_of(gateway, owner.tenant, id)).ok_or_else(|| errors::unknown(id, param))
+}
+
+/// What a former run of the same job has begun, as it stands.
+pub(super) async fn begun_before(
+    gateway: &Gateway,
+    owner: &Owner,
+    names: &[String],
+) -> Result<Option<Value>, ApiError> {
+    if !names.is_empty() {
+        gateway.facts.newest().await;
+    }
+    for name in names {
+        let Some(found) = look(gateway, kept::job_of(gateway, owner.tenant, name)) else { continue };
+        let object = object(gateway, &found).await?;
+        if once::is_of_this_job(object["created_at"].as_u64().unwrap_or(0).saturating_mul(1_000)) {
+            return Ok(Some(object));
+        }
+    }
+    Ok(None)
+}
+
+/// Where one could not begin, another run of the same job may have been quicker, or nobody knew that this one had begun it.
+pub(super) async fn or_before(
+    gateway: &Gateway,
+    owner: &Owner,
+    names: &[String],
+    begun: Result<Response<Body>, ApiError>,
+) -> Result<Response<Body>, ApiError> {
+    let Err(error) = begun else { return begun };
+    match begun_before(gateway, owner, names).await {
+        Ok(Some(object)) => background::shown(&object),
+        Ok(None) | Err(_) => Err(error),
+    }
 }
 
 fn look(gateway: &Gateway, id: JobId) -> Option<Found> {

@@ -45,3 +45,4 @@ mod treating_models;
 mod responding;
 mod deferring;
 mod standing_still;
+mod beginning_once;
