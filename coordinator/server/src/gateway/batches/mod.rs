@@ -22,7 +22,10 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse as _;
-use registry::{Batch, BatchChange, BatchEndpoint, BatchId, Command, FileId, Reply};
+use registry::{
+    Batch, BatchChange, BatchEndpoint, BatchField, BatchId, BatchRefusal, Command, Field, FileId, Refusal,
+    Reply, limits as facts,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
@@ -97,6 +100,26 @@ impl Wanted {
             ApiError::invalid("invalid_value", "endpoint", message)
         })
     }
+
+    /// Whatever the registry would refuse for its form never gets into the log.
+    fn check(&self) -> Result<(), ApiError> {
+        let refused = |refusal| Err(files::refused(&refusal));
+        let id = self.input_file_id.as_str();
+        let in_id = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if id.len() > facts::ID_BYTES_MAX || !id.bytes().all(in_id) {
+            let file = FileId(self.input_file_id.clone());
+            return refused(Refusal::Batch(BatchRefusal::UnknownFile { file }));
+        }
+        let fits = |(key, value): (&String, &String)| {
+            (1..=facts::METADATA_KEY_BYTES_MAX).contains(&key.len())
+                && value.len() <= facts::METADATA_VALUE_BYTES_MAX
+        };
+        let mut pairs = self.metadata.iter().flatten();
+        if pairs.clone().count() > facts::METADATA_PAIRS_MAX || !pairs.all(fits) {
+            return refused(Refusal::Malformed { what: Field::Batch(BatchField::Metadata) });
+        }
+        Ok(())
+    }
 }
 
 pub(crate) async fn create(State(gateway): State<Gateway>, asked: Asked) -> Result<Response<Body>, ApiError> {
@@ -107,6 +130,7 @@ async fn begin(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiErro
     let wanted: Wanted = read_bytes(&asked.bytes)?;
     let endpoint = wanted.endpoint()?;
     let owner = Owner::of(&gateway, &asked.headers, &asked.who)?;
+    wanted.check()?;
     // An upload at another coordinator may have arrived there a moment ago, and so may this request.
     gateway.facts.newest().await;
     let Names { own, before } = asked.names(&gateway.hash_keys, "batch_");

@@ -7,7 +7,8 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use multer::Field;
-use registry::KeptAnswer;
+use registry::limits::FILE_NAME_BYTES_MAX;
+use registry::{BatchField, Field as Fact, KeptAnswer, Refusal};
 
 use super::errors;
 use super::form::{Form, Said};
@@ -56,6 +57,7 @@ async fn read(gateway: &Gateway, form: &mut Form) -> Result<Uploaded, ApiError> 
         }
         let name = field.file_name().unwrap_or_default();
         let name = if name.is_empty() { "file.jsonl".to_owned() } else { name.to_owned() };
+        check_name(&name)?;
         file = Some((name, keep(gateway, field).await?));
     }
     let life_ms = said.life_ms()?;
@@ -64,6 +66,14 @@ async fn read(gateway: &Gateway, form: &mut Form) -> Result<Uploaded, ApiError> 
         return Err(errors::malformed("The file is empty."));
     }
     Ok(Uploaded { name, pieces, life_ms })
+}
+
+/// As the registry does, but before it is in the log.
+fn check_name(name: &str) -> Result<(), ApiError> {
+    if name.len() <= FILE_NAME_BYTES_MAX && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(errors::refused(&Refusal::Malformed { what: Fact::Batch(BatchField::FileName) }))
 }
 
 async fn keep(gateway: &Gateway, mut field: Field<'static>) -> Result<Vec<KeptAnswer>, ApiError> {

@@ -406,9 +406,11 @@ async fn batches_are_listed_page_by_page_the_newest_first() {
 async fn what_is_no_batch_is_refused_with_words_and_one_with_a_key_begins_once() {
     let stage = Stage::playing(|_, wish| echo(wish));
     let file = stage.upload("a", &requests(2)).await;
+    let proposed = stage.facts.proposed();
     let good = json!({"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"});
     for (field, value, status, code) in [
-        ("input_file_id", json!("file-0"), 404, "not_found"),
+        ("input_file_id", json!("file/0"), 404, "not_found"),
+        ("input_file_id", json!("f".repeat(9_000)), 404, "not_found"),
         ("input_file_id", json!(7), 400, "invalid_request"),
         ("endpoint", json!("/v1/embeddings"), 400, "invalid_value"),
         ("completion_window", json!("1h"), 400, "invalid_value"),
@@ -419,6 +421,7 @@ async fn what_is_no_batch_is_refused_with_words_and_one_with_a_key_begins_once()
             "unsupported_parameter",
         ),
         ("metadata", json!({"k": "v".repeat(9_000)}), 400, "invalid_request"),
+        ("metadata", json!({"": "v"}), 400, "invalid_request"),
         ("unknown", json!(1), 400, "invalid_request"),
     ] {
         let mut body = good.clone();
@@ -426,7 +429,9 @@ async fn what_is_no_batch_is_refused_with_words_and_one_with_a_key_begins_once()
         let refused = stage.with_key("POST", "/v1/batches", "a", Some(&body)).await;
         assert_eq!((refused.status.as_u16(), refused.error_code().as_str()), (status, code), "{body}");
     }
-    assert_eq!(stage.facts.now().batches().count(), 0);
+    assert_eq!((stage.facts.proposed(), stage.facts.now().batches().count()), (proposed, 0));
+    let none = json!({"input_file_id": "file-0", "endpoint": "/v1/completions", "completion_window": "24h"});
+    assert_eq!(stage.with_key("POST", "/v1/batches", "a", Some(&none)).await.error_code(), "not_found");
     let ask = async || {
         let asked = super::stage::request("POST", "/v1/batches").header("authorization", "Bearer a");
         stage.send(asked.header("idempotency-key", "k").body(good.to_string().into()).unwrap()).await

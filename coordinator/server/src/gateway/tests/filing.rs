@@ -143,6 +143,18 @@ async fn what_is_no_file_for_a_batch_is_refused_with_words() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_none_never_gets_into_the_log() {
+    let stage = Stage::saying("x");
+    for name in ["a\tb", &"x".repeat(facts::FILE_NAME_BYTES_MAX + 1), &"x".repeat(40_000)] {
+        let refused =
+            stage.send_form("a", form(&[("purpose", None, "batch"), ("file", Some(name), "{}")])).await;
+        assert_eq!((refused.status.as_u16(), refused.error_code().as_str()), (400, "invalid_request"));
+        assert_eq!(refused.header("x-should-retry"), Some("false"));
+    }
+    assert_eq!((stage.facts.proposed(), stage.drawer.count()), (0, 0));
+}
+
+#[tokio::test]
 async fn a_file_in_several_pieces_is_one_and_one_that_is_too_large_is_refused() {
     let stage = Stage::saying("x");
     let line = "0123456789abcdef".repeat(64);
