@@ -8,6 +8,7 @@ mod lines;
 mod checking;
 mod asking;
 mod steps;
+mod places;
 mod running;
 mod minding;
 
@@ -30,6 +31,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 
+use self::places::Places;
 use super::admin::change::read_bytes;
 use super::error::{ApiError, Retry};
 use super::files::{self, Owner};
@@ -47,7 +49,7 @@ pub(super) struct Batches {
     /// To whoever runs them.
     begun: mpsc::Sender<(BatchId, Running)>,
     /// Batches that run at once, ...
-    at_once: Arc<Semaphore>,
+    places: Places,
     /// ... and requests of all of them together.
     asking: Arc<Semaphore>,
 }
@@ -55,9 +57,9 @@ pub(super) struct Batches {
 impl Batches {
     pub(super) fn new() -> (Self, mpsc::Receiver<(BatchId, Running)>) {
         let (begun, receiver) = mpsc::channel(limits::BATCHES_BEGUN);
-        let at_once = Arc::new(Semaphore::new(limits::BATCHES_AT_ONCE));
+        let places = Places::default();
         let asking = Arc::new(Semaphore::new(limits::LINES_AT_ONCE));
-        (Self { begun, at_once, asking }, receiver)
+        (Self { begun, places, asking }, receiver)
     }
 }
 

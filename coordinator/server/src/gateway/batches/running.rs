@@ -5,6 +5,7 @@
 //! from there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use registry::{Batch, BatchChange, BatchId, Ending, FileId, Problem, Registry, Scope};
@@ -40,7 +41,11 @@ pub(super) async fn run(gateway: Gateway, id: BatchId, running: Running) {
     let Some(batch) = registry.batch(&id).filter(is_his).cloned() else { return };
     // One that was cancelled ends at once, whoever else is running.
     let working = async {
-        let _place = gateway.batches.at_once.acquire().await;
+        // One whose time is over asks nothing more, so it needs no place.
+        let _place = tokio::select! {
+            place = gateway.batches.places.take(batch.tenant) => Some(place),
+            () = over(&batch) => None,
+        };
         work(&teller, &batch, &registry).await
     };
     let outcome = tokio::select! {
@@ -59,6 +64,16 @@ pub(super) async fn run(gateway: Gateway, id: BatchId, running: Running) {
     let change = BatchChange::End { run: running.run, how, problems, output, errors, at_unix_ms };
     if teller.tell(change).await.is_ok() {
         tracing::info!(batch = %id, ?how, "a batch is over");
+    }
+}
+
+/// Until its day is over.
+async fn over(batch: &Batch) {
+    loop {
+        match batch.expires_at_unix_ms.saturating_sub(unix_ms()) {
+            0 => return,
+            left_ms => tokio::time::sleep(Duration::from_millis(left_ms)).await,
+        }
     }
 }
 

@@ -46,3 +46,4 @@ mod responding;
 mod deferring;
 mod standing_still;
 mod beginning_once;
+mod taking_turns;
