@@ -11,9 +11,9 @@ use registry::limits::FILE_NAME_BYTES_MAX;
 use registry::{BatchField, Field as Fact, KeptAnswer, Refusal};
 
 use super::errors;
-use super::form::{Form, Said};
+use super::form::{self, Form, Said};
 use crate::gateway::error::ApiError;
-use crate::gateway::{Gateway, limits};
+use crate::gateway::{Gateway, body, limits};
 use crate::jobs::What;
 use crate::limits::ANSWER_BYTES_MAX;
 
@@ -30,17 +30,25 @@ pub(super) async fn take_in(
     body: Body,
 ) -> Result<Uploaded, ApiError> {
     if !gateway.jobs.keeper.has_room() {
-        crate::gateway::body::discard(body).await;
-        return Err(errors::not_kept());
+        return refuse(body, errors::not_kept()).await;
     }
-    let _place = gateway.uploads.try_acquire().map_err(|_| errors::too_many_at_once())?;
-    let mut form = Form::open(headers, body)?;
+    let (_place, boundary) = match (gateway.uploads.try_acquire(), form::boundary(headers)) {
+        (Ok(place), Ok(boundary)) => (place, boundary),
+        (Err(_), _) => return refuse(body, errors::too_many_at_once()).await,
+        (Ok(_), Err(error)) => return refuse(body, error).await,
+    };
+    let mut form = Form::open(boundary, body);
     let reading = tokio::time::timeout(limits::UPLOAD_READ, read(gateway, &mut form)).await;
     let read = reading.unwrap_or_else(|_| Err(errors::too_slow()));
     if read.is_err() {
         form.discard().await;
     }
     read
+}
+
+async fn refuse(body: Body, error: ApiError) -> Result<Uploaded, ApiError> {
+    body::discard(body).await;
+    Err(error)
 }
 
 /// The fields may come in any order.

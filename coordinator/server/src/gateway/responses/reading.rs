@@ -161,9 +161,16 @@ async fn cancellation(gateway: &Gateway, deferred: &Deferred) -> Result<(Respons
     let begun = progress.is_some();
     let deltas = progress.unwrap_or_default().deltas;
     let (head, items, end) = (question.head, question.items, End::cancelled(unix_s()));
-    let kept = Kept { head, items, begun, deltas, end };
+    let mut kept = Kept { head, items, begun, deltas, end };
+    let on_disks = loop {
+        match kept::keep(gateway, What::Answer, &kept).await {
+            // Together with what was asked it is too large, and it has to end all the same.
+            Err(_) if !kept.items.is_empty() => kept.items.clear(),
+            tried => break tried?.ok_or_else(errors::not_kept)?,
+        }
+    };
     let shown = kept.head.shown(&Standing::Ended(&kept.end, &kept.text()));
-    let kept = kept::keep(gateway, What::Answer, &kept).await?.ok_or_else(errors::not_kept)?;
+    let kept = on_disks;
     let progress = deferred.progress.as_ref().map(|kept| kept.digest);
     Ok((ResponseChange::Cancel { progress, kept, at_unix_ms: unix_ms() }, shown))
 }

@@ -383,6 +383,23 @@ async fn what_follows_one_that_runs_may_be_sent_again_under_its_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_too_large_to_be_kept_with_its_question_is_cancelled_all_the_same() {
+    let text = "x".repeat(4_000);
+    let stage =
+        Stage::playing(move |_, _| vec![dispatched(7), tokens(&ids("xxxx").repeat(1_000)), Act::Hang]);
+    stage.mind();
+    let long = "y".repeat(crate::limits::ANSWER_BYTES_MAX - 2_500);
+    let input =
+        json!([{"type": "reasoning", "summary": [{"text": long}]}, {"role": "user", "content": "hello"}]);
+    let id = stage.begin(json!({"input": input})).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let cancelled = stage.of("a", "POST", &id, "/cancel").await;
+    assert_eq!(cancelled.status, 200, "{}", cancelled.text);
+    assert_eq!((&cancelled.json()["status"], text_of(&cancelled.json())), (&json!("cancelled"), text));
+    assert_eq!(stage.now(&id).await, cancelled.json());
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_is_forgotten_a_day_after_its_end() {
     let stage = slowly();
     stage.mind();
