@@ -112,8 +112,11 @@ pub(crate) const DOWNLOADS_AT_ONCE: usize = 32;
 /// Batches that have begun here and wait to be taken on: that takes microseconds.
 pub(crate) const BATCHES_BEGUN: usize = 64;
 
-/// Batches that run at once in one gateway; the rest wait their turn. Each reads a file, of which it has some pieces in memory.
-pub(crate) const BATCHES_AT_ONCE: usize = 4;
+/// Batches that run at once in one gateway; the rest wait their turn. Each reads a file, of which it has some pieces in memory. ...
+pub(crate) const BATCHES_AT_ONCE: usize = 8;
+/// ... Those of one tenant: a quarter of all, so that nobody's slow ones stand before everybody's. One alone fills
+/// [`LINES_AT_ONCE`], and another goes on while its key has to wait.
+pub(crate) const BATCHES_AT_ONCE_PER_TENANT: usize = 2;
 
 /// Requests of batches that one gateway has under way: what keeps some nodes' batches wide. The queue behind them is the leader's,
 /// and a request of somebody who waits goes before them there.

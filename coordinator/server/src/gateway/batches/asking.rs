@@ -107,7 +107,7 @@ impl Asker {
         if let Ok(name) = HeaderValue::from_str(name) {
             headers.insert(REQUEST_ID, name);
         }
-        let asked = Asked { who, headers, bytes, at: Instant::now() };
+        let asked = Asked { who, headers, bytes, at: Instant::now(), named: None };
         match self.endpoint {
             BatchEndpoint::Chat => openai::handlers::chat_of(self.gateway.clone(), asked).await,
             BatchEndpoint::Completions => openai::handlers::completion_of(self.gateway.clone(), asked).await,

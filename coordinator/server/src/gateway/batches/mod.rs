@@ -8,6 +8,7 @@ mod lines;
 mod checking;
 mod asking;
 mod steps;
+mod places;
 mod running;
 mod minding;
 
@@ -22,17 +23,21 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse as _;
-use registry::{Batch, BatchChange, BatchEndpoint, BatchId, Command, FileId, Reply};
+use registry::{
+    Batch, BatchChange, BatchEndpoint, BatchField, BatchId, BatchRefusal, Command, Field, FileId, Refusal,
+    Reply, limits as facts,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 
+use self::places::Places;
 use super::admin::change::read_bytes;
 use super::error::{ApiError, Retry};
 use super::files::{self, Owner};
-use super::once::{self, Asked};
+use super::once::{self, Asked, Names};
 use super::query::ApiQuery;
-use super::{Gateway, limits, names, proposing, request_id};
+use super::{Gateway, limits, names, proposing};
 use crate::clock::unix_ms;
 use crate::jobs::Running;
 
@@ -44,7 +49,7 @@ pub(super) struct Batches {
     /// To whoever runs them.
     begun: mpsc::Sender<(BatchId, Running)>,
     /// Batches that run at once, ...
-    at_once: Arc<Semaphore>,
+    places: Places,
     /// ... and requests of all of them together.
     asking: Arc<Semaphore>,
 }
@@ -52,9 +57,9 @@ pub(super) struct Batches {
 impl Batches {
     pub(super) fn new() -> (Self, mpsc::Receiver<(BatchId, Running)>) {
         let (begun, receiver) = mpsc::channel(limits::BATCHES_BEGUN);
-        let at_once = Arc::new(Semaphore::new(limits::BATCHES_AT_ONCE));
+        let places = Places::default();
         let asking = Arc::new(Semaphore::new(limits::LINES_AT_ONCE));
-        (Self { begun, at_once, asking }, receiver)
+        (Self { begun, places, asking }, receiver)
     }
 }
 
@@ -97,6 +102,26 @@ impl Wanted {
             ApiError::invalid("invalid_value", "endpoint", message)
         })
     }
+
+    /// Whatever the registry would refuse for its form never gets into the log.
+    fn check(&self) -> Result<(), ApiError> {
+        let refused = |refusal| Err(files::refused(&refusal));
+        let id = self.input_file_id.as_str();
+        let in_id = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if id.len() > facts::ID_BYTES_MAX || !id.bytes().all(in_id) {
+            let file = FileId(self.input_file_id.clone());
+            return refused(Refusal::Batch(BatchRefusal::UnknownFile { file }));
+        }
+        let fits = |(key, value): (&String, &String)| {
+            (1..=facts::METADATA_KEY_BYTES_MAX).contains(&key.len())
+                && value.len() <= facts::METADATA_VALUE_BYTES_MAX
+        };
+        let mut pairs = self.metadata.iter().flatten();
+        if pairs.clone().count() > facts::METADATA_PAIRS_MAX || !pairs.all(fits) {
+            return refused(Refusal::Malformed { what: Field::Batch(BatchField::Metadata) });
+        }
+        Ok(())
+    }
 }
 
 pub(crate) async fn create(State(gateway): State<Gateway>, asked: Asked) -> Result<Response<Body>, ApiError> {
@@ -107,28 +132,48 @@ async fn begin(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiErro
     let wanted: Wanted = read_bytes(&asked.bytes)?;
     let endpoint = wanted.endpoint()?;
     let owner = Owner::of(&gateway, &asked.headers, &asked.who)?;
+    wanted.check()?;
+    // An upload at another coordinator may have arrived there a moment ago, and so may this request.
+    gateway.facts.newest().await;
+    let Names { own, before } = asked.names(&gateway.hash_keys, "batch_");
+    if let Some(begun) = begun_before(&gateway, &owner, &before) {
+        return Ok(begun);
+    }
     if !gateway.jobs.keeper.has_room() {
         return Err(files::not_kept());
     }
-    // An upload at another coordinator may have arrived there a moment ago.
-    gateway.facts.newest().await;
     let running = gateway.jobs.runs.begin().ok_or_else(too_many_at_once)?;
     let place = gateway.batches.begun.clone().try_reserve_owned().map_err(|_| too_many_at_once())?;
-    let batch = BatchId(request_id::fresh("batch_"));
+    let batch = BatchId(own);
     let change = BatchChange::Begin {
         tenant: owner.tenant,
-        key: owner.key,
+        key: owner.key.clone(),
         input: FileId(wanted.input_file_id),
         endpoint,
         metadata: wanted.metadata.unwrap_or_default(),
         run: running.run,
         at_unix_ms: unix_ms(),
     };
-    change_batch(&gateway, &batch, change).await?;
+    if let Err(error) = change_batch(&gateway, &batch, change).await {
+        // Another run of the same job was quicker, or nobody knew that this one had begun it.
+        gateway.facts.newest().await;
+        return begun_before(&gateway, &owner, &before).ok_or(error);
+    }
     place.send((batch.clone(), running));
     let registry = gateway.registry.borrow().clone();
     let begun = registry.batch(&batch).ok_or_else(|| unknown(&batch.0))?;
     Ok(Json(object::batch(&batch, begun)).into_response())
+}
+
+/// What a former run of the same job has begun.
+fn begun_before(gateway: &Gateway, owner: &Owner, names: &[String]) -> Option<Response<Body>> {
+    let registry = gateway.registry.borrow().clone();
+    let is_it = |batch: &&Batch| batch.tenant == owner.tenant && once::is_of_this_job(batch.begun_at_unix_ms);
+    names.iter().find_map(|name| {
+        let id = BatchId(name.clone());
+        let begun = registry.batch(&id).filter(is_it)?;
+        Some(Json(object::batch(&id, begun)).into_response())
+    })
 }
 
 pub(crate) async fn one(

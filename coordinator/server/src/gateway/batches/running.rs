@@ -5,12 +5,14 @@
 //! from there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use registry::{Batch, BatchChange, BatchId, Ending, FileId, Problem, Registry, Scope};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::asking::Asker;
+use super::asking::{Answered, Asker};
 use super::checking;
 use super::lines::{Line, Lines, NoLine};
 use super::steps::{Steps, Stop, Teller, failed};
@@ -39,7 +41,11 @@ pub(super) async fn run(gateway: Gateway, id: BatchId, running: Running) {
     let Some(batch) = registry.batch(&id).filter(is_his).cloned() else { return };
     // One that was cancelled ends at once, whoever else is running.
     let working = async {
-        let _place = gateway.batches.at_once.acquire().await;
+        // One whose time is over asks nothing more, so it needs no place.
+        let _place = tokio::select! {
+            place = gateway.batches.places.take(batch.tenant) => Some(place),
+            () = over(&batch) => None,
+        };
         work(&teller, &batch, &registry).await
     };
     let outcome = tokio::select! {
@@ -58,6 +64,16 @@ pub(super) async fn run(gateway: Gateway, id: BatchId, running: Running) {
     let change = BatchChange::End { run: running.run, how, problems, output, errors, at_unix_ms };
     if teller.tell(change).await.is_ok() {
         tracing::info!(batch = %id, ?how, "a batch is over");
+    }
+}
+
+/// Until its day is over.
+async fn over(batch: &Batch) {
+    loop {
+        match batch.expires_at_unix_ms.saturating_sub(unix_ms()) {
+            0 => return,
+            left_ms => tokio::time::sleep(Duration::from_millis(left_ms)).await,
+        }
     }
 }
 
@@ -116,15 +132,10 @@ async fn work(teller: &Teller, batch: &Batch, registry: &Registry) -> Result<End
     };
     let after = batch.progress.lines();
     let asker = asker(gateway, batch);
+    // Each goes on by itself while a step waits for a disk: one that nobody reads would keep its place on a node.
     let asked = items(Lines::of(gateway, pieces), after).map(|line| {
-        let asker = asker.clone();
-        async move {
-            let (line, place) = line.map_err(|why| Stop::Failed(vec![checking::gone(why)]))?;
-            let item = checking::item(&line).ok_or_else(|| failed("file_gone", "The file has changed."))?;
-            let answered = asker.ask(item).await.map_err(|error| unkeyed(&error));
-            drop(place);
-            answered
-        }
+        let asking = AbortOnDropHandle::new(tokio::spawn(ask(asker.clone(), line)));
+        async move { asking.await.unwrap_or(Err(Stop::Lost)) }
     });
     let mut answers = std::pin::pin!(asked.buffered(limits::LINES_AHEAD));
     let mut steps = Steps::new(teller.clone(), after, lines);
@@ -138,6 +149,13 @@ async fn work(teller: &Teller, batch: &Batch, registry: &Registry) -> Result<End
     Ok(End::plainly(if in_time { Ending::Completed } else { Ending::Expired }))
 }
 
+/// As long as it is asked it has its place in memory.
+async fn ask(asker: Asker, line: Placed) -> Result<Answered, Stop> {
+    let (line, _place) = line.map_err(|why| Stop::Failed(vec![checking::gone(why)]))?;
+    let item = checking::item(&line).ok_or_else(|| failed("file_gone", "The file has changed."))?;
+    asker.ask(item).await.map_err(|error| unkeyed(&error))
+}
+
 async fn open(teller: &Teller, batch: &Batch, lines: Lines) -> Result<u64, Stop> {
     let gateway = &teller.gateway;
     let who = asker(gateway, batch).who().map_err(|error| unkeyed(&error))?;
@@ -148,12 +166,12 @@ async fn open(teller: &Teller, batch: &Batch, lines: Lines) -> Result<u64, Stop>
     Ok(lines)
 }
 
+/// A request, with its place in memory.
+type Placed = Result<(Line, Option<OwnedSemaphorePermit>), NoLine>;
+
 /// The requests but for the first ones, which are answered. So many bytes of them are in memory at once: whoever drops a place
 /// lets the next ones be read.
-fn items(
-    lines: Lines,
-    after: u64,
-) -> impl futures_util::Stream<Item = Result<(Line, Option<OwnedSemaphorePermit>), NoLine>> {
+fn items(lines: Lines, after: u64) -> impl futures_util::Stream<Item = Placed> {
     let room = Arc::new(Semaphore::new(limits::LINES_AHEAD_KIB));
     let next = move |state: Option<(Lines, u64)>| {
         let room = room.clone();

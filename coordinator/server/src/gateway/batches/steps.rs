@@ -21,6 +21,9 @@ pub(super) enum Stop {
     Failed(Vec<Problem>),
 }
 
+/// None takes a piece at the moment.
+struct NoDisk;
+
 /// The registry, as a run of a batch speaks to it.
 #[derive(Clone)]
 pub(super) struct Teller {
@@ -69,34 +72,37 @@ impl Steps {
         }
         let (output, errors) = (self.output.split().freeze(), self.errors.split().freeze());
         loop {
-            let (output, errors) = tokio::join!(self.keep(&output), self.keep(&errors));
-            let (run, after) = (self.teller.run, self.after);
-            let change =
-                BatchChange::Keep { run, after, completed, failed, output, errors, at_unix_ms: unix_ms() };
-            // What nobody has named for long is removed: it is put there anew, however long nobody leads.
-            if let Ok(told) = tokio::time::timeout(limits::STEP_TOLD, self.teller.tell(change)).await {
-                told?;
-                self.after += completed + failed;
-                return Ok(());
+            let told = async {
+                let (Ok(output), Ok(errors)) = tokio::join!(self.keep(&output), self.keep(&errors)) else {
+                    return Ok(false);
+                };
+                let (run, after, at_unix_ms) = (self.teller.run, self.after, unix_ms());
+                let change = BatchChange::Keep { run, after, completed, failed, output, errors, at_unix_ms };
+                self.teller.tell(change).await.map(|()| true)
+            };
+            // What nobody has named for long is removed: all of it is put there anew, however long nobody leads.
+            match tokio::time::timeout(limits::STEP_TOLD, told).await.unwrap_or(Ok(false))? {
+                true => break,
+                false => tokio::time::sleep(limits::BATCH_AGAIN).await,
             }
         }
+        self.after += completed + failed;
+        Ok(())
     }
 
-    /// A disk may get room again, and a coordinator may come back.
-    async fn keep(&self, piece: &Bytes) -> Option<KeptAnswer> {
+    /// Tried once: a disk may get room again and a coordinator may come back, but by then the other piece may have been removed.
+    async fn keep(&self, piece: &Bytes) -> Result<Option<KeptAnswer>, NoDisk> {
         if piece.is_empty() {
-            return None;
+            return Ok(None);
         }
         let gateway = &self.teller.gateway;
         let (digest, bytes) = (gateway.hash_keys.pieces.digest(&[piece]), piece.len() as u64);
-        loop {
-            let holders = gateway.jobs.keeper.keep(What::Piece, digest, piece.clone()).await;
-            if !holders.is_empty() {
-                return Some(KeptAnswer { digest, bytes, holders });
-            }
+        let holders = gateway.jobs.keeper.keep(What::Piece, digest, piece.clone()).await;
+        if holders.is_empty() {
             tracing::warn!(batch = %self.teller.batch, "no disk takes what a batch has answered: it waits");
-            tokio::time::sleep(limits::BATCH_AGAIN).await;
+            return Err(NoDisk);
         }
+        Ok(Some(KeptAnswer { digest, bytes, holders }))
     }
 }
 

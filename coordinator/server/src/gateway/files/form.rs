@@ -15,19 +15,21 @@ use crate::gateway::limits;
 
 pub(super) struct Form(Multipart<'static>);
 
+pub(super) fn boundary(headers: &HeaderMap) -> Result<String, ApiError> {
+    let of = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    of.and_then(|of| multer::parse_boundary(of).ok()).ok_or_else(|| {
+        errors::malformed(
+            "A file is sent as multipart/form-data with a boundary: the fields 'purpose' and 'file'.",
+        )
+    })
+}
+
 impl Form {
-    pub(super) fn open(headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
-        let wrong = || {
-            errors::malformed(
-                "A file is sent as multipart/form-data with a boundary: the fields 'purpose' and 'file'.",
-            )
-        };
-        let of = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).ok_or_else(wrong)?;
-        let boundary = multer::parse_boundary(of).map_err(|_| wrong())?;
+    pub(super) fn open(boundary: String, body: Body) -> Self {
         let whole = limits::UPLOAD_BYTES_MAX + limits::UPLOAD_HEADS_BYTES_MAX;
         let size = SizeLimit::new().whole_stream(whole as u64);
         let constraints = Constraints::new().size_limit(size);
-        Ok(Self(Multipart::with_constraints(body.into_data_stream(), boundary, constraints)))
+        Self(Multipart::with_constraints(body.into_data_stream(), boundary, constraints))
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<Field<'static>>, ApiError> {

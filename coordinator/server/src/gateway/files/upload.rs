@@ -7,12 +7,13 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use multer::Field;
-use registry::KeptAnswer;
+use registry::limits::FILE_NAME_BYTES_MAX;
+use registry::{BatchField, Field as Fact, KeptAnswer, Refusal};
 
 use super::errors;
-use super::form::{Form, Said};
+use super::form::{self, Form, Said};
 use crate::gateway::error::ApiError;
-use crate::gateway::{Gateway, limits};
+use crate::gateway::{Gateway, body, limits};
 use crate::jobs::What;
 use crate::limits::ANSWER_BYTES_MAX;
 
@@ -29,17 +30,25 @@ pub(super) async fn take_in(
     body: Body,
 ) -> Result<Uploaded, ApiError> {
     if !gateway.jobs.keeper.has_room() {
-        crate::gateway::body::discard(body).await;
-        return Err(errors::not_kept());
+        return refuse(body, errors::not_kept()).await;
     }
-    let _place = gateway.uploads.try_acquire().map_err(|_| errors::too_many_at_once())?;
-    let mut form = Form::open(headers, body)?;
+    let (_place, boundary) = match (gateway.uploads.try_acquire(), form::boundary(headers)) {
+        (Ok(place), Ok(boundary)) => (place, boundary),
+        (Err(_), _) => return refuse(body, errors::too_many_at_once()).await,
+        (Ok(_), Err(error)) => return refuse(body, error).await,
+    };
+    let mut form = Form::open(boundary, body);
     let reading = tokio::time::timeout(limits::UPLOAD_READ, read(gateway, &mut form)).await;
     let read = reading.unwrap_or_else(|_| Err(errors::too_slow()));
     if read.is_err() {
         form.discard().await;
     }
     read
+}
+
+async fn refuse(body: Body, error: ApiError) -> Result<Uploaded, ApiError> {
+    body::discard(body).await;
+    Err(error)
 }
 
 /// The fields may come in any order.
@@ -56,6 +65,7 @@ async fn read(gateway: &Gateway, form: &mut Form) -> Result<Uploaded, ApiError> 
         }
         let name = field.file_name().unwrap_or_default();
         let name = if name.is_empty() { "file.jsonl".to_owned() } else { name.to_owned() };
+        check_name(&name)?;
         file = Some((name, keep(gateway, field).await?));
     }
     let life_ms = said.life_ms()?;
@@ -64,6 +74,14 @@ async fn read(gateway: &Gateway, form: &mut Form) -> Result<Uploaded, ApiError> 
         return Err(errors::malformed("The file is empty."));
     }
     Ok(Uploaded { name, pieces, life_ms })
+}
+
+/// As the registry does, but before it is in the log.
+fn check_name(name: &str) -> Result<(), ApiError> {
+    if name.len() <= FILE_NAME_BYTES_MAX && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(errors::refused(&Refusal::Malformed { what: Fact::Batch(BatchField::FileName) }))
 }
 
 async fn keep(gateway: &Gateway, mut field: Field<'static>) -> Result<Vec<KeptAnswer>, ApiError> {

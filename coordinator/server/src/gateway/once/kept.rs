@@ -19,15 +19,15 @@ struct Head {
 /// Whether it answers the request for good:
 /// 1. an answer does;
 /// 2. a refusal does, if the same request would be refused again;
-/// 3. but for a model that is not there, because it may come;
+/// 3. but for a model that is not there, because it may come, and for what is too much, because a month ends and limits are raised;
 /// 4. everything else says to come back.
 pub(super) fn is_final(status: StatusCode, headers: &HeaderMap) -> bool {
     let never = headers.get(SHOULD_RETRY).is_some_and(|value| value == "false");
     match status {
-        StatusCode::NOT_FOUND => false,              // 3
-        status if status.is_success() => true,       // 1
-        status if status.is_client_error() => never, // 2
-        _ => false,                                  // 4
+        StatusCode::NOT_FOUND | StatusCode::TOO_MANY_REQUESTS => false, // 3
+        status if status.is_success() => true,                          // 1
+        status if status.is_client_error() => never,                    // 2
+        _ => false,                                                     // 4
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
         };
         assert!(judged(200, false) && judged(400, true) && judged(422, true));
         for (status, never) in
-            [(404, true), (408, false), (429, false), (500, false), (503, true), (504, false)]
+            [(404, true), (408, false), (429, false), (429, true), (500, false), (503, true), (504, false)]
         {
             assert!(!judged(status, never), "{status}");
         }

@@ -5,6 +5,7 @@
 //! it. Refuses to guess: what is not known to be over is in flight.
 
 mod key;
+mod naming;
 mod kept;
 mod events;
 mod work;
@@ -34,6 +35,7 @@ use crate::clock::unix_ms;
 use crate::jobs::{Record, Running};
 
 pub(crate) use self::key::IDEMPOTENCY_KEY;
+pub(crate) use self::naming::{Names, is_of_this_job};
 pub(crate) use self::refuse::refuse;
 
 #[cfg(test)]
@@ -45,6 +47,8 @@ pub(crate) struct Asked {
     pub(crate) headers: HeaderMap,
     pub(crate) bytes: Bytes,
     pub(crate) at: Instant,
+    /// The job that it is, where its client gave it a key.
+    pub(crate) named: Option<Named>,
 }
 
 /// How an endpoint answers.
@@ -58,7 +62,7 @@ impl<S: Sync> FromRequest<S> for Asked {
         let (mut parts, body) = request.into_parts();
         let who = Who::from_request_parts(&mut parts, state).await?;
         let bytes = body::read(&parts.headers, body).await?;
-        Ok(Self { who, headers: parts.headers, bytes, at })
+        Ok(Self { who, headers: parts.headers, bytes, at, named: None })
     }
 }
 
@@ -73,6 +77,7 @@ pub(crate) async fn answer(
     let last_event = LastEvent::of(&asked.headers)?;
     asked.headers.remove(events::LAST_EVENT_ID);
     let named = Named::of(&gateway, path, &asked, &key)?;
+    asked.named = Some(named);
     let mut asked = Some(asked);
     for _ in 0..limits::JOB_LOOKS {
         let dead = match named.look(&gateway)? {
@@ -101,7 +106,7 @@ pub(crate) async fn answer(
 
 /// The job that a request is.
 #[derive(Clone, Copy)]
-struct Named {
+pub(crate) struct Named {
     job: JobId,
     tenant: Tenant,
     request: Digest,

@@ -46,7 +46,7 @@ pub(crate) async fn chat(State(gateway): State<Gateway>, asked: Asked) -> Result
 }
 
 pub(crate) async fn chat_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiError> {
-    let Asked { who, headers, bytes, at: asked } = asked;
+    let Asked { who, headers, bytes, at: asked, .. } = asked;
     let (shelf, patience) = (Shelf::of(&gateway.catalogue, &who), Patience::of(&headers));
     let caller = Caller::of(&headers, &who, &gateway.hash_keys)?;
     let read = move |bytes: &[u8]| preparing::chat(bytes, &shelf, caller, patience, unix_s());
@@ -85,7 +85,7 @@ pub(crate) async fn completions(
 }
 
 pub(crate) async fn completion_of(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiError> {
-    let Asked { who, headers, bytes, at: asked } = asked;
+    let Asked { who, headers, bytes, at: asked, .. } = asked;
     let (shelf, patience) = (Shelf::of(&gateway.catalogue, &who), Patience::of(&headers));
     let caller = Caller::of(&headers, &who, &gateway.hash_keys)?;
     let prepare = move |bytes: &[u8]| preparing::completion(bytes, &shelf, caller, patience);

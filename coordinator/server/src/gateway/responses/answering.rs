@@ -4,6 +4,7 @@
 //! is what came within about a second: more of them would say the same to more disks.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Instant;
 
 use super::kept::Progress;
@@ -52,8 +53,16 @@ impl Shown {
         }
     }
 
-    async fn step(&mut self, teller: &Teller) -> Result<(), Stop> {
-        teller.keep(&self.progress).await?;
+    /// What comes meanwhile is taken in: an answer that nobody reads would keep its place on a node for as long as a disk is full.
+    async fn step(&mut self, teller: &Teller, answer: &mut Answer) -> Result<(), Stop> {
+        let mut keeping = pin!(teller.keep(&self.progress));
+        loop {
+            tokio::select! {
+                kept = &mut keeping => break kept?,
+                () = poll_fn(|context| answer.poll(context)) => {}
+                () = tokio::time::sleep(limits::KEEP_ALIVE) => answer.end_if_overdue(),
+            }
+        }
         self.is_ahead = false;
         let now = tokio::time::Instant::now();
         let pause = (now - self.begun_at) / limits::SHOWN_STEPS;
@@ -91,7 +100,9 @@ pub(super) async fn answer(
         }
         tokio::select! {
             () = poll_fn(|context| answer.poll(context)) => {}
-            () = tokio::time::sleep_until(shown.next), if shown.is_ahead => shown.step(teller).await?,
+            () = tokio::time::sleep_until(shown.next), if shown.is_ahead => {
+                shown.step(teller, &mut answer).await?;
+            }
             () = tokio::time::sleep(limits::KEEP_ALIVE) => answer.end_if_overdue(),
         }
     }

@@ -37,16 +37,16 @@ const TREATMENT: [&str; 7] = [
 ];
 
 pub(super) async fn begin(
-    gateway: Gateway,
+    gateway: &Gateway,
     asked: Asked,
     ready: Ready,
-    owner: Owner,
+    owner: &Owner,
 ) -> Result<Response<Body>, ApiError> {
     let Ready { prepared, head, items } = ready;
     if !gateway.jobs.keeper.has_room() {
         return Err(errors::not_kept());
     }
-    let job = kept::job_of(&gateway, owner.tenant, &head.id);
+    let job = kept::job_of(gateway, owner.tenant, &head.id);
     let question = Question {
         head: head.clone(),
         items,
@@ -56,26 +56,26 @@ pub(super) async fn begin(
         seed: getrandom::u64().ok(),
         deadline_unix_ms: unix_ms().saturating_add(patience_ms(&asked.headers)),
     };
-    let kept = kept::keep(&gateway, What::Piece, &question).await?.ok_or_else(errors::not_kept)?;
+    let kept = kept::keep(gateway, What::Piece, &question).await?.ok_or_else(errors::not_kept)?;
     let running = gateway.jobs.runs.begin().ok_or_else(errors::too_many_at_once)?;
     let place =
         gateway.responses.begun.clone().try_reserve_owned().map_err(|_| errors::too_many_at_once())?;
     let change = ResponseChange::Begin {
         tenant: owner.tenant,
-        key: owner.key,
+        key: owner.key.clone(),
         question: kept,
         run: running.run,
         at_unix_ms: unix_ms(),
     };
     let command = Command::ChangeResponse { response: job, change };
-    match proposing::propose(&gateway, &command).await.map_err(|error| errors::unproposed(&error))? {
+    match proposing::propose(gateway, &command).await.map_err(|error| errors::unproposed(&error))? {
         Reply::Done | Reply::AlreadySo | Reply::NodeAdmitted { .. } => {}
         Reply::Refused(refusal) => return Err(errors::refused(&refusal)),
     }
     place.send((job, running));
     let mut response = match prepared.options.delivery {
         Delivery::Whole => shown(&head.shown(&Standing::Queued))?,
-        Delivery::Stream { .. } => following::stream(&gateway, job, None).await?,
+        Delivery::Stream { .. } => following::stream(gateway, job, None).await?,
     };
     insert(response.headers_mut(), IGNORED_PARAMS, &prepared.ignored.join(", "));
     Ok(response)

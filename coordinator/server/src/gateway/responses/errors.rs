@@ -57,11 +57,17 @@ pub(super) fn too_many_at_once() -> ApiError {
     }
 }
 
-/// What a response follows has not ended, or not well.
+/// What a response follows has not ended well.
 pub(super) fn not_answered() -> ApiError {
-    let message =
-        "The response that this one follows has no answer, or none yet. Wait until it is completed.";
+    let message = "The response that this one follows has no answer: it failed, or was cancelled.";
     ApiError::invalid("invalid_value", "previous_response_id", message)
+}
+
+/// What a response follows runs.
+pub(super) fn not_answered_yet() -> ApiError {
+    let message = "The response that this one follows has no answer yet. Wait until it is completed.";
+    let error = ApiError::invalid("invalid_value", "previous_response_id", message);
+    ApiError { retry: Retry::After(limits::RETRY_IN_FLIGHT), ..error }
 }
 
 pub(super) fn not_in_background() -> ApiError {

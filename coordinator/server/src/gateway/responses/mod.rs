@@ -36,13 +36,13 @@ use super::caller::Caller;
 use super::deadline::Patience;
 use super::error::ApiError;
 use super::files::{self, Order, Owner};
-use super::once::{self, Asked, IDEMPOTENCY_KEY};
+use super::once::{self, Asked, IDEMPOTENCY_KEY, Names};
 use super::openai::handlers::unix_s;
 use super::openai::hints;
 use super::openai::options::Delivery;
 use super::query::ApiQuery;
 use super::shelf::Shelf;
-use super::{Gateway, limits, request_id};
+use super::{Gateway, limits};
 use crate::jobs::Running;
 
 pub(crate) use self::minding::ResponseRuns;
@@ -61,6 +61,9 @@ impl Responses {
     }
 }
 
+/// How their names begin.
+const ID: &str = "resp_";
+
 pub(crate) async fn create(State(gateway): State<Gateway>, asked: Asked) -> Result<Response<Body>, ApiError> {
     once::answer(gateway, "responses", asked, |gateway, asked| Box::pin(respond(gateway, asked))).await
 }
@@ -73,6 +76,14 @@ async fn respond(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiEr
         return Err(errors::key_on_stream(IDEMPOTENCY_KEY));
     }
     request.ignored.extend(hints::in_headers(&asked.headers));
+    // One that its client waits for is computed anew, and so it is another one.
+    let names = match request.background {
+        true => asked.names(&gateway.hash_keys, ID),
+        false => Names::fresh(ID),
+    };
+    if let Some(begun) = reading::begun_before(&gateway, &owner, &names.before).await? {
+        return background::shown(&begun);
+    }
     let before = match &request.previous {
         Some(id) => reading::context(&gateway, &owner, id).await?,
         None => Vec::new(),
@@ -81,11 +92,12 @@ async fn respond(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiEr
     let shelf = Shelf::of(&gateway.catalogue, &asked.who);
     let caller = Caller::of(&asked.headers, &asked.who, &gateway.hash_keys)?;
     let deadline = Patience::of(&asked.headers).deadline(request.options.delivery);
-    let birth = Birth { id: request_id::fresh("resp_"), at_unix_s: unix_s(), deadline };
+    let birth = Birth { id: names.own, at_unix_s: unix_s(), deadline };
     let read = move |_: &[u8]| preparing::read(request, before, &shelf, caller, birth);
     let ready = preparing::ready(&gateway, asked.bytes.clone(), read).await?;
     if background {
-        return background::begin(gateway, asked, ready, owner).await;
+        let begun = background::begin(&gateway, asked, ready, &owner).await;
+        return reading::or_before(&gateway, &owner, &names.before, begun).await;
     }
     foreground::answer(gateway, asked, ready, storing).await
 }

@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use super::items::Item;
 use super::kept::{self, Kept};
 use super::object::{End, How, Standing};
-use super::{errors, following};
+use super::{background, errors, following};
 use crate::clock::unix_ms;
 use crate::gateway::error::ApiError;
 use crate::gateway::files::{self, Owner};
+use crate::gateway::once;
 use crate::gateway::openai::handlers::unix_s;
 use crate::gateway::{Gateway, limits, proposing};
 use crate::jobs::What;
@@ -28,6 +29,39 @@ pub(super) struct Found {
 pub(super) async fn find(gateway: &Gateway, owner: &Owner, id: &str, param: &str) -> Result<Found, ApiError> {
     gateway.facts.newest().await;
     look(gateway, kept::job_of(gateway, owner.tenant, id)).ok_or_else(|| errors::unknown(id, param))
+}
+
+/// What a former run of the same job has begun, as it stands.
+pub(super) async fn begun_before(
+    gateway: &Gateway,
+    owner: &Owner,
+    names: &[String],
+) -> Result<Option<Value>, ApiError> {
+    if !names.is_empty() {
+        gateway.facts.newest().await;
+    }
+    for name in names {
+        let Some(found) = look(gateway, kept::job_of(gateway, owner.tenant, name)) else { continue };
+        let object = object(gateway, &found).await?;
+        if once::is_of_this_job(object["created_at"].as_u64().unwrap_or(0).saturating_mul(1_000)) {
+            return Ok(Some(object));
+        }
+    }
+    Ok(None)
+}
+
+/// Where one could not begin, another run of the same job may have been quicker, or nobody knew that this one had begun it.
+pub(super) async fn or_before(
+    gateway: &Gateway,
+    owner: &Owner,
+    names: &[String],
+    begun: Result<Response<Body>, ApiError>,
+) -> Result<Response<Body>, ApiError> {
+    let Err(error) = begun else { return begun };
+    match begun_before(gateway, owner, names).await {
+        Ok(Some(object)) => background::shown(&object),
+        Ok(None) | Err(_) => Err(error),
+    }
 }
 
 fn look(gateway: &Gateway, id: JobId) -> Option<Found> {
@@ -63,7 +97,7 @@ pub(super) async fn stream(
 pub(super) async fn context(gateway: &Gateway, owner: &Owner, id: &str) -> Result<Vec<Item>, ApiError> {
     let found = find(gateway, owner, id, "previous_response_id").await?;
     if found.job.deferred.is_some() {
-        return Err(errors::not_answered());
+        return Err(errors::not_answered_yet());
     }
     let kept = ended(gateway, &found).await?;
     match kept.end.how {
@@ -127,9 +161,16 @@ async fn cancellation(gateway: &Gateway, deferred: &Deferred) -> Result<(Respons
     let begun = progress.is_some();
     let deltas = progress.unwrap_or_default().deltas;
     let (head, items, end) = (question.head, question.items, End::cancelled(unix_s()));
-    let kept = Kept { head, items, begun, deltas, end };
+    let mut kept = Kept { head, items, begun, deltas, end };
+    let on_disks = loop {
+        match kept::keep(gateway, What::Answer, &kept).await {
+            // Together with what was asked it is too large, and it has to end all the same.
+            Err(_) if !kept.items.is_empty() => kept.items.clear(),
+            tried => break tried?.ok_or_else(errors::not_kept)?,
+        }
+    };
     let shown = kept.head.shown(&Standing::Ended(&kept.end, &kept.text()));
-    let kept = kept::keep(gateway, What::Answer, &kept).await?.ok_or_else(errors::not_kept)?;
+    let kept = on_disks;
     let progress = deferred.progress.as_ref().map(|kept| kept.digest);
     Ok((ResponseChange::Cancel { progress, kept, at_unix_ms: unix_ms() }, shown))
 }

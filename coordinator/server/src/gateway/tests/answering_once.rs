@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use registry::{Command, limits as facts};
+use scheduler::allowance::Excess;
 use serde_json::{Value, json};
 
 use super::stage::{Act, Reply, Stage, dispatched, finished, ids, request, said, tokens};
@@ -137,6 +138,20 @@ async fn what_says_to_come_back_is_computed_anew_and_what_says_never_is_kept() {
     assert_eq!((first.status.as_u16(), first.error_code().as_str()), (400, "request_quarantined"));
     assert_eq!((again.status, &again.text), (first.status, &first.text));
     assert_eq!((again.header("idempotent-replayed"), stage.wishes().len()), (Some("true"), 1));
+}
+
+#[tokio::test]
+async fn a_month_that_is_used_up_and_a_limit_that_is_too_low_are_not_remembered() {
+    for excess in [Excess::Month, Excess::Never] {
+        let stage = counting();
+        let (_, key) = stage.new_key(&json!({"name": "ci", "limits": {"rpm": 5}})).await;
+        let bearer = format!("Bearer {key}");
+        let headers = [KEY, ("authorization", bearer.as_str())];
+        stage.judge.refuse(excess);
+        let first = stage.chat_with(&headers, json!({})).await;
+        assert_eq!(first.status.as_u16(), 429, "{}", first.text);
+        assert_eq!(text_of(&stage.chat_with(&headers, json!({})).await), "answer 0");
+    }
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn echo(wish: &Wish) -> Vec<Act> {
     said(&format!("n{}", wish.prompt.len()))
 }
 
-fn slowly(wish: &Wish) -> Vec<Act> {
+pub(super) fn slowly(wish: &Wish) -> Vec<Act> {
     let text = ids(&format!("n{}", wish.prompt.len()));
     vec![dispatched(7), Act::Pause(Duration::from_secs(4)), tokens(&text), finished(FinishReason::Stop, 3)]
 }
@@ -35,7 +35,7 @@ pub(super) fn line(id: &str, body: Value) -> String {
 }
 
 /// Requests with prompts of 1, 2, 3 ... tokens.
-fn requests(count: usize) -> String {
+pub(super) fn requests(count: usize) -> String {
     let body = |number: usize| json!({"model": "demo", "prompt": vec![5; number % 90 + 1], "max_tokens": 20});
     (0..count).map(|number| line(&format!("r-{number}"), body(number))).collect()
 }
@@ -47,7 +47,7 @@ impl Stage {
         tokio::spawn(minder.run())
     }
 
-    async fn batch(&self, bearer: &str, text: &str, more: Value) -> Value {
+    pub(super) async fn batch(&self, bearer: &str, text: &str, more: Value) -> Value {
         let file = self.upload(bearer, text).await;
         let mut body =
             json!({"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"});
@@ -57,13 +57,13 @@ impl Stage {
         begun.json()
     }
 
-    async fn standing(&self, bearer: &str, id: &Value) -> Value {
+    pub(super) async fn standing(&self, bearer: &str, id: &Value) -> Value {
         let path = format!("/v1/batches/{}", id.as_str().expect("an id"));
         self.with_key("GET", &path, bearer, None).await.json()
     }
 
     /// Polls, as clients do.
-    async fn until(&self, bearer: &str, id: &Value, status: &str) -> Value {
+    pub(super) async fn until(&self, bearer: &str, id: &Value, status: &str) -> Value {
         for _ in 0..2_000 {
             let batch = self.standing(bearer, id).await;
             if batch["status"] == status {
@@ -76,7 +76,7 @@ impl Stage {
         panic!("it never was {status}: {}", self.standing(bearer, id).await);
     }
 
-    async fn lines(&self, bearer: &str, file: &Value) -> Vec<Value> {
+    pub(super) async fn lines(&self, bearer: &str, file: &Value) -> Vec<Value> {
         let Some(file) = file.as_str() else { return Vec::new() };
         let content = self.with_key("GET", &format!("/v1/files/{file}/content"), bearer, None).await;
         assert!(!content.broke);
@@ -85,7 +85,7 @@ impl Stage {
 }
 
 /// Every request has its own answer, in the order of the file.
-fn assert_answered(lines: &[Value], count: usize) {
+pub(super) fn assert_answered(lines: &[Value], count: usize) {
     let told: Vec<_> = lines
         .iter()
         .map(|line| (line["custom_id"].clone(), line["response"]["body"]["choices"][0]["text"].clone()))
@@ -406,9 +406,11 @@ async fn batches_are_listed_page_by_page_the_newest_first() {
 async fn what_is_no_batch_is_refused_with_words_and_one_with_a_key_begins_once() {
     let stage = Stage::playing(|_, wish| echo(wish));
     let file = stage.upload("a", &requests(2)).await;
+    let proposed = stage.facts.proposed();
     let good = json!({"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"});
     for (field, value, status, code) in [
-        ("input_file_id", json!("file-0"), 404, "not_found"),
+        ("input_file_id", json!("file/0"), 404, "not_found"),
+        ("input_file_id", json!("f".repeat(9_000)), 404, "not_found"),
         ("input_file_id", json!(7), 400, "invalid_request"),
         ("endpoint", json!("/v1/embeddings"), 400, "invalid_value"),
         ("completion_window", json!("1h"), 400, "invalid_value"),
@@ -419,6 +421,7 @@ async fn what_is_no_batch_is_refused_with_words_and_one_with_a_key_begins_once()
             "unsupported_parameter",
         ),
         ("metadata", json!({"k": "v".repeat(9_000)}), 400, "invalid_request"),
+        ("metadata", json!({"": "v"}), 400, "invalid_request"),
         ("unknown", json!(1), 400, "invalid_request"),
     ] {
         let mut body = good.clone();
@@ -426,7 +429,9 @@ async fn what_is_no_batch_is_refused_with_words_and_one_with_a_key_begins_once()
         let refused = stage.with_key("POST", "/v1/batches", "a", Some(&body)).await;
         assert_eq!((refused.status.as_u16(), refused.error_code().as_str()), (status, code), "{body}");
     }
-    assert_eq!(stage.facts.now().batches().count(), 0);
+    assert_eq!((stage.facts.proposed(), stage.facts.now().batches().count()), (proposed, 0));
+    let none = json!({"input_file_id": "file-0", "endpoint": "/v1/completions", "completion_window": "24h"});
+    assert_eq!(stage.with_key("POST", "/v1/batches", "a", Some(&none)).await.error_code(), "not_found");
     let ask = async || {
         let asked = super::stage::request("POST", "/v1/batches").header("authorization", "Bearer a");
         stage.send(asked.header("idempotency-key", "k").body(good.to_string().into()).unwrap()).await

@@ -14,16 +14,16 @@ use crate::clock::unix_ms;
 use crate::gateway::limits;
 use crate::generation::{Event, Failure, FinishReason, Wish};
 
-const TEXT: &str = "one two three four five six seven";
+pub(super) const TEXT: &str = "one two three four five six seven";
 
-fn background(more: Value) -> Value {
+pub(super) fn background(more: Value) -> Value {
     let mut body = json!({"background": true});
     body.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
     body
 }
 
 /// A token each 200 ms, behind those that there are already.
-fn slow(wish: &Wish) -> Vec<Act> {
+pub(super) fn slow(wish: &Wish) -> Vec<Act> {
     let all = ids(TEXT);
     let rest = all.get(wish.journal.len()..).expect("a beginning of it");
     let each = rest.iter().flat_map(|id| [Act::Pause(Duration::from_millis(200)), tokens(&[*id])]);
@@ -40,19 +40,19 @@ fn slowly() -> Stage {
 }
 
 impl Stage {
-    async fn begin(&self, more: Value) -> String {
+    pub(super) async fn begin(&self, more: Value) -> String {
         let begun = self.with_key_respond("a", background(more)).await;
         assert_eq!(begun.status.as_u16(), 200, "{}", begun.text);
         assert_eq!(begun.json()["status"], "queued");
         id_of(&begun.json())
     }
 
-    async fn now(&self, id: &str) -> Value {
+    pub(super) async fn now(&self, id: &str) -> Value {
         self.of("a", "GET", id, "").await.json()
     }
 
     /// Polls, as clients do.
-    async fn once_it_is(&self, id: &str, status: &str) -> Value {
+    pub(super) async fn once_it_is(&self, id: &str, status: &str) -> Value {
         for _ in 0..400 {
             let now = self.now(id).await;
             if now["status"] == status {
@@ -361,6 +361,42 @@ async fn an_idempotency_key_begins_it_once() {
     let stream =
         stage.send(asked.body(responding(json!({"stream": true})).to_string().into()).unwrap()).await;
     assert_eq!(stream.error_code(), "unsupported_parameter");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_one_that_runs_may_be_sent_again_under_its_key() {
+    let stage = slowly();
+    stage.mind();
+    let first = stage.begin(json!({})).await;
+    let follow = || {
+        let asked = request("POST", "/v1/responses")
+            .header("idempotency-key", "k")
+            .header("authorization", "Bearer a");
+        let body = responding(json!({"previous_response_id": first}));
+        stage.send(asked.body(body.to_string().into()).unwrap())
+    };
+    let early = follow().await;
+    assert_eq!((early.status.as_u16(), early.header("x-should-retry")), (400, None), "{}", early.text);
+    assert!(early.header("retry-after").is_some());
+    stage.once_it_is(&first, "completed").await;
+    assert_eq!(follow().await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_too_large_to_be_kept_with_its_question_is_cancelled_all_the_same() {
+    let text = "x".repeat(4_000);
+    let stage =
+        Stage::playing(move |_, _| vec![dispatched(7), tokens(&ids("xxxx").repeat(1_000)), Act::Hang]);
+    stage.mind();
+    let long = "y".repeat(crate::limits::ANSWER_BYTES_MAX - 2_500);
+    let input =
+        json!([{"type": "reasoning", "summary": [{"text": long}]}, {"role": "user", "content": "hello"}]);
+    let id = stage.begin(json!({"input": input})).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let cancelled = stage.of("a", "POST", &id, "/cancel").await;
+    assert_eq!(cancelled.status, 200, "{}", cancelled.text);
+    assert_eq!((&cancelled.json()["status"], text_of(&cancelled.json())), (&json!("cancelled"), text));
+    assert_eq!(stage.now(&id).await, cancelled.json());
 }
 
 #[tokio::test(start_paused = true)]

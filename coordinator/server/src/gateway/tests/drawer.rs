@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use registry::{Digest, JobRun};
+use registry::{Digest, JobRun, Registry};
 
 use crate::jobs::{Jobs, Keeper, Missing, Runs, What};
 
@@ -19,6 +19,8 @@ pub(super) struct Drawer {
     /// The runs of each gateway that lives and can be reached.
     gateways: Mutex<BTreeMap<u64, Runs>>,
     pub(super) full: AtomicBool,
+    /// How many more it takes until it is full, where that is said.
+    pub(super) places: Mutex<Option<usize>>,
     pub(super) unreachable: AtomicBool,
 }
 
@@ -44,6 +46,19 @@ impl Drawer {
         self.kept.lock().unwrap().remove(&(What::Piece, digest));
     }
 
+    /// As after the time for which a coordinator keeps what no fact names.
+    pub(super) fn lose_unnamed(&self, facts: &Registry) {
+        let named: BTreeSet<_> = facts.pieces().map(|piece| piece.digest).collect();
+        self.kept.lock().unwrap().retain(|(what, digest), _| *what == What::Answer || named.contains(digest));
+    }
+
+    fn takes_one(&self) -> bool {
+        let mut places = self.places.lock().unwrap();
+        let takes = *places != Some(0) && !self.full.load(Ordering::Relaxed);
+        *places = places.map(|places| places.saturating_sub(1));
+        takes
+    }
+
     pub(super) fn count(&self) -> usize {
         self.kept.lock().unwrap().len()
     }
@@ -55,7 +70,7 @@ impl Keeper for Drawer {
     }
 
     fn keep(&self, what: What, digest: Digest, bytes: Bytes) -> BoxFuture<'_, BTreeSet<u64>> {
-        let takes = !self.full.load(Ordering::Relaxed);
+        let takes = self.takes_one();
         if takes {
             self.kept.lock().unwrap().insert((what, digest), bytes);
         }

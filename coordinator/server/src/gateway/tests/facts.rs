@@ -2,6 +2,7 @@
 //!
 //! Owns the stage's facts and the ways to change them as administrators do.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
@@ -20,6 +21,18 @@ pub(super) struct Facts {
     registry: watch::Sender<Arc<Registry>>,
     /// What is answered instead of doing anything, the next one last.
     failures: Mutex<Vec<ProposeError>>,
+    /// What becomes of a command.
+    fate: Mutex<fn(&Command) -> Fate>,
+    proposed: AtomicUsize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Answered,
+    /// It takes effect, and nobody hears of it.
+    Unheard,
+    /// It never arrives, which nobody hears either.
+    Lost,
 }
 
 impl Facts {
@@ -34,7 +47,9 @@ impl Facts {
         assert_eq!(registry.apply(&founding), Reply::Done);
         let risen = Command::RaiseVersion { to: ClusterVersion::NEWEST, at_unix_ms: 1 };
         assert_eq!(registry.apply(&risen), Reply::Done);
-        Arc::new(Self { registry: watch::Sender::new(Arc::new(registry)), failures: Mutex::default() })
+        let registry = watch::Sender::new(Arc::new(registry));
+        let fate = Mutex::new((|_: &Command| Fate::Answered) as fn(&Command) -> Fate);
+        Arc::new(Self { registry, failures: Mutex::default(), fate, proposed: AtomicUsize::new(0) })
     }
 
     pub(super) fn registry(&self) -> watch::Receiver<Arc<Registry>> {
@@ -61,13 +76,28 @@ impl Facts {
     pub(super) fn fail_with(&self, errors: Vec<ProposeError>) {
         *self.failures.lock().unwrap() = errors;
     }
+
+    pub(super) fn decide(&self, fate: fn(&Command) -> Fate) {
+        *self.fate.lock().unwrap() = fate;
+    }
+
+    /// How often something was said to the registry.
+    pub(super) fn proposed(&self) -> usize {
+        self.proposed.load(Ordering::Relaxed)
+    }
 }
 
 impl Propose for Facts {
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<Reply, ProposeError>> {
         Box::pin(async move {
-            let failure = self.failures.lock().unwrap().pop();
-            failure.map_or_else(|| Ok(self.apply(&command)), Err)
+            self.proposed.fetch_add(1, Ordering::Relaxed);
+            if let Some(failure) = self.failures.lock().unwrap().pop() {
+                return Err(failure);
+            }
+            let fate = (*self.fate.lock().unwrap())(&command);
+            let reply = (fate != Fate::Lost).then(|| self.apply(&command));
+            let unknown = || ProposeError::OutcomeUnknown("no majority".to_owned());
+            reply.filter(|_| fate == Fate::Answered).ok_or_else(unknown)
         })
     }
 

@@ -1,8 +1,10 @@
 //! `/v1/files`: what is uploaded comes back, to its owner alone.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
+use futures_util::StreamExt as _;
 use registry::{BatchChange, BatchEndpoint, BatchId, Command, JobRun, Life, limits as facts};
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -161,6 +163,57 @@ async fn what_is_no_file_for_a_batch_is_refused_with_words() {
     assert_eq!(stage.facts.now().files().count(), 0);
     let made = stage.send_form("a", form(&[batch, anchor, day, file])).await.json();
     assert_eq!(made["expires_at"].as_u64(), made["created_at"].as_u64().map(|at| at + 86_400));
+}
+
+#[tokio::test]
+async fn a_name_that_is_none_never_gets_into_the_log() {
+    let stage = Stage::saying("x");
+    for name in ["a\tb", &"x".repeat(facts::FILE_NAME_BYTES_MAX + 1), &"x".repeat(40_000)] {
+        let refused =
+            stage.send_form("a", form(&[("purpose", None, "batch"), ("file", Some(name), "{}")])).await;
+        assert_eq!((refused.status.as_u16(), refused.error_code().as_str()), (400, "invalid_request"));
+        assert_eq!(refused.header("x-should-retry"), Some("false"));
+    }
+    assert_eq!((stage.facts.proposed(), stage.drawer.count()), (0, 0));
+}
+
+/// A body that tells how many of its pieces were taken.
+fn counted(text: String) -> (Body, Arc<AtomicUsize>) {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let pieces: Vec<_> = text.into_bytes().chunks(1_024).map(bytes::Bytes::copy_from_slice).collect();
+    let counting = taken.clone();
+    let pieces = futures_util::stream::iter(pieces).map(move |piece| {
+        counting.fetch_add(1, Ordering::Relaxed);
+        Ok::<_, std::convert::Infallible>(piece)
+    });
+    (Body::from_stream(pieces), taken)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_is_refused_unread_is_taken_in_so_that_its_sender_hears_why() {
+    let stage = Stage::saying("x");
+    let text = form(&[("purpose", None, "batch"), ("file", Some("f"), &"x".repeat(64 << 10))]);
+    let send = async |of: &str| {
+        let (body, taken) = counted(text.clone());
+        let asked = request("POST", "/v1/files").header("authorization", "Bearer a");
+        let reply = stage.send(asked.header("content-type", of).body(body).unwrap()).await;
+        (reply.status.as_u16(), taken.load(Ordering::Relaxed))
+    };
+    let all = text.len().div_ceil(1_024);
+    assert_eq!(send("application/json").await, (400, all));
+    let of = format!("multipart/form-data; boundary={BOUNDARY}");
+    let uploads: Vec<_> = (0..limits::UPLOADS_AT_ONCE)
+        .map(|_| {
+            let never =
+                Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::fmt::Error>>());
+            let asked = request("POST", "/v1/files").header("content-type", &of);
+            let asked = asked.header("authorization", "Bearer a").body(never).unwrap();
+            tokio::spawn(stage.router.clone().oneshot(asked))
+        })
+        .collect();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(send(&of).await, (429, all));
+    uploads.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

@@ -44,3 +44,6 @@ mod administering;
 mod treating_models;
 mod responding;
 mod deferring;
+mod standing_still;
+mod beginning_once;
+mod taking_turns;
