@@ -200,22 +200,17 @@ impl Counter {
     }
 
     fn note_end(&mut self, request: RequestId, attempt: u32, outcome: Outcome, usage: Usage) {
-        match outcome {
-            Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => {
-                self.live.remove(&request);
-            }
-            Outcome::Busy | Outcome::NotThere | Outcome::Failed(_) => {
-                let Some(entry) = self.live.get_mut(&request).filter(|entry| entry.past.attempts == attempt)
-                else {
-                    return;
-                };
-                entry.past.running = None;
-                // What the client has is prompt from now on.
-                let new = &mut entry.new;
-                new.prompt_tokens = new.prompt_tokens.saturating_add(usage.generated);
-                new.max_tokens = new.max_tokens.saturating_sub(usage.generated).max(1);
-            }
+        if outcome.ends_the_request() {
+            self.live.remove(&request);
+            return;
         }
+        let entry = self.live.get_mut(&request).filter(|entry| entry.past.attempts == attempt);
+        let Some(entry) = entry else { return };
+        entry.past.running = None;
+        // What the client has is prompt from now on.
+        let new = &mut entry.new;
+        new.prompt_tokens = new.prompt_tokens.saturating_add(usage.generated);
+        new.max_tokens = new.max_tokens.saturating_sub(usage.generated).max(1);
     }
 
     /// Orders of a desk that was left are void: the attempt numbers of two leaders could be the same.

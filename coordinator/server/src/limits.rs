@@ -74,6 +74,9 @@ pub(crate) const ORDERS_PER_REQUEST: usize = 16;
 /// stops, and QUIC's flow control carries the back-pressure to the agent.
 pub(crate) const EVENTS_PER_REQUEST: usize = 64;
 
+/// After its deadline an answer waits so long for a client that has stopped reading: the last word of the leader comes in this time.
+pub(crate) const UNREAD: Duration = Duration::from_secs(5);
+
 /// Opening a stream to a connected agent and writing the prompt. On a LAN this takes milliseconds; longer means that the
 /// node is gone and the request should go elsewhere.
 pub(crate) const OPEN_STREAM: Duration = Duration::from_secs(5);
