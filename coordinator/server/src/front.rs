@@ -175,7 +175,8 @@ impl Counter {
                 true => Saying::Adopt(entry.new.clone(), entry.past),
                 false => Saying::Submit(entry.new.clone()),
             };
-            entry.offered = self.desks.say(saying).await;
+            // What one leader has accepted stays so, whether the next one can be told or not.
+            entry.offered |= self.desks.say(saying).await;
         }
     }
 
@@ -309,14 +310,14 @@ impl Desks {
         }
     }
 
-    /// Whether it could be said.
-    async fn say(&self, saying: Saying) -> bool {
-        match &self.state {
-            State::Open(desk) => {
-                desk.say(saying).await;
-                true
-            }
-            State::Closed | State::Seeking => false,
+    /// Whether it could be said. Nobody waits for a leader that leads no more.
+    async fn say(&mut self, saying: Saying) -> bool {
+        let Self { ways, state, sought, .. } = self;
+        let State::Open(desk) = state else { return false };
+        tokio::select! {
+            biased;
+            said = desk.say(saying) => said,
+            () = deposed(&mut ways.leadership, *sought) => false,
         }
     }
 
@@ -342,6 +343,14 @@ impl Desks {
             changed = self.ways.leading.changed() => if changed.is_err() { std::future::pending::<()>().await },
             () = again => {}
         }
+    }
+}
+
+/// Until another one leads, or nobody.
+async fn deposed(leadership: &mut watch::Receiver<Leadership>, leader: Option<(u64, ReplicaId)>) {
+    let is_other = |now: &Leadership| now.leader.map(|leader| (now.term, leader)) != leader;
+    if leadership.wait_for(is_other).await.is_err() {
+        std::future::pending().await
     }
 }
 

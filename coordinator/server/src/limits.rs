@@ -12,7 +12,7 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
 /// Messages from this gateway's generations, and orders to them, that may wait in the front.
 pub(crate) const FRONT_INBOX: usize = 4_096;
 
-/// Messages to a leader on another machine that may be on their way to the wire.
+/// Messages to a leader on another machine that may be on their way to the wire. Beyond, the front waits for it.
 pub(crate) const DESK_OUTBOX: usize = 1_024;
 
 /// For so long a new leader of a group sends nothing: the other gateways find its desk within two heartbeats and three attempts, and
