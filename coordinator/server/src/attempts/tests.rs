@@ -71,7 +71,8 @@ impl Stage {
 
     /// What the leader would have written down next.
     async fn recorded(&mut self) -> registry::Command {
-        self.errands.proposals.recv().await.expect("a fact").command
+        let recorded = tokio::time::timeout(PATIENT / 10, self.errands.proposals.recv()).await;
+        recorded.expect("in time").expect("a fact").command
     }
 
     async fn running(&self) -> usize {

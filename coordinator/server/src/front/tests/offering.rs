@@ -65,7 +65,9 @@ async fn a_new_leader_hears_of_all_that_lives_however_many_that_are() {
         }
         heard
     };
+    let hearing = tokio::time::timeout(Duration::from_secs(60), hearing);
     let ((), heard) = tokio::join!(crowd.counter.offer_all(), hearing);
+    let heard = heard.expect("told of all");
     let all: Vec<_> = (1..=3 * OUTBOX).map(|number| (number, was_accepted(number))).collect();
     assert_eq!(heard, all);
     assert!(!crowd.end.is_cancelled());
