@@ -25,8 +25,7 @@ pub enum Command {
         /// Where the latest of them runs. `None` when it waits: never sent, or its latest attempt came to nothing.
         running: Option<Adopted>,
     },
-    /// The client hung up, or the gateway has all it needs (a stop string): the slot is free at once, and the request is
-    /// over without an effect.
+    /// The client hung up: the slot is free at once, and the request is over without an effect.
     Cancel {
         /// Which one.
         request: RequestId,
@@ -42,7 +41,7 @@ pub enum Command {
     Finished {
         /// Of which request.
         request: RequestId,
-        /// Events of older attempts are ignored.
+        /// Of an older one it counts only that the request is over, where it is: the gateway has said its last word.
         attempt: Attempt,
         /// How it ended.
         outcome: Outcome,
@@ -161,6 +160,9 @@ pub enum Class {
 pub enum Outcome {
     /// The answer is complete.
     Completed,
+    /// The gateway had all it needs before the runtime's last word (a stop string). The answer is whole; what it took is known only
+    /// as far as the gateway has counted, which is the tokens generated.
+    Enough,
     /// The client hung up.
     ClientGone,
     /// The request's own fault: every node would say the same, so it is never retried.
@@ -172,6 +174,17 @@ pub enum Outcome {
     NotThere,
     /// It broke.
     Failed(Failure),
+}
+
+impl Outcome {
+    /// Whether the request is over with it, whatever its node had done by then.
+    #[must_use]
+    pub const fn ends_the_request(self) -> bool {
+        match self {
+            Self::Completed | Self::Enough | Self::ClientGone | Self::Rejected => true,
+            Self::Busy | Self::NotThere | Self::Failed(_) => false,
+        }
+    }
 }
 
 /// How an attempt broke.

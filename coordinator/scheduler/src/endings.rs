@@ -1,7 +1,8 @@
 //! What becomes of an attempt: it begins, ends well, or comes to nothing.
 //!
-//! Owns what is learned from an ending and what happens to the request. When an attempt comes to nothing, the request goes back
-//! into the line, before all that have not had their turn:
+//! Owns what is learned from an ending and what happens to the request. An answer that ended at a stop string has succeeded like
+//! any other, but its runtime has not told what it took: of speeds and caches it teaches nothing. When an attempt comes to nothing,
+//! the request goes back into the line, before all that have not had their turn:
 //!
 //! 1. "Busy" costs the request nothing; the runtime's limit shrinks and the runtime gets a pause. "Not there" costs it nothing
 //!    either, but that 3 holds for its node; once it had its first token, it has moved, and that is counted.
@@ -58,10 +59,25 @@ impl Scheduler {
     ) {
         let Some(record) = self.requests.get(request) else { return };
         let lane = (run.node, record.submission.model);
+        let usage = match outcome {
+            // Nobody has told what came out of the cache.
+            Outcome::Enough => Usage { cached_tokens: run.cached_tokens, ..usage },
+            Outcome::Completed
+            | Outcome::ClientGone
+            | Outcome::Rejected
+            | Outcome::Busy
+            | Outcome::NotThere
+            | Outcome::Failed(_) => usage,
+        };
         match outcome {
             Outcome::Completed => {
                 self.batcher.completed(lane);
                 self.learn(request, &run, usage);
+                self.completed(lane, request, &run, usage, turn);
+            }
+            Outcome::Enough => {
+                self.batcher.completed(lane);
+                self.learn_sizes(request, usage);
                 self.completed(lane, request, &run, usage, turn);
             }
             Outcome::ClientGone | Outcome::Rejected | Outcome::NotThere => {
@@ -85,7 +101,11 @@ impl Scheduler {
                 self.enter(request, turn);
             }
             Outcome::NotThere | Outcome::Failed(_) => self.retry(request, usage, turn),
-            Outcome::Completed | Outcome::ClientGone | Outcome::Rejected | Outcome::Busy => {
+            Outcome::Completed
+            | Outcome::Enough
+            | Outcome::ClientGone
+            | Outcome::Rejected
+            | Outcome::Busy => {
                 if let Some(record) = self.leave(request, turn) {
                     self.settle_account(&record, &run, usage, turn);
                     self.departed(&record, turn);
@@ -96,20 +116,28 @@ impl Scheduler {
 
     /// What a whole answer tells of speeds, lengths and caches.
     fn learn(&mut self, request: RequestId, run: &Run, usage: Usage) {
+        self.learn_sizes(request, usage);
         let Some(record) = self.requests.get(request) else { return };
         let submission = &record.submission;
         let lane = (run.node, submission.model);
+        let uncached = submission.prompt_tokens.saturating_sub(usage.cached_tokens);
+        if usage.prefill > Span::ZERO {
+            let seconds = usage.prefill.0 as f64 / 1e6;
+            self.rates.prefill(lane, self.now, uncached, usage.cached_tokens, seconds);
+        }
+        self.prefixes.corrected(lane, &submission.blocks, run.visit, usage.cached_tokens);
+    }
+
+    /// What requests and their answers are like.
+    fn learn_sizes(&mut self, request: RequestId, usage: Usage) {
+        let Some(record) = self.requests.get(request) else { return };
+        let submission = &record.submission;
         let (tenant, model, most) = (submission.tenant, submission.model, submission.max_tokens);
         let before = record.carried_tokens;
         let (most, generated) = (most.saturating_add(before), usage.generated.saturating_add(before));
         self.answers.completed(tenant, model, most, generated);
         let uncached = submission.prompt_tokens.saturating_sub(usage.cached_tokens);
         self.reference.completed(model, uncached, usage.generated);
-        if usage.prefill > Span::ZERO {
-            let seconds = usage.prefill.0 as f64 / 1e6;
-            self.rates.prefill(lane, self.now, uncached, usage.cached_tokens, seconds);
-        }
-        self.prefixes.corrected(lane, &submission.blocks, run.visit, usage.cached_tokens);
     }
 
     /// The attempt failed, or its node did. `usage` may know nothing: then its tokens are counted by the time it had.

@@ -143,6 +143,9 @@ impl Scheduler {
             Command::Finished { request, attempt, outcome, usage } => {
                 if let Some(run) = self.requests.run(request, attempt) {
                     self.finished(request, run, outcome, usage, turn);
+                } else if outcome.ends_the_request() && self.requests.was_made(request, attempt) {
+                    // Its gateway has forgotten it by now, whichever attempt it was that ended it.
+                    self.cancel(request, turn);
                 }
             }
             Command::NodeReported { node, report } => self.node_reported(node, report, turn),

@@ -156,6 +156,11 @@ impl Requests {
         self.records.get(&request).filter(|record| record.attempt == attempt)?.run
     }
 
+    /// Whether the request is alive and `attempt` is its latest or one before.
+    pub(crate) fn was_made(&self, request: RequestId, attempt: Attempt) -> bool {
+        self.records.get(&request).is_some_and(|record| attempt <= record.attempt)
+    }
+
     pub(crate) fn first_deadline(&self) -> Option<(At, RequestId)> {
         self.deadlines.first().copied()
     }

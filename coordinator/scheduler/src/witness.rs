@@ -115,12 +115,18 @@ impl Witness {
 
     fn hear_end(&mut self, request: RequestId, attempt: Attempt, outcome: Outcome) {
         let Some(life) = self.lives.get_mut(&request) else { return };
+        let (Life::Waiting { attempt: latest } | Life::Running { attempt: latest, .. }) = *life else {
+            return;
+        };
+        if outcome.ends_the_request() && attempt <= latest {
+            *life = Life::Over;
+        }
         let Life::Running { attempt: current, began, .. } = *life else { return };
         if current != attempt {
             return;
         }
         *life = match outcome {
-            Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => Life::Over,
+            Outcome::Completed | Outcome::Enough | Outcome::ClientGone | Outcome::Rejected => Life::Over,
             Outcome::Busy if began => Life::Over,
             Outcome::Busy | Outcome::NotThere | Outcome::Failed(_) => Life::Waiting { attempt },
         };

@@ -38,8 +38,9 @@ impl StartGeneration for Cluster {
         let request = self.front.next_request();
         let journal = std::mem::take(&mut wish.journal);
         let life = Life { request, cluster: self.clone(), wish, events, running: None, journal };
-        tokio::spawn(life.run(cancel.clone()));
-        Generation { request: request.0, events: receiver, _cancel: cancel.drop_guard() }
+        let enough = CancellationToken::new();
+        tokio::spawn(life.run(cancel.clone(), enough.clone()));
+        Generation { request: request.0, events: receiver, enough, _cancel: cancel.drop_guard() }
     }
 }
 
@@ -70,12 +71,21 @@ enum Then {
 }
 
 impl Life {
-    async fn run(mut self, cancel: CancellationToken) {
-        let (front, request) = (self.cluster.front.clone(), self.request);
-        let finished = cancel.run_until_cancelled_owned(self.live()).await;
-        // The client is gone: leaving `live` has already stopped the stream; the slot is free once the leader knows.
-        if finished.is_none() {
-            front.cancel(request).await;
+    async fn run(mut self, cancel: CancellationToken, enough: CancellationToken) {
+        if cancel.run_until_cancelled_owned(self.live()).await.is_some() {
+            return;
+        }
+        let generated = self.generated();
+        // The agent hears that it is over before the leader gives the slot to another.
+        let attempt = self.running.take().map(|running| running.attempt);
+        let front = &self.cluster.front;
+        // An attempt that has said nothing has proved nothing.
+        match attempt.filter(|_| generated > 0 && enough.is_cancelled()) {
+            Some(attempt) => {
+                let usage = Usage { generated, ..Usage::default() };
+                front.finished(self.request, attempt, Outcome::Enough, usage).await;
+            }
+            None => front.cancel(self.request).await,
         }
     }
 
@@ -195,6 +205,7 @@ impl Life {
         let outcome = match outcome {
             Outcome::Busy if generated > 0 => Outcome::Failed(scheduler::Failure::Internal),
             Outcome::Completed
+            | Outcome::Enough
             | Outcome::ClientGone
             | Outcome::Rejected
             | Outcome::Busy
@@ -224,11 +235,18 @@ impl Life {
         Then::End
     }
 
-    /// A closed receiver is a client that is gone; the cancel token is about to say so too.
+    /// A closed receiver is a client that is gone; the cancel token is about to say so too. One that stays and does not read is
+    /// waited for until nobody waits for the answer.
     async fn emit(&mut self, event: Event) -> Then {
-        match self.events.send(event).await {
-            Ok(()) => Then::GoOn,
-            Err(_) => std::future::pending().await,
+        let latest = self.wish.deadline + limits::UNREAD;
+        match tokio::time::timeout_at(latest, self.events.send(event)).await {
+            Ok(Ok(())) => Then::GoOn,
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => {
+                self.running = None;
+                self.cluster.front.cancel(self.request).await;
+                Then::End
+            }
         }
     }
 

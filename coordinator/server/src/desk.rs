@@ -16,6 +16,8 @@ use crate::front::Told;
 use crate::leader::{Leader, NewRequest, Order, Past};
 
 pub(crate) use client::dial;
+#[cfg(test)]
+pub(crate) use client::tests::far;
 pub(crate) use service::{Desks, Orders};
 
 /// A way to the scheduler that leads. Dropping it is leaving: a far leader then takes this gateway's requests for gone.
@@ -46,13 +48,14 @@ pub(crate) enum Saying {
 }
 
 impl Desk {
-    /// Says it. What cannot be said any more is said to the next leader, in other words.
-    pub(crate) async fn say(&self, saying: Saying) {
+    /// Whether it could be said. What cannot be said any more is said to the next leader, in other words.
+    pub(crate) async fn say(&self, saying: Saying) -> bool {
         match self {
             Self::Near { number, leader, told } => {
                 if let Some((request, orders)) = tell(leader, saying).await {
                     tokio::spawn(pump(*number, request, orders, told.clone()));
                 }
+                true
             }
             Self::Far(far) => far.say(saying).await,
         }

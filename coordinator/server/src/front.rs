@@ -175,7 +175,8 @@ impl Counter {
                 true => Saying::Adopt(entry.new.clone(), entry.past),
                 false => Saying::Submit(entry.new.clone()),
             };
-            entry.offered = self.desks.say(saying).await;
+            // What one leader has accepted stays so, whether the next one can be told or not.
+            entry.offered |= self.desks.say(saying).await;
         }
     }
 
@@ -200,22 +201,17 @@ impl Counter {
     }
 
     fn note_end(&mut self, request: RequestId, attempt: u32, outcome: Outcome, usage: Usage) {
-        match outcome {
-            Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => {
-                self.live.remove(&request);
-            }
-            Outcome::Busy | Outcome::NotThere | Outcome::Failed(_) => {
-                let Some(entry) = self.live.get_mut(&request).filter(|entry| entry.past.attempts == attempt)
-                else {
-                    return;
-                };
-                entry.past.running = None;
-                // What the client has is prompt from now on.
-                let new = &mut entry.new;
-                new.prompt_tokens = new.prompt_tokens.saturating_add(usage.generated);
-                new.max_tokens = new.max_tokens.saturating_sub(usage.generated).max(1);
-            }
+        if outcome.ends_the_request() {
+            self.live.remove(&request);
+            return;
         }
+        let entry = self.live.get_mut(&request).filter(|entry| entry.past.attempts == attempt);
+        let Some(entry) = entry else { return };
+        entry.past.running = None;
+        // What the client has is prompt from now on.
+        let new = &mut entry.new;
+        new.prompt_tokens = new.prompt_tokens.saturating_add(usage.generated);
+        new.max_tokens = new.max_tokens.saturating_sub(usage.generated).max(1);
     }
 
     /// Orders of a desk that was left are void: the attempt numbers of two leaders could be the same.
@@ -314,14 +310,14 @@ impl Desks {
         }
     }
 
-    /// Whether it could be said.
-    async fn say(&self, saying: Saying) -> bool {
-        match &self.state {
-            State::Open(desk) => {
-                desk.say(saying).await;
-                true
-            }
-            State::Closed | State::Seeking => false,
+    /// Whether it could be said. Nobody waits for a leader that leads no more.
+    async fn say(&mut self, saying: Saying) -> bool {
+        let Self { ways, state, sought, .. } = self;
+        let State::Open(desk) = state else { return false };
+        tokio::select! {
+            biased;
+            said = desk.say(saying) => said,
+            () = deposed(&mut ways.leadership, *sought) => false,
         }
     }
 
@@ -347,6 +343,14 @@ impl Desks {
             changed = self.ways.leading.changed() => if changed.is_err() { std::future::pending::<()>().await },
             () = again => {}
         }
+    }
+}
+
+/// Until another one leads, or nobody.
+async fn deposed(leadership: &mut watch::Receiver<Leadership>, leader: Option<(u64, ReplicaId)>) {
+    let is_other = |now: &Leadership| now.leader.map(|leader| (now.term, leader)) != leader;
+    if leadership.wait_for(is_other).await.is_err() {
+        std::future::pending().await
     }
 }
 

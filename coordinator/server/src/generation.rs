@@ -10,6 +10,7 @@ use proto::v1;
 use scheduler::Class;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Where wishes come true: the cluster, or a script in a test.
 pub(crate) trait StartGeneration: Send + Sync {
@@ -123,10 +124,19 @@ pub(crate) enum Failure {
     ShuttingDown,
 }
 
-/// A running generation. Dropping it cancels: the slot is free again before the next decode step.
+/// A running generation. Dropping it cancels, as for a client that is gone: the slot is free again before the next decode step.
 pub(crate) struct Generation {
     /// The scheduler's number for it.
     pub(crate) request: u64,
     pub(crate) events: mpsc::Receiver<Event>,
-    pub(crate) _cancel: tokio_util::sync::DropGuard,
+    /// The answer is whole although its runtime goes on.
+    pub(crate) enough: CancellationToken,
+    pub(crate) _cancel: DropGuard,
+}
+
+impl Generation {
+    /// Ends it as one that has succeeded: the client has all it wants.
+    pub(crate) fn suffices(self) {
+        self.enough.cancel();
+    }
 }

@@ -12,7 +12,7 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
 /// Messages from this gateway's generations, and orders to them, that may wait in the front.
 pub(crate) const FRONT_INBOX: usize = 4_096;
 
-/// Messages to a leader on another machine that may be on their way to the wire.
+/// Messages to a leader on another machine that may be on their way to the wire. Beyond, the front waits for it.
 pub(crate) const DESK_OUTBOX: usize = 1_024;
 
 /// For so long a new leader of a group sends nothing: the other gateways find its desk within two heartbeats and three attempts, and
@@ -79,6 +79,9 @@ pub(crate) const ORDERS_PER_REQUEST: usize = 16;
 /// Events between the cluster side and the client's connection. When a slow client lets them fill, reading its QUIC stream
 /// stops, and QUIC's flow control carries the back-pressure to the agent.
 pub(crate) const EVENTS_PER_REQUEST: usize = 64;
+
+/// After its deadline an answer waits so long for a client that has stopped reading: the last word of the leader comes in this time.
+pub(crate) const UNREAD: Duration = Duration::from_secs(5);
 
 /// Opening a stream to a connected agent and writing the prompt. On a LAN this takes milliseconds; longer means that the
 /// node is gone and the request should go elsewhere.

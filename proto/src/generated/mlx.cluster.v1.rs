@@ -253,6 +253,9 @@ pub struct DeskFinished {
     pub cached_tokens: u32,
     #[prost(uint64, tag = "6")]
     pub prefill_us: u64,
+    /// With CLIENT_GONE: not gone, the gateway had all it needs (a stop string). The answer is whole; only `generated` is known of it.
+    #[prost(bool, tag = "7")]
+    pub enough: bool,
 }
 /// A client's request before it becomes submissions: what it takes of what its key may ask for.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -130,6 +130,7 @@ fn held_as(byte: u8) -> Held {
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         3 => Just(Outcome::Completed),
+        2 => Just(Outcome::Enough),
         1 => Just(Outcome::ClientGone),
         1 => Just(Outcome::Rejected),
         1 => Just(Outcome::Busy),

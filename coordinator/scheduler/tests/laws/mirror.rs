@@ -209,7 +209,14 @@ impl Mirror {
     }
 
     fn finished(&mut self, request: RequestId, attempt: Attempt, outcome: Outcome) {
-        let Some(life) = self.alive.get_mut(&request).filter(|life| life.runs(attempt)) else { return };
+        let Some(life) = self.alive.get_mut(&request) else { return };
+        if !life.runs(attempt) {
+            // It is over for its gateway, whichever of its attempts that was.
+            if outcome.ends_the_request() && attempt.0 <= life.dispatches {
+                self.alive.remove(&request);
+            }
+            return;
+        }
         match outcome {
             Outcome::NotThere if !life.began => {
                 self.absent.extend(life.run.take().map(|(_, node)| (request, node)));
@@ -219,7 +226,11 @@ impl Mirror {
                 self.failures.entry(request).or_default().extend(run);
             }
             Outcome::Busy if !life.began => life.run = None,
-            Outcome::Busy | Outcome::Completed | Outcome::ClientGone | Outcome::Rejected => {
+            Outcome::Busy
+            | Outcome::Completed
+            | Outcome::Enough
+            | Outcome::ClientGone
+            | Outcome::Rejected => {
                 self.alive.remove(&request);
             }
         }

@@ -170,6 +170,9 @@ fn attempt_event(request: RequestId, attempt: &str, event: &str) -> Result<Comma
         "loses its client" => Ok(finished(Outcome::ClientGone, Usage::default())),
         "completes" => Ok(finished(Outcome::Completed, Usage { generated: 100, ..Usage::default() })),
         _ => {
+            if let Some(parts) = event.strip_prefix("has enough after ") {
+                return usage(parts).map(|usage| finished(Outcome::Enough, usage));
+            }
             if let Some(parts) = event.strip_prefix("fails after ") {
                 return usage(parts).map(|usage| finished(Outcome::Failed(Failure::Reset), usage));
             }

@@ -1,5 +1,7 @@
 //! Whole lives of generations: the real scheduler, real QUIC, an agent played by the test.
 
+mod ending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use crate::clock::Clock;
 use crate::front::Front;
 use crate::front::tests::Elected;
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration as _, Traits, Wish};
-use crate::leader::{Leader, ModelNews, NodeNews};
+use crate::leader::{Errands, Leader, ModelNews, NodeNews};
 use crate::streams::tests::{Lab, answer, frame, take};
 use crate::streams::{Link, StreamError};
 
@@ -24,16 +26,17 @@ struct Stage {
     lab: Lab,
     cluster: Cluster,
     leader: Leader,
+    errands: Errands,
     _stop: tokio_util::sync::DropGuard,
 }
 
 impl Stage {
     fn new() -> Self {
         let (lab, stop) = (Lab::new(), CancellationToken::new());
-        let (leader, _) = Leader::start(Clock::start(), &Arc::new(Registry::default()), stop.clone());
+        let (leader, errands) = Leader::start(Clock::start(), &Arc::new(Registry::default()), stop.clone());
         let front = Front::start(ReplicaId(1), Elected::of(&leader).ways(), stop.clone());
         let cluster = Cluster { front, streams: lab.streams.clone() };
-        Self { lab, cluster, leader, _stop: stop.drop_guard() }
+        Self { lab, cluster, leader, errands, _stop: stop.drop_guard() }
     }
 
     async fn node(&mut self, node: u64, slots: u32) -> Connection {
@@ -63,28 +66,38 @@ impl Stage {
     }
 
     fn wish_with(&self, patience: Duration, sampling: Sampling) -> Generation {
-        self.cluster.start(Wish {
-            journal: Vec::new(),
-            model: "m".to_owned(),
-            prompt: vec![1, 2, 3],
-            max_tokens: 8,
-            sampling,
-            stop_ids: Vec::new(),
-            top_logprobs: None,
-            deadline: Instant::now() + patience,
-            traits: Traits {
-                tenant: 0,
-                class: Class::Interactive,
-                session: None,
-                blocks: [].into(),
-                fingerprint: 1,
-                cache_salt: String::new(),
-            },
-        })
+        self.cluster.start(wish(patience, sampling))
+    }
+
+    /// What the leader would have written down next.
+    async fn recorded(&mut self) -> registry::Command {
+        let recorded = tokio::time::timeout(PATIENT / 10, self.errands.proposals.recv()).await;
+        recorded.expect("in time").expect("a fact").command
     }
 
     async fn running(&self) -> usize {
         self.leader.view().await.running.values().sum()
+    }
+}
+
+fn wish(patience: Duration, sampling: Sampling) -> Wish {
+    Wish {
+        journal: Vec::new(),
+        model: "m".to_owned(),
+        prompt: vec![1, 2, 3],
+        max_tokens: 8,
+        sampling,
+        stop_ids: Vec::new(),
+        top_logprobs: None,
+        deadline: Instant::now() + patience,
+        traits: Traits {
+            tenant: 0,
+            class: Class::Interactive,
+            session: None,
+            blocks: [].into(),
+            fingerprint: 1,
+            cache_salt: String::new(),
+        },
     }
 }
 

@@ -130,14 +130,11 @@ impl Attended {
             Saying::Cancel(request) => {
                 self.live.remove(request);
             }
-            Saying::Finished { request, outcome, .. } => match outcome {
-                scheduler::Outcome::Completed
-                | scheduler::Outcome::ClientGone
-                | scheduler::Outcome::Rejected => {
+            Saying::Finished { request, outcome, .. } => {
+                if outcome.ends_the_request() {
                     self.live.remove(request);
                 }
-                scheduler::Outcome::Busy | scheduler::Outcome::NotThere | scheduler::Outcome::Failed(_) => {}
-            },
+            }
             Saying::Claim(Word::Settled { number, .. }) => {
                 self.live.remove(number);
             }

@@ -27,6 +27,7 @@ pub(super) fn message(saying: Saying) -> DeskMessage {
             request: request.0,
             attempt,
             outcome: outcome_on_wire(outcome).into(),
+            enough: outcome == Outcome::Enough,
             generated: usage.generated,
             cached_tokens: usage.cached_tokens,
             prefill_us: usage.prefill.0,
@@ -55,7 +56,7 @@ pub(super) fn saying(message: DeskMessage) -> Option<Saying> {
         Message::Finished(finished) => Saying::Finished {
             request: RequestId(finished.request),
             attempt: finished.attempt,
-            outcome: outcome(finished.outcome())?,
+            outcome: outcome(finished.outcome(), finished.enough)?,
             usage: Usage {
                 generated: finished.generated,
                 cached_tokens: finished.cached_tokens,
@@ -158,7 +159,8 @@ fn micros(span: Duration) -> u64 {
 fn outcome_on_wire(outcome: Outcome) -> DeskOutcome {
     match outcome {
         Outcome::Completed => DeskOutcome::Completed,
-        Outcome::ClientGone => DeskOutcome::ClientGone,
+        // A leader of an earlier version frees the slot, and thinks no more of it.
+        Outcome::Enough | Outcome::ClientGone => DeskOutcome::ClientGone,
         Outcome::Rejected => DeskOutcome::Rejected,
         Outcome::Busy => DeskOutcome::Busy,
         Outcome::NotThere => DeskOutcome::NotThere,
@@ -170,10 +172,11 @@ fn outcome_on_wire(outcome: Outcome) -> DeskOutcome {
     }
 }
 
-fn outcome(outcome: DeskOutcome) -> Option<Outcome> {
+fn outcome(outcome: DeskOutcome, enough: bool) -> Option<Outcome> {
     Some(match outcome {
         DeskOutcome::Unspecified => return None,
         DeskOutcome::Completed => Outcome::Completed,
+        DeskOutcome::ClientGone if enough => Outcome::Enough,
         DeskOutcome::ClientGone => Outcome::ClientGone,
         DeskOutcome::Rejected => Outcome::Rejected,
         DeskOutcome::Busy => Outcome::Busy,
@@ -277,8 +280,14 @@ mod tests {
         let usage = Usage { generated: 1, cached_tokens: 2, prefill: Span(3) };
         let failures =
             [Failure::Reset, Failure::RuntimeExit, Failure::Hang, Failure::Corrupt, Failure::Internal];
-        let plain =
-            [Outcome::Completed, Outcome::ClientGone, Outcome::Rejected, Outcome::Busy, Outcome::NotThere];
+        let plain = [
+            Outcome::Completed,
+            Outcome::Enough,
+            Outcome::ClientGone,
+            Outcome::Rejected,
+            Outcome::Busy,
+            Outcome::NotThere,
+        ];
         let outcomes = plain.into_iter().chain(failures.map(Outcome::Failed));
         let ends =
             outcomes.map(|outcome| Saying::Finished { request: RequestId(9), attempt: 2, outcome, usage });
@@ -297,6 +306,17 @@ mod tests {
             let heard = saying(message(said.clone())).expect("known words");
             assert_eq!(told(&heard), told(&said));
         }
+    }
+
+    #[test]
+    fn a_leader_of_an_earlier_version_hears_of_an_answer_cut_short_as_of_a_hang_up() {
+        let usage = Usage::default();
+        let said = Saying::Finished { request: RequestId(9), attempt: 2, outcome: Outcome::Enough, usage };
+        let Some(desk_message::Message::Finished(finished)) = message(said).message else {
+            panic!("no end of an attempt")
+        };
+        assert_eq!((finished.outcome(), finished.enough), (DeskOutcome::ClientGone, true));
+        assert_eq!(outcome(finished.outcome(), false), Some(Outcome::ClientGone));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The front with real scheduler loops behind it, in this process and across a real gRPC call: what survives a change of leader.
 
 mod claiming;
+mod offering;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -36,6 +37,12 @@ impl Elected {
         let ended = CancellationToken::new();
         self.leading.send_replace(Some(Leading { term, leader: leader.clone(), ended }));
         let led = Leadership { term, leader: Some(ReplicaId(1)), is_self: true, address: None };
+        self.leadership.send_replace(led);
+    }
+
+    /// Another coordinator leads.
+    fn elect_other(&self, term: u64, leader: u64) {
+        let led = Leadership { term, leader: Some(ReplicaId(leader)), ..Leadership::default() };
         self.leadership.send_replace(led);
     }
 
@@ -78,24 +85,27 @@ impl Room {
 
     async fn ask(&self) -> (RequestId, mpsc::Receiver<Order>) {
         let request = RequestId(self.asked.fetch_add(1, Ordering::Relaxed));
-        let traits = Traits {
-            tenant: 0,
-            class: Class::Interactive,
-            session: None,
-            blocks: [].into(),
-            fingerprint: request.0,
-            cache_salt: String::new(),
-        };
-        let new = NewRequest {
-            request,
-            model: "m".to_owned(),
-            prompt_tokens: 10,
-            max_tokens: 10,
-            arrived: Instant::now(),
-            deadline: Instant::now() + Duration::from_secs(600),
-            traits,
-        };
-        (request, self.front.submit(new).await)
+        (request, self.front.submit(new(request)).await)
+    }
+}
+
+fn new(request: RequestId) -> NewRequest {
+    let traits = Traits {
+        tenant: 0,
+        class: Class::Interactive,
+        session: None,
+        blocks: [].into(),
+        fingerprint: request.0,
+        cache_salt: String::new(),
+    };
+    NewRequest {
+        request,
+        model: "m".to_owned(),
+        prompt_tokens: 10,
+        max_tokens: 10,
+        arrived: Instant::now(),
+        deadline: Instant::now() + Duration::from_secs(600),
+        traits,
     }
 }
 

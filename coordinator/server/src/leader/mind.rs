@@ -103,12 +103,12 @@ impl Mind {
     fn take(&mut self, message: Message) {
         match message {
             Message::Submit(request, line) => {
-                self.lines.open(request.request, line);
+                self.lines.open(request.request, None, line);
                 let submission = self.submission(request);
                 self.apply(Command::Submit(submission));
             }
             Message::Adopt(request, past, line) => {
-                self.lines.open(request.request, line);
+                self.lines.open(request.request, past.running.map(|(node, _)| NodeId(node)), line);
                 let submission = self.submission(request);
                 let running = past.running.map(|(node, began)| Adopted { node: NodeId(node), began });
                 self.apply(Command::Adopt { submission, attempt: Attempt(past.attempts), running });
@@ -126,6 +126,9 @@ impl Mind {
             Message::Finished { request, attempt, outcome, usage } => {
                 self.scene = self.lines.node(request);
                 self.apply(Command::Finished { request, attempt, outcome, usage });
+                if outcome.ends_the_request() {
+                    self.lines.close(request);
+                }
             }
             Message::Reported { node, news } => self.reported(NodeId(node), news),
             Message::NodeLost(node) => {

@@ -49,8 +49,9 @@ struct Line {
 }
 
 impl Lines {
-    pub(super) fn open(&mut self, request: RequestId, orders: mpsc::Sender<Order>) {
-        self.lines.insert(request, Line { orders, node: None, told: None });
+    /// `node`: where it runs already, sent there by an earlier leader.
+    pub(super) fn open(&mut self, request: RequestId, node: Option<NodeId>, orders: mpsc::Sender<Order>) {
+        self.lines.insert(request, Line { orders, node, told: None });
     }
 
     pub(super) fn close(&mut self, request: RequestId) {
@@ -137,7 +138,7 @@ mod tests {
     fn line() -> (Lines, mpsc::Receiver<Order>) {
         let (orders, line) = mpsc::channel(limits::ORDERS_PER_REQUEST);
         let mut lines = Lines::default();
-        lines.open(ONE, orders);
+        lines.open(ONE, None, orders);
         (lines, line)
     }
 

@@ -32,6 +32,11 @@ impl Room {
     }
 
     async fn asks(&self, fingerprint: u64) -> (RequestId, mpsc::Receiver<Order>) {
+        let new = self.request(fingerprint);
+        (new.request, self.leader.submit(new).await)
+    }
+
+    fn request(&self, fingerprint: u64) -> NewRequest {
         let request = RequestId(self.asked.fetch_add(1, Ordering::Relaxed));
         let traits = Traits {
             tenant: 7,
@@ -41,7 +46,7 @@ impl Room {
             fingerprint,
             cache_salt: String::new(),
         };
-        let new = NewRequest {
+        NewRequest {
             request,
             model: "m".to_owned(),
             prompt_tokens: 10,
@@ -49,8 +54,7 @@ impl Room {
             arrived: Instant::now(),
             deadline: Instant::now() + Duration::from_secs(60),
             traits,
-        };
-        (request, self.leader.submit(new).await)
+        }
     }
 
     async fn proposal(&mut self) -> Proposal {
@@ -121,6 +125,41 @@ async fn a_death_is_written_down_with_the_place_where_it_happened() {
     let charge = room.proposal().await.command;
     let Command::ChargeDeath { fingerprint, node, .. } = charge else { panic!("{charge:?}") };
     assert_eq!((fingerprint, node), (registry::Fingerprint(0xbad), registry::NodeId(5)));
+}
+
+#[tokio::test]
+async fn a_death_of_what_was_taken_over_is_written_down_too() {
+    for report_first in [false, true] {
+        let mut room = Room::with(Registry::default());
+        let (past, died) = (
+            Past { attempts: 1, running: Some((5, true)) },
+            Outcome::Failed(scheduler::Failure::RuntimeExit),
+        );
+        room.reports(5, ModelState::Ready).await;
+        let new = room.request(0xbad);
+        let request = new.request;
+        let _orders = room.leader.adopt(new, past).await;
+        if report_first {
+            room.reports(5, ModelState::Loading { left: None }).await;
+        }
+        room.leader.finished(request, 1, died, Usage::default()).await;
+        let charge = room.proposal().await.command;
+        let Command::ChargeDeath { fingerprint, node, .. } = charge else { panic!("{charge:?}") };
+        assert_eq!((fingerprint, node), (registry::Fingerprint(0xbad), registry::NodeId(5)));
+    }
+}
+
+#[tokio::test]
+async fn the_line_of_a_request_ends_with_its_answer() {
+    for outcome in [Outcome::Completed, Outcome::Enough, Outcome::ClientGone, Outcome::Rejected] {
+        let room = Room::with(Registry::default());
+        room.reports(5, ModelState::Ready).await;
+        let (request, mut orders) = room.asks(1).await;
+        assert!(matches!(orders.recv().await, Some(Order::Run { node: 5, .. })));
+        room.leader.finished(request, 1, outcome, Usage::default()).await;
+        let said = tokio::time::timeout(Duration::from_secs(60), orders.recv()).await;
+        assert!(matches!(said, Ok(None)), "{outcome:?}: {said:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! One answer on its way from token ids to what a client may see.
 //!
 //! Owns the order of things for one choice: detokenise, look for stop strings, let log probabilities wait for their text, count
-//! tokens. Refuses to write anything: it keeps what is fresh until someone takes it. Ending at a stop string drops the
-//! generation, which cancels it on its node.
+//! tokens. Refuses to write anything: it keeps what is fresh until someone takes it. Ending at a stop string ends the generation on
+//! its node, as one that has succeeded.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -243,6 +243,9 @@ impl Choice {
             self.piece.clear();
             self.detokenizer.push(*id, &mut self.piece);
             if self.show(logprobs.get(at).map(|logprobs| (*id, logprobs))) == Scan::Stopped {
+                if let Some(generation) = self.generation.take() {
+                    generation.suffices();
+                }
                 return self.end(Stage::Finished(FinishReason::Stop));
             }
         }

@@ -54,7 +54,8 @@ impl StartGeneration for Counting {
                 taken.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Generation { request: 1, events, _cancel: CancellationToken::new().drop_guard() }
+        let (enough, cancel) = (CancellationToken::new(), CancellationToken::new());
+        Generation { request: 1, events, enough, _cancel: cancel.drop_guard() }
     }
 }
 

@@ -24,13 +24,16 @@ struct Told {
     stage: Stage,
     completion_tokens: u32,
     cancelled: bool,
+    sufficed: bool,
 }
 
 /// Feeds frames of these sizes, polling after each or only at the end.
 fn told(ids: &[u32], stops: &[String], cuts: &[usize], poll_each: bool) -> Told {
     let (sender, events) = mpsc::channel(1_024);
     let cancel = CancellationToken::new();
-    let generation = Generation { request: 1, events, _cancel: cancel.clone().drop_guard() };
+    let enough = CancellationToken::new();
+    let _cancel = cancel.clone().drop_guard();
+    let generation = Generation { request: 1, events, enough: enough.clone(), _cancel };
     let card = cards::chatting();
     let making = Making { card: &card, stops, logprobs: true, start: Start::Fresh, journal: false };
     let timeline = Timeline::new(ModelMetrics::of("framing"), Instant::now());
@@ -67,6 +70,7 @@ fn told(ids: &[u32], stops: &[String], cuts: &[usize], poll_each: bool) -> Told 
         stage: choice.stage.clone(),
         completion_tokens: choice.completion_tokens,
         cancelled: cancel.is_cancelled(),
+        sufficed: enough.is_cancelled(),
     }
 }
 
@@ -103,6 +107,8 @@ proptest! {
         prop_assert_eq!((one_by_one.text, one_by_one.completion_tokens), (text, tokens));
         prop_assert_eq!(one_by_one.stage, Stage::Finished(reason));
         prop_assert!(one_by_one.cancelled, "the generation is dropped at the end");
+        let stopped = reason == FinishReason::Stop;
+        prop_assert_eq!(one_by_one.sufficed, stopped, "its runtime is not to blame for a stop string");
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl StartGeneration for Cluster {
         seen.push((wish, cancel.clone()));
         let (sender, events) = mpsc::channel(1_024);
         tokio::spawn(play(acts, sender));
-        Generation { request, events, _cancel: cancel.drop_guard() }
+        Generation { request, events, enough: CancellationToken::new(), _cancel: cancel.drop_guard() }
     }
 }
 
