@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Message};
 use crate::cli::Up;
@@ -39,7 +40,7 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
         renderer: coordinator::renderer()?,
     };
     let (ready, started) = oneshot::channel();
-    let serving = tokio::spawn(server::run(config, ready, stop.clone()));
+    let serving = tokio::spawn(taking_along(stop.clone(), server::run(config, ready, stop.clone())));
     let Ok(ready) = started.await else {
         return serving.await.context("the coordinator failed")?;
     };
@@ -48,7 +49,7 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
     // Both drain at once: the API takes nothing new, and the agent leaves when its last answer has ended.
     let key = credentials::local(&rooms)?;
     let agent = agent_config(rooms, offer.clone(), &ready)?;
-    let running = tokio::spawn(daemon::run(agent, notices, stop.clone()));
+    let running = tokio::spawn(taking_along(stop.clone(), daemon::run(agent, notices, stop.clone())));
     let showing = tokio::spawn(progress::show_until_ready(heard, offer.model.clone()));
 
     let outcome = tokio::select! {
@@ -66,8 +67,15 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
     };
     stop.cancel();
     let served = serving.await.context("the coordinator failed")?;
-    running.await.context("the agent failed")??;
-    outcome.and(served)
+    let ran = running.await.context("the agent failed")?;
+    // What ended by itself has the reason; what was taken along may at most complain about the haste.
+    served.and(ran).and(outcome)
+}
+
+/// One part alone serves nobody: whichever ends first, for whatever reason, asks the other to end too.
+async fn taking_along<T>(stop: CancellationToken, part: impl Future<Output = T>) -> T {
+    let _stops = stop.drop_guard();
+    part.await
 }
 
 fn agent_config(rooms: Rooms, offer: daemon::Offer, ready: &server::Ready) -> anyhow::Result<daemon::Config> {
@@ -117,4 +125,19 @@ fn first_answer(machine: &str, model: &str, url: &str, api: &Api, quiet: bool) {
     );
     eprintln!("\n  Ctrl-C stops it.");
     println!("{url}/v1");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_fails_or_panics_takes_the_other_along() {
+        let (failing, panicking) = (CancellationToken::new(), CancellationToken::new());
+        let failed = taking_along(failing.clone(), async { Err::<(), _>("its disk is gone") });
+        assert_eq!(failed.await, Err("its disk is gone"));
+        let panicked = tokio::spawn(taking_along(panicking.clone(), async { panic!("a defect") }));
+        assert!(panicked.await.is_err_and(|error| error.is_panic()));
+        assert!(failing.is_cancelled() && panicking.is_cancelled());
+    }
 }

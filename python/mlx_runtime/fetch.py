@@ -30,8 +30,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 # A hub that does not answer the first question within this time is not there.
 _ANSWER_S: Final = 8.0
 _PROGRESS_S: Final = 1.0
-# Room left on the disk for everything else.
+# Room left on the disk for everything else, from the first byte of a download to its last.
 _SPARE_BYTES: Final = 1 << 30
+# What a folder holds beside files of the model while it is fetched: our lock, and the client's own notes.
+_OURS: Final = (".lock", ".cache")
 _ELSEWHERE: Final = (
     "Give a local folder with --model PATH, set HF_ENDPOINT to a mirror, or use the built-in demo model."
 )
@@ -90,6 +92,7 @@ def fetch(model_id: str, into: Path, say: Say) -> Path:
         staging.mkdir(parents=True, exist_ok=True)
         with _alone(staging):
             names, total, revision = _listing(checked)
+            _remove_strangers(staging, names)
             _refuse_full_disk(staging, total)
             get = partial(_hub().hf_hub_download, checked, revision=revision, local_dir=staging)
             _download(get, names, staging, total, say)
@@ -128,6 +131,17 @@ def _listing(model_id: str) -> tuple[list[str], int, str | None]:
     return sorted(wanted, key=lambda name: (wanted[name], name)), sum(wanted.values()), info.sha
 
 
+def _remove_strangers(staging: Path, names: list[str]) -> None:
+    """An earlier try may have left files that this revision does not have: as part of the model they would spoil it."""
+    for entry in staging.iterdir():
+        if entry.name in names or entry.name in _OURS:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
 def _refuse_full_disk(staging: Path, total: int) -> None:
     free = shutil.disk_usage(staging).free + _held(staging)
     if total + _SPARE_BYTES > free:
@@ -154,6 +168,10 @@ def _download(get: Callable[[str], object], names: list[str], staging: Path, tot
         say({"event": "progress", "done_bytes": done, "total_bytes": total, "file": state.file})
         if finished:
             break
+        free = shutil.disk_usage(staging).free
+        if free < _SPARE_BYTES:
+            text = f"others fill the disk: {staging.parent} has {free} bytes free, and {_SPARE_BYTES} are left alone"
+            raise FetchFault("disk_full", text)
     if state.error is not None:
         raise state.error
 
@@ -163,7 +181,7 @@ def _held(staging: Path) -> int:
     for file in staging.rglob("*"):
         try:
             # The client keeps unfinished files under .cache, with the notes it resumes from.
-            if file.is_file() and (".cache" not in file.parts or file.suffix == ".incomplete"):
+            if file.is_file() and (".cache" not in file.relative_to(staging).parts or file.suffix == ".incomplete"):
                 total += file.stat().st_size
         except OSError:
             continue

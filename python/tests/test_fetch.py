@@ -3,17 +3,20 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agent import PYTHON
+from mlx_runtime.fetch import FetchFault, fetch
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -102,6 +105,22 @@ def test_a_model_is_fetched_without_code_and_other_formats(hub: str, tmp_path: P
     assert not any(name in path for path in Hub.asked for name in (".py", ".bin", "original"))
 
 
+def test_what_an_older_revision_left_is_not_part_of_the_model(hub: str, tmp_path: Path) -> None:
+    staging = tmp_path / "models" / "org" / "toy.partial"
+    (staging / "older").mkdir(parents=True)
+    for name in ("model-00003-of-00003.safetensors", "older/config.json"):
+        (staging / name).write_bytes(b"of another revision")
+    assert fetched("org/toy", tmp_path, hub)[0] == 0
+    folder = tmp_path / "models" / "org" / "toy"
+    wanted = {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "merges.txt"}
+    assert {file.name for file in folder.iterdir()} == wanted
+
+
+def test_progress_is_told_also_where_the_models_lie_in_a_cache(hub: str, tmp_path: Path) -> None:
+    _, lines = fetched("org/toy", tmp_path / ".cache", hub)
+    assert lines[-2]["done_bytes"] == lines[-2]["total_bytes"] > 0
+
+
 def test_a_model_that_is_here_is_not_asked_for_again(hub: str, tmp_path: Path) -> None:
     fetched("org/toy", tmp_path, hub)
     Hub.asked.clear()
@@ -152,6 +171,31 @@ def test_a_broken_download_leaves_no_folder_and_the_next_run_completes_it(
     assert not (tmp_path / "models" / "org" / "toy").exists()
     monkeypatch.undo()
     assert fetched("org/toy", tmp_path, hub)[0] == 0
+
+
+def test_a_disk_that_others_fill_meanwhile_ends_the_download_before_it_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, free = threading.Event(), iter([1 << 40])
+
+    def waiting(*_: object, **__: object) -> None:
+        ended.wait(5)
+
+    def usage(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=next(free, (1 << 30) - 1))
+
+    hub = SimpleNamespace(HfApi=lambda: SimpleNamespace(model_info=_one_file), hf_hub_download=waiting)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(FetchFault) as caught:
+        fetch("org/toy", tmp_path / "models", lambda _: None)
+    ended.set()
+    assert caught.value.code == "disk_full"
+    assert not (tmp_path / "models" / "org" / "toy").exists()
+
+
+def _one_file(*_: object, **__: object) -> SimpleNamespace:
+    return SimpleNamespace(siblings=[SimpleNamespace(rfilename="model.safetensors", size=1 << 20)], sha=COMMIT)
 
 
 def _losing(send: Any) -> Any:

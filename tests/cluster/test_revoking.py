@@ -123,6 +123,15 @@ def test_a_revoked_machine_comes_back_as_another_node_with_a_new_token(room: Roo
     assert ask(room.url, chat(DEMO, **SHORT)).status_code == 200
 
 
+def test_up_ends_with_its_agent_and_says_why(room: Room) -> None:
+    up = room.up("--quiet")
+    room.ready()
+    until("it has said how to go on", lambda: "Ctrl-C" in up.said())
+    administer(room.url, room.folder / "up-home", "nodes", "revoke", "agent-1")
+    assert up.wait(60) == 1
+    assert "removed from the cluster" in up.said(), up.said()
+
+
 def test_a_revoked_coordinator_leaves_and_the_rest_goes_on(group: Group, figure: Callable[[str], None]) -> None:
     group.found()
     agent = group.worker("one", "demo", fake=SLOW)

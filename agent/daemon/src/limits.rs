@@ -122,6 +122,9 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// The last packets of a closed connection leave within this time.
 pub(crate) const GOODBYE: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether a killed runtime is gone that outlives its guard: others wait for its memory.
+pub(crate) const GROUP_POLL: Duration = Duration::from_millis(50);
+
 /// After the stop signal, running answers may take this long to end.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 /// The last bytes of an ended answer may take this long to be acknowledged.

@@ -161,7 +161,7 @@ impl Life {
         if let Some(process) = &mut self.process
             && matches!(process.phase, Phase::Starting { .. })
         {
-            process.phase = Phase::Loading { watch: Watch::new(at, limits) };
+            process.phase = Phase::Loading { watch: Watch::loading(at, limits) };
             effects.push(Effect::Load { incarnation: process.incarnation, model });
         }
     }
@@ -209,7 +209,8 @@ impl Life {
 
     pub(crate) fn progress(&mut self, at: At, expected_step: Span, limits: &Limits) {
         match self.process.as_mut().map(|process| &mut process.phase) {
-            Some(Phase::Loading { watch } | Phase::Ready { watch, .. } | Phase::Draining { watch, .. }) => {
+            Some(Phase::Loading { watch }) => *watch = Watch::loading(at, limits),
+            Some(Phase::Ready { watch, .. } | Phase::Draining { watch, .. }) => {
                 watch.progress(at, expected_step, limits)
             }
             Some(Phase::Starting { .. } | Phase::Ending { .. }) | None => {}

@@ -19,6 +19,9 @@ pub struct Limits {
     pub hang_steps: u64,
     /// Silence that counts as a hang, at most, whatever a runtime says about its steps.
     pub hang_max: Span,
+    /// Silence of a runtime that loads, which shows life only between tensors: one of 2 GB, as stacked experts are, takes 20 s
+    /// from a disk on the network at a gigabit, and minutes when others read from it too.
+    pub load_silence: Span,
     /// From the end of the wish to `Stop` while answers still run. An answer of 1,000 tokens at 10 tokens a second takes less;
     /// whoever waits for the memory should not wait longer.
     pub drain_max: Span,
@@ -48,6 +51,7 @@ impl Default for Limits {
             hang_min: Span::from_secs(15),
             hang_steps: 4,
             hang_max: Span::from_secs(600),
+            load_silence: Span::from_secs(120),
             drain_max: Span::from_secs(120),
             stop_grace: Span::from_secs(10),
             kill_again: Span::from_secs(5),

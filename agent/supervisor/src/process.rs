@@ -70,6 +70,10 @@ impl Watch {
         Watch { last: at, silence_max: limits.hang_after(Span(0)) }
     }
 
+    pub(crate) fn loading(at: At, limits: &Limits) -> Self {
+        Watch { last: at, silence_max: limits.load_silence }
+    }
+
     pub(crate) fn progress(&mut self, at: At, expected_step: Span, limits: &Limits) {
         *self = Watch { last: at, silence_max: limits.hang_after(expected_step) };
     }

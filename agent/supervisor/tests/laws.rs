@@ -89,10 +89,11 @@ mod tests {
 
     fn limits() -> impl Strategy<Value = Limits> {
         let span = || prop_oneof![Just(Span(0)), (0_u64..20_000_000).prop_map(Span), Just(Span(u64::MAX))];
-        (span(), span(), span(), span(), span(), span(), span(), 0_usize..5, 0_usize..20).prop_map(
+        (span(), span(), span(), span(), span(), span(), span(), span(), 0_usize..5, 0_usize..20).prop_map(
             |(
                 start_deadline,
                 hang_min,
+                load_silence,
                 drain_max,
                 stop_grace,
                 kill_again,
@@ -104,6 +105,7 @@ mod tests {
                 Limits {
                     start_deadline,
                     hang_min,
+                    load_silence,
                     drain_max,
                     stop_grace,
                     kill_again,

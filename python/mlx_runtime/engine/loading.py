@@ -1,8 +1,8 @@
 """Turns a judged folder into a model on the device, with signs of life, and measures what a row of it costs.
 
-It owns the order of loading: the graph first, then the weights in groups, so that no second passes in silence while a
-large model comes from the disk. It refuses folders `folder` refuses, architectures mlx-lm does not know, and models
-whose cache cannot be batched.
+It owns the order of loading: the graph first, then the weights in groups, with a sign of life after each while a large
+model comes from the disk; a single large tensor is silent for as long as it takes. It refuses folders `folder` refuses,
+architectures mlx-lm does not know, and models whose cache cannot be batched.
 """
 
 import importlib

@@ -5,6 +5,7 @@
 
 mod run_folder;
 mod process;
+mod group;
 mod last_words;
 mod connection;
 mod frames;

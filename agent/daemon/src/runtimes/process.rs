@@ -14,6 +14,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::group;
 use super::last_words::LastWords;
 use crate::guard::KILLED_BASE;
 use crate::limits;
@@ -88,13 +89,16 @@ impl Process {
         Ending::of(self.child.wait().await.ok())
     }
 
-    /// Kills the group, whatever state it is in, and waits for the guard.
+    /// Kills the group, whatever state it is in, and waits until nothing of it lives: the guard dies at once, a runtime that
+    /// hangs in the kernel when the kernel lets go of it.
     pub(crate) async fn kill(&mut self) -> Ending {
         // The guard is not reaped while `id` knows it, so the number cannot belong to a stranger.
         if self.child.id().is_some() {
             let _ = kill_process_group(self.group, Signal::KILL);
         }
-        self.ended().await
+        let ending = self.ended().await;
+        group::gone(self.group).await;
+        ending
     }
 }
 
@@ -130,7 +134,39 @@ impl std::fmt::Display for Ending {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    /// A guard that is gone at once, with a runtime behind that lives until the gate says a line.
+    async fn survivor(scratch: &Path) -> Process {
+        let (guard, gate) = (scratch.join("guard"), scratch.join("gate"));
+        assert!(std::process::Command::new("mkfifo").arg(&gate).status().expect("runs").success());
+        let script = format!("#!/bin/sh\n(read pass < {}) >/dev/null 2>&1 &\n", gate.display());
+        std::fs::write(&guard, script).expect("written");
+        std::fs::set_permissions(&guard, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        let launch =
+            Launch { guard_program: guard, program: "none".into(), args: Vec::new(), env: Vec::new() };
+        let mut process =
+            Process::start(&launch, "m", Path::new("none"), &LastWords::default()).expect("started");
+        assert_eq!(process.ended().await, Ending::Status(0));
+        process
+    }
+
+    #[tokio::test]
+    async fn a_kill_is_over_when_the_runtime_is_gone_and_not_when_its_guard_is() {
+        let scratch = tempfile::tempdir().expect("scratch");
+        let mut process = survivor(scratch.path()).await;
+        // As it is with a runtime that hangs in the kernel: the signal is sent, the guard is gone, and it lives.
+        let mut killing = std::pin::pin!(process.kill());
+        tokio::select! {
+            biased;
+            ending = &mut killing => panic!("{ending}"),
+            () = std::future::ready(()) => {}
+        }
+        std::fs::write(scratch.path().join("gate"), "\n").expect("written");
+        assert_eq!(killing.await, Ending::Status(0));
+    }
 
     #[test]
     fn a_signal_that_a_guard_passes_on_is_told_as_a_signal() {

@@ -2,9 +2,11 @@
 //!
 //! Owns `<data>/models/hub/<owner>/<name>/`. A folder under that name is whole: the download gathers its files beside it and
 //! renames at the end, so what is there is used without a network. The download itself is `python -m mlx_runtime.fetch`, in a
-//! process that ends when the wait for it is dropped; what has arrived is kept.
+//! process that ends when the wait for it is dropped; what has arrived is kept. There is one at a time.
 
 use std::path::{Path, PathBuf};
+
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::StoreError;
 use super::fetch_event::{FetchEvent, size};
@@ -19,6 +21,7 @@ const MODULE: &str = "mlx_runtime.fetch";
 /// The folder of a hub's model, fetched if it is not here.
 pub(super) async fn place(
     models: &Path,
+    downloads: &Mutex<()>,
     id: &HubId,
     environment: Option<&PythonEnvironment>,
     progress: &Progress,
@@ -30,8 +33,21 @@ pub(super) async fn place(
     }
     let Some(environment) = environment else { return Err(StoreError::NoEnvironment { id: id.to_string() }) };
     private_folder(&hub).map_err(StoreError::io("making", &hub))?;
+    let _turn = turn(downloads, progress).await;
+    if folder.is_dir() {
+        return Ok(folder);
+    }
     progress.tell(format!("asking the hub for {id}"));
     fetch(&hub, id, environment, progress).await
+}
+
+/// First come, first served; who waits says so.
+async fn turn<'a>(downloads: &'a Mutex<()>, progress: &Progress) -> MutexGuard<'a, ()> {
+    if let Ok(turn) = downloads.try_lock() {
+        return turn;
+    }
+    progress.tell("waiting until another model is downloaded");
+    downloads.lock().await
 }
 
 async fn fetch(

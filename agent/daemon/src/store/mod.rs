@@ -22,6 +22,9 @@ mod limits;
 pub(crate) mod fuzzing;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
 
 pub(crate) use card::CardFiles;
 pub(crate) use error::StoreError;
@@ -37,10 +40,12 @@ use model_folder::ModelFolder;
 #[cfg(test)]
 mod tests;
 
-/// Finds and fetches models. Cheap to make; all state is on disk.
+/// Finds and fetches models. Cheap to make; all state but whose turn it is to download is on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     models: PathBuf,
+    /// Downloads go one after another: two that both saw enough room for themselves would fill the disk, and neither would end.
+    downloads: Arc<Mutex<()>>,
 }
 
 /// A model on this disk, ready to be loaded.
@@ -56,7 +61,7 @@ pub(crate) struct PreparedModel {
 
 impl Store {
     pub(crate) fn new(data_folder: &Path) -> Self {
-        Self { models: data_folder.join("models") }
+        Self { models: data_folder.join("models"), downloads: Arc::default() }
     }
 
     /// The model's folder, fetched or unpacked if need be, and judged. Only a download needs the environment. Dropping the
@@ -70,7 +75,9 @@ impl Store {
         let folder = match source {
             OfferSource::Path(path) if Path::new(path).is_absolute() => PathBuf::from(path),
             OfferSource::Path(path) => return Err(StoreError::RelativePath { path: path.clone() }),
-            OfferSource::Hub(id) => hub::place(&self.models, &HubId::new(id)?, environment, progress).await?,
+            OfferSource::Hub(id) => {
+                hub::place(&self.models, &self.downloads, &HubId::new(id)?, environment, progress).await?
+            }
             OfferSource::Demo => demo::place(&self.models, progress).await?,
         };
         progress.tell("reading the model's config and weight headers");

@@ -1,6 +1,7 @@
 //! The store as a whole: the demo model, folders, and downloads by a fake Python; no network.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 
@@ -108,6 +109,40 @@ async fn a_hub_model_is_fetched_once_and_then_used_without_a_network() {
     let offline = store.resolve(&hub("a/b"), None, &silent()).await.expect("already here");
     assert_eq!(offline, model);
     assert_eq!(fs::read_to_string(scratch.path().join("calls")).expect("called"), "called\n");
+}
+
+#[tokio::test]
+async fn of_two_downloads_the_second_waits_and_says_so() {
+    let scratch = tempfile::tempdir().expect("scratch");
+    let (running, gate) = (scratch.path().join("running"), scratch.path().join("gate"));
+    assert!(std::process::Command::new("mkfifo").arg(&gate).status().expect("runs").success());
+    // Open at both ends, so that neither side waits for the other; each download takes one line.
+    let mut pass = fs::File::options().read(true).write(true).open(&gate).expect("opened");
+    let script = format!(
+        "mkdir {running} || exit 1\nread pass < {gate}\nrmdir {running}\n{}",
+        succeeding(scratch.path()),
+        running = running.display(),
+        gate = gate.display()
+    );
+    let (environment, store) = (fake(scratch.path(), &script), Store::new(&scratch.path().join("data")));
+    let (words, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let mut both = tokio::task::JoinSet::new();
+    for id in ["a/b", "a/c"] {
+        let (store, environment, words) = (store.clone(), environment.clone(), words.clone());
+        let progress = Progress::new(move |step| words.send(step.words).expect("heard"));
+        both.spawn(async move { store.resolve(&hub(id), Some(&environment), &progress).await });
+    }
+    let waits =
+        async { while heard.recv().await.is_some_and(|words| !words.starts_with("waiting until")) {} };
+    tokio::select! {
+        () = waits => {}
+        ended = both.join_next() => panic!("{ended:?}"),
+    }
+    pass.write_all(b"\n\n").expect("written");
+    while let Some(ended) = both.join_next().await {
+        ended.expect("no panic").expect("fetched");
+    }
+    assert_eq!(fs::read_to_string(scratch.path().join("calls")).expect("called"), "called\ncalled\n");
 }
 
 #[tokio::test]
