@@ -385,6 +385,8 @@ def _damaged(name: str, pattern: str, spoil: Callable[[bytes], bytes]) -> None:
             path.write_bytes(spoil(path.read_bytes()))
         keeper.start()
         yield
+        # On a busy machine it has not even looked yet.
+        until(f"{keeper.name} refuses or serves", lambda: not keeper.alive() or scene.keeper.status() is not None)
         if not keeper.alive():
             shutil.rmtree(registry)
             shutil.copytree(backup, registry)
