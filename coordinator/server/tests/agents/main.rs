@@ -67,12 +67,17 @@ impl Room {
     }
 
     async fn at(home: tempfile::TempDir) -> Self {
-        let config = config(home.path());
-        let (sender, ready) = oneshot::channel();
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(server::run(config, sender, stop.clone()));
-        let ready = ready.await.expect("the coordinator starts");
-        Self { ready, stop, running, home }
+        loop {
+            let (sender, ready) = oneshot::channel();
+            let stop = CancellationToken::new();
+            let running = tokio::spawn(server::run(config(home.path()), sender, stop.clone()));
+            if let Ok(ready) = ready.await {
+                return Self { ready, stop, running, home };
+            }
+            // Its UDP port has the number of its TCP port, which may be another process's.
+            let error = running.await.expect("no panic").expect_err("it did not start");
+            assert!(format!("{error:#}").contains("in use"), "{error:#}");
+        }
     }
 
     async fn close(self) -> tempfile::TempDir {
