@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -31,15 +32,16 @@ def group(tmp_path: Path) -> Iterator[Group]:
         made.close()
 
 
-FIGURES: list[str] = []
-
-
 @pytest.fixture
-def figure() -> Callable[[str], None]:
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Says a measured figure at the end of the run, whether the output of tests is shown or not."""
-    return FIGURES.append
+    # With the report of its test, which comes back from whichever process ran it.
+    return lambda line: request.node.user_properties.append(("figure", line))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for line in FIGURES:
-        terminalreporter.write_line(f"figure: {line}")
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if getattr(report, "when", None) == "call":
+            for name, line in report.user_properties:
+                if name == "figure":
+                    terminalreporter.write_line(f"figure: {line}")

@@ -124,6 +124,8 @@ class Connection:
         finally:
             for task in (pumps, over):
                 task.cancel()
+            # What fails while it is over is nobody's news.
+            pumps.add_done_callback(lambda done: done.cancelled() or done.exception())
             for one in self.writers:
                 one.close()
 

@@ -33,14 +33,17 @@ FAKE_RUNTIME = f"{sys.executable} -m fake_runtime"
 PATIENCE_S = 120.0
 
 
-# Below those that systems give to whoever asks for any: a process that is started again finds its own free.
-_PORTS = itertools.count(random.SystemRandom().randrange(10_000, 32_000))
+# Below those that systems give to whoever asks for any: a process that is started again finds its own free. Where tests
+# run beside each other each run has a part of them, and gets no port that a process of another comes back to.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS_EACH = 22_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS = itertools.count(random.SystemRandom().randrange(_PORTS_EACH))
 
 
 def free_port() -> int:
     """A port that is free on TCP and UDP, and given to nobody else here before all others were."""
     while True:
-        port = 10_000 + next(_PORTS) % 22_000
+        port = 10_000 + _WORKER * _PORTS_EACH + next(_PORTS) % _PORTS_EACH
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             try:
                 tcp.bind(("127.0.0.1", port))
