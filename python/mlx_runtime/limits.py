@@ -68,5 +68,10 @@ TOKENIZE_WAITING_MAX: Final = 64
 # Freed buffers MLX may keep for reuse. Its own default is as large as the working set, and the agent could not see it.
 BUFFER_CACHE_BYTES: Final = 512 * MIB
 
+# mlx-lm allocates a growing KV cache in steps of so many tokens.
+KV_QUANTUM_TOKENS: Final = 256
+# Asked for by `load`; only catches nonsense.
+KV_TOKENS_MAX: Final = 1 << 50
+
 # Steps between two sweeps that return cached buffers.
 SWEEP_STEPS: Final = 512

@@ -32,13 +32,14 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load the model folder at `path`."""
+    """Load the model folder at `path`. Its rows' KV caches hold `kv_tokens` as far as that can be; None: any number."""
 
     call: int
     path: str
     prefill_chunk: int
     max_rows: int
     cache_bytes: int = limits.PREFIX_CACHE_BYTES_DEFAULT
+    kv_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def _load(call: int, body: dict[object, object]) -> Load:
         prefill_chunk=_ranged(body, "prefill_chunk", 1, limits.PREFILL_CHUNK_MAX) or limits.PREFILL_CHUNK_DEFAULT,
         max_rows=_ranged(body, "max_rows", 1, limits.BATCH_ROWS_MAX) or limits.BATCH_ROWS_DEFAULT,
         cache_bytes=limits.PREFIX_CACHE_BYTES_DEFAULT if bytes_max is None else bytes_max,
+        kv_tokens=_ranged(body, "kv_tokens", 1, limits.KV_TOKENS_MAX),
     )
 
 

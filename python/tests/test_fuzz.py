@@ -24,7 +24,7 @@ SEEDS: list[Any] = [
     ["tokenize", 10**9, "some text", True],
     ["list", 10**9],
     ["info", 10**9],
-    ["load", 10**9, {"path": "/none", "prefill_chunk": 8, "max_rows": 2, "cache_bytes": 9}],
+    ["load", 10**9, {"path": "/none", "prefill_chunk": 8, "max_rows": 2, "cache_bytes": 9, "kv_tokens": 9}],
 ]
 
 

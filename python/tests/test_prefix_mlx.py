@@ -16,7 +16,7 @@ from conftest import MakeModel
 from mlx_runtime.backend import Start
 from mlx_runtime.batch import Chunk
 from mlx_runtime.engine import MlxBackend
-from mlx_runtime.engine.batcher import KvBatch, reuse_of
+from mlx_runtime.engine.caches import reuse_of, taken
 from mlx_runtime.engine.evaluation import evaluate
 from mlx_runtime.prefix_cache import Kept, Reuse
 from mlx_runtime.protocol import Generate, Load, Sampling
@@ -316,15 +316,11 @@ def test_what_is_kept_serves_many_rows_and_stays_as_it_was(llama: Path) -> None:
 
 
 def test_a_copy_of_one_row_with_one_head_does_not_share_the_larger_buffer_of_the_batch() -> None:
-    batch = KvBatch(None)
-    parts: Any = batch
     cache: Any = importlib.import_module("mlx_lm.models.cache").BatchKVCache([0])
     cache.update_and_fetch(mx.ones((1, 1, 6000, 16)), mx.ones((1, 1, 6000, 16)))
-    parts._cache, parts._rows = [cache], [7]
-    taken = batch.take(7, 64)
-    assert taken is not None
-    evaluate([taken[0].keys, taken[0].values])
-    assert buffer_bytes([taken[0].keys, taken[0].values]) - 2 * 64 * 16 * 4 <= 2 * SLACK
+    copies = taken([cache], 0, 64)
+    evaluate([copies[0].keys, copies[0].values])
+    assert buffer_bytes([copies[0].keys, copies[0].values]) - 2 * 64 * 16 * 4 <= 2 * SLACK
 
 
 def test_only_kinds_of_cache_that_are_proved_are_reused(llama: Path, model: MakeModel) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent import PYTHON
+from mlx_runtime.limits import KV_QUANTUM_TOKENS
 
 PACKAGE = PYTHON / "mlx_runtime"
 FAKE = PYTHON.parent / "tests" / "fake_runtime"
@@ -57,11 +58,10 @@ def test_a_dangerous_word_is_in_no_source(word: str) -> None:
 def test_mlx_lm_keeps_the_private_parts_the_adapter_leans_on() -> None:
     generate: Any = importlib.import_module("mlx_lm.generate")
     cache: Any = importlib.import_module("mlx_lm.models.cache")
-    batch = generate.PromptProcessingBatch
-    assert all(callable(getattr(batch, name)) for name in ("prompt", "extend", "split", "filter"))
-    assert callable(generate._extend_cache)
+    assert callable(generate._merge_caches)
     for kind in (cache.BatchKVCache, cache.BatchRotatingKVCache):
-        assert all(hasattr(kind, name) for name in ("filter", "extend", "state"))
+        assert all(hasattr(kind, name) for name in ("filter", "extend", "state", "prepare", "finalize"))
+    assert cache.BatchKVCache.step == KV_QUANTUM_TOKENS
     assert hasattr(cache.KVCache, "merge")
     assert not hasattr(cache.QuantizedKVCache, "merge")
 

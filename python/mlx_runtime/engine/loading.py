@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten  # pyright: ignore[reportUnknownVariableType]
 
 from mlx_runtime.backend import ModelFacts
-from mlx_runtime.engine.batcher import can_batch, make_caches
+from mlx_runtime.engine.caches import can_batch, make_caches
 from mlx_runtime.engine.evaluation import evaluate
 from mlx_runtime.errors import Code, RuntimeFault
 from mlx_runtime.folder import ModelFolder, open_folder

@@ -18,7 +18,8 @@ import mlx.core as mx
 
 from mlx_runtime.backend import Memory, ModelFacts, Sampled, Start
 from mlx_runtime.batch import Chunk
-from mlx_runtime.engine.batcher import KvBatch, cut, reuse_of
+from mlx_runtime.engine.batcher import KvBatch
+from mlx_runtime.engine.caches import cut, reuse_of
 from mlx_runtime.engine.evaluation import launch
 from mlx_runtime.engine.loading import Loaded, load_folder
 from mlx_runtime.engine.sampling import Drawer, Drawn, Sampler
@@ -47,6 +48,7 @@ class MlxBackend:
         self._loaded: Loaded | None = None
         self._asked: dict[int, Generate] = {}
         self._kv: KvBatch | None = None
+        self._room: int | None = None
         self._sampler: Sampler | None = None
         self._pending: _Pending | None = None
         self._copies: list[mx.array] = []
@@ -76,6 +78,7 @@ class MlxBackend:
         mx.set_cache_limit(BUFFER_CACHE_BYTES)
         mx.reset_peak_memory()
         self._loaded = load_folder(spec.path, progress)
+        self._room = spec.kv_tokens
         self.reset()
         return self._loaded.facts
 
@@ -177,7 +180,7 @@ class MlxBackend:
         self._copies = []
         self._asked.clear()
         if self._loaded is not None:
-            self._kv = KvBatch(self._loaded.model)
+            self._kv = KvBatch(self._loaded.model, self._room, self._make_copies)
             self._sampler = Sampler(self._loaded.facts.vocab_size)
         mx.clear_cache()
 
