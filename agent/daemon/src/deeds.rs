@@ -24,7 +24,7 @@ impl Agent {
             Effect::Load { incarnation, model } => {
                 let prepared = self.models.get(model)?.prepared.as_ref()?;
                 let (_, runtime) = self.runtimes.get(&incarnation)?;
-                runtime.load(&prepared.folder, prepared.footprint.prefix_bytes);
+                runtime.load(&prepared.folder, &prepared.footprint);
                 None
             }
             Effect::Drain { incarnation } => {

@@ -39,6 +39,8 @@ pub(crate) struct Load {
     pub(crate) max_rows: u32,
     /// For the prefix cache; 0 = none.
     pub(crate) cache_bytes: u64,
+    /// What the KV caches of all rows are to hold together; `None` = any number.
+    pub(crate) kv_tokens: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -204,23 +204,28 @@ fn a_salt_a_chunk_and_what_was_generated_are_named_only_when_there_are_any() {
 
 #[test]
 fn cancel_load_and_shutdown_have_the_shape_of_the_contract() {
-    let load = Load { path: "/m".to_owned(), prefill_chunk: 256, max_rows: 8, cache_bytes: 9 };
+    let load = |kv_tokens| Load {
+        path: "/m".to_owned(),
+        prefill_chunk: 256,
+        max_rows: 8,
+        cache_bytes: 9,
+        kv_tokens,
+    };
+    let loading = |kv_tokens| {
+        let body = map(vec![
+            ("path", "/m".into()),
+            ("prefill_chunk", 256.into()),
+            ("max_rows", 8.into()),
+            ("cache_bytes", 9.into()),
+            ("kv_tokens", kv_tokens),
+        ]);
+        list(vec!["load".into(), 1.into(), body])
+    };
     for (frame, expected) in [
         (Outgoing::Cancel { rows: vec![3, 4] }, list(vec!["cancel".into(), list(vec![3.into(), 4.into()])])),
         (Outgoing::Shutdown { call: 2 }, list(vec!["shutdown".into(), 2.into()])),
-        (
-            Outgoing::Load { call: 1, body: load },
-            list(vec![
-                "load".into(),
-                1.into(),
-                map(vec![
-                    ("path", "/m".into()),
-                    ("prefill_chunk", 256.into()),
-                    ("max_rows", 8.into()),
-                    ("cache_bytes", 9.into()),
-                ]),
-            ]),
-        ),
+        (Outgoing::Load { call: 1, body: load(Some(32_768)) }, loading(32_768.into())),
+        (Outgoing::Load { call: 1, body: load(None) }, loading(Value::Nil)),
     ] {
         let bytes = frame.encode().expect("encodes");
         assert_eq!(rmpv::decode::read_value(&mut &bytes[4..]).expect("msgpack"), expected);

@@ -22,6 +22,7 @@ use super::rows::{NoRow, Rows};
 use super::run_folder::Socket;
 use crate::agent::Input;
 use crate::limits;
+use crate::store::Footprint;
 
 /// Numbers of the two questions an agent asks; each is asked once in a runtime's life.
 pub(super) const LOAD_CALL: u64 = 1;
@@ -140,10 +141,11 @@ impl Runtime {
         self.pid
     }
 
-    /// `cache_bytes` are for its prefix cache.
-    pub(crate) fn load(&self, path: &str, cache_bytes: u64) {
-        let (path, max_rows) = (path.to_owned(), self.slots);
-        let body = Load { path, prefill_chunk: limits::PREFILL_CHUNK, max_rows, cache_bytes };
+    /// Within what is reserved for it: `footprint` says what its prefix cache and its sequences may hold.
+    pub(crate) fn load(&self, path: &str, footprint: &Footprint) {
+        let (path, max_rows, cache_bytes) = (path.to_owned(), self.slots, footprint.prefix_bytes);
+        let kv_tokens = (footprint.kv_tokens > 0).then_some(footprint.kv_tokens);
+        let body = Load { path, prefill_chunk: limits::PREFILL_CHUNK, max_rows, cache_bytes, kv_tokens };
         self.order(Outgoing::Load { call: LOAD_CALL, body });
     }
 

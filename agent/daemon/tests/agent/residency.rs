@@ -34,6 +34,7 @@ async fn an_offered_model_is_prepared_then_held_then_offered_again() {
     assert_eq!((loading.incarnation, loading.load_ms), (1, 0));
     let load = runtime.load().await;
     assert_eq!(value(&load, "cache_bytes").and_then(|bytes| bytes.as_u64()), Some(64 << 20));
+    assert_eq!(value(&load, "kv_tokens").and_then(|tokens| tokens.as_u64()), Some(32_768));
     let ready = status(&coordinator.until_state(DEMO, ModelState::Ready).await, DEMO);
     assert!(ready.load_ms > 0 && ready.footprint_bytes == prepared.footprint_bytes, "{ready:?}");
 
