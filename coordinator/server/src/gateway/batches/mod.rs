@@ -8,7 +8,6 @@ mod lines;
 mod checking;
 mod asking;
 mod steps;
-mod places;
 mod running;
 mod minding;
 
@@ -31,11 +30,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 
-use self::places::Places;
 use super::admin::change::read_bytes;
 use super::error::{ApiError, Retry};
 use super::files::{self, Owner};
 use super::once::{self, Asked, Names};
+use super::places::Places;
 use super::query::ApiQuery;
 use super::{Gateway, limits, names, proposing};
 use crate::clock::unix_ms;
@@ -57,7 +56,7 @@ pub(super) struct Batches {
 impl Batches {
     pub(super) fn new() -> (Self, mpsc::Receiver<(BatchId, Running)>) {
         let (begun, receiver) = mpsc::channel(limits::BATCHES_BEGUN);
-        let places = Places::default();
+        let places = Places::new(limits::BATCHES_AT_ONCE, limits::BATCHES_AT_ONCE_PER_TENANT);
         let asking = Arc::new(Semaphore::new(limits::LINES_AT_ONCE));
         (Self { begun, places, asking }, receiver)
     }
