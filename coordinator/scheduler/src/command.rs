@@ -211,4 +211,6 @@ pub struct Usage {
     pub cached_tokens: u32,
     /// From the first prompt token computed to the last.
     pub prefill: Span,
+    /// Since its first token: how long its tokens waited for a client that did not read.
+    pub held: Span,
 }

@@ -237,7 +237,9 @@ impl Scheduler {
         let chunk_s = self.rates.speed(lane).prefill_s(self.prefill_chunk(lane), 0);
         let token = run.step + crate::placement::span(limits, chunk_s);
         let expected = token.times(tokens);
-        let late = at.since(began) > expected.times(limits.late_factor).max(limits.late_first_token_min);
+        // Whoever reads slowly holds up a runtime that is well.
+        let took = at.since(began).less(usage.held);
+        let late = took > expected.times(limits.late_factor).max(limits.late_first_token_min);
         late.then_some(SoftKind::TokensLate)
     }
 }

@@ -5,14 +5,16 @@
 //! choose nodes or to retry by itself: every attempt is an order of the scheduler, every failure is reported to it. Tells the
 //! scheduler of a success at the end of the answer, never at its start.
 
+mod line;
+
 use std::time::Duration;
 
 use proto::v1::{AttemptFrame, AttemptStart, AttemptUsage, Finish};
 use scheduler::{AbortReason, Outcome, Refusal, RequestId, Span, Usage};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::line::Line;
 use crate::front::Front;
 use crate::generation::{Event, Failure, FinishReason, Generation, StartGeneration, Wish};
 use crate::leader::{NewRequest, Order};
@@ -33,14 +35,14 @@ pub(crate) struct Cluster {
 impl StartGeneration for Cluster {
     fn start(&self, mut wish: Wish) -> Generation {
         seed(&mut wish);
-        let (events, receiver) = mpsc::channel(limits::EVENTS_PER_REQUEST);
+        let (line, events) = Line::new(limits::EVENTS_PER_REQUEST, wish.deadline + limits::UNREAD);
         let cancel = CancellationToken::new();
         let request = self.front.next_request();
         let journal = std::mem::take(&mut wish.journal);
-        let life = Life { request, cluster: self.clone(), wish, events, running: None, journal };
+        let life = Life { request, cluster: self.clone(), wish, line, running: None, journal };
         let enough = CancellationToken::new();
         tokio::spawn(life.run(cancel.clone(), enough.clone()));
-        Generation { request: request.0, events: receiver, enough, _cancel: cancel.drop_guard() }
+        Generation { request: request.0, events, enough, _cancel: cancel.drop_guard() }
     }
 }
 
@@ -48,7 +50,7 @@ struct Life {
     request: RequestId,
     cluster: Cluster,
     wish: Wish,
-    events: mpsc::Sender<Event>,
+    line: Line,
     running: Option<Running>,
     /// The tokens that the client has. An attempt goes on behind them.
     journal: Vec<u32>,
@@ -82,7 +84,7 @@ impl Life {
         // An attempt that has said nothing has proved nothing.
         match attempt.filter(|_| generated > 0 && enough.is_cancelled()) {
             Some(attempt) => {
-                let usage = Usage { generated, ..Usage::default() };
+                let usage = Usage { generated, held: self.held(), ..Usage::default() };
                 front.finished(self.request, attempt, Outcome::Enough, usage).await;
             }
             None => front.cancel(self.request).await,
@@ -95,7 +97,7 @@ impl Life {
             let then = tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.obey(order).await,
-                    None => self.fail(Failure::ShuttingDown).await,
+                    None => self.fail(Failure::ShuttingDown),
                 },
                 frame = next_frame(&mut self.running) => match frame {
                     Ok(frame) => self.take(frame).await,
@@ -120,9 +122,9 @@ impl Life {
             }
             Order::Refused { refusal, words } => {
                 let failure = failure_of(refusal, &self.wish.model, &words, !self.journal.is_empty());
-                self.fail(failure).await
+                self.fail(failure)
             }
-            Order::Stop(AbortReason::DeadlineExceeded) => self.fail(Failure::DeadlineExceeded).await,
+            Order::Stop(AbortReason::DeadlineExceeded) => self.fail(Failure::DeadlineExceeded),
             // Claims have lines of their own.
             Order::Verdict(_) => Then::GoOn,
         }
@@ -149,6 +151,7 @@ impl Life {
     async fn take(&mut self, frame: AttemptFrame) -> Then {
         if !frame.ids.is_empty() {
             if self.generated() == 0 {
+                self.line.begin();
                 self.cluster.front.began(self.request, frame.attempt).await;
             }
             self.journal.extend_from_slice(&frame.ids);
@@ -167,13 +170,14 @@ impl Life {
 
     /// `usage` is that of the last attempt.
     async fn complete(&mut self, attempt: u32, reason: FinishReason, usage: AttemptUsage) -> Then {
-        self.cluster.front.finished(self.request, attempt, Outcome::Completed, taken(&usage)).await;
+        let taken = Usage { held: self.held(), ..taken(&usage) };
+        self.cluster.front.finished(self.request, attempt, Outcome::Completed, taken).await;
         // What the client pays for is what it got, and perhaps a stop token, which is sampled and not delivered; a runtime that
         // counts otherwise is not believed.
         let got = narrow(self.journal.len());
         let told = usage.generated_tokens.saturating_add(got.saturating_sub(self.generated()));
         let usage = AttemptUsage { generated_tokens: told.clamp(got, got.saturating_add(1)), ..usage };
-        let _ = self.emit(Event::Finished { reason, usage }).await;
+        self.line.end(Event::Finished { reason, usage });
         Then::End
     }
 
@@ -182,7 +186,7 @@ impl Life {
             let attempt = self.running.as_ref().map_or(0, |running| running.attempt);
             let nothing = Usage::default();
             self.cluster.front.finished(self.request, attempt, Outcome::Rejected, nothing).await;
-            return self.fail(Failure::Rejected { code, text }).await;
+            return self.fail(Failure::Rejected { code, text });
         }
         self.attempt_failed(outcome_of_code(&code), &code).await
     }
@@ -229,25 +233,25 @@ impl Life {
         self.wish.max_tokens.saturating_sub(narrow(self.journal.len()))
     }
 
-    async fn fail(&mut self, failure: Failure) -> Then {
+    /// How long its client kept the attempt from going on, since its first token.
+    fn held(&self) -> Span {
+        Span(u64::try_from(self.line.held().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn fail(&mut self, failure: Failure) -> Then {
         self.running = None;
-        let _ = self.emit(Event::Failed(failure)).await;
+        self.line.end(Event::Failed(failure));
         Then::End
     }
 
-    /// A closed receiver is a client that is gone; the cancel token is about to say so too. One that stays and does not read is
-    /// waited for until nobody waits for the answer.
+    /// A client that stays and does not read is waited for until nobody waits for the answer.
     async fn emit(&mut self, event: Event) -> Then {
-        let latest = self.wish.deadline + limits::UNREAD;
-        match tokio::time::timeout_at(latest, self.events.send(event)).await {
-            Ok(Ok(())) => Then::GoOn,
-            Ok(Err(_)) => std::future::pending().await,
-            Err(_) => {
-                self.running = None;
-                self.cluster.front.cancel(self.request).await;
-                Then::End
-            }
+        if self.line.tell(event).await {
+            return Then::GoOn;
         }
+        self.running = None;
+        self.cluster.front.cancel(self.request).await;
+        self.fail(Failure::DeadlineExceeded)
     }
 
     fn new_request(&self) -> NewRequest {
@@ -333,6 +337,7 @@ fn taken(usage: &AttemptUsage) -> Usage {
         generated: usage.generated_tokens,
         cached_tokens: usage.cached_tokens,
         prefill: Span::from_ms(usage.prefill_ms.into()),
+        held: Span::ZERO,
     }
 }
 

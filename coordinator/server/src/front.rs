@@ -276,9 +276,9 @@ impl Desks {
         if wanted == self.sought {
             return;
         }
-        (self.sought, self.state) = (wanted, State::Closed);
-        self.number = self.number.wrapping_add(1);
+        self.leave();
         let Some((term, leader)) = wanted else { return };
+        self.sought = wanted;
         let (number, told, inbox) = (self.number, self.told.clone(), self.inbox.clone());
         self.state = State::Seeking;
         let peers = self.ways.peers.clone();
@@ -304,21 +304,31 @@ impl Desks {
                 true
             }
             None => {
-                (self.sought, self.state) = (None, State::Closed);
+                self.leave();
                 false
             }
         }
     }
 
-    /// Whether it could be said. Nobody waits for a leader that leads no more.
+    /// Whether it could be said. Nobody waits for a leader that leads no more; and should the same one lead again a moment later,
+    /// it has not heard everything, and must at another desk.
     async fn say(&mut self, saying: Saying) -> bool {
-        let Self { ways, state, sought, .. } = self;
-        let State::Open(desk) = state else { return false };
-        tokio::select! {
+        let State::Open(desk) = &self.state else { return false };
+        let said = tokio::select! {
             biased;
-            said = desk.say(saying) => said,
-            () = deposed(&mut ways.leadership, *sought) => false,
+            said = desk.say(saying) => Some(said),
+            () = deposed(&mut self.ways.leadership, self.sought) => None,
+        };
+        if said.is_none() {
+            self.leave();
         }
+        said.unwrap_or(false)
+    }
+
+    /// Orders that still come from there are void.
+    fn leave(&mut self) {
+        (self.sought, self.state) = (None, State::Closed);
+        self.number = self.number.wrapping_add(1);
     }
 
     /// Of the leader at whose desk this is.

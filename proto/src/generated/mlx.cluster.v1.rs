@@ -256,6 +256,9 @@ pub struct DeskFinished {
     /// With CLIENT_GONE: not gone, the gateway had all it needs (a stop string). The answer is whole; only `generated` is known of it.
     #[prost(bool, tag = "7")]
     pub enough: bool,
+    /// Since its first token: how long its tokens waited for a client that did not read.
+    #[prost(uint64, tag = "8")]
+    pub held_us: u64,
 }
 /// A client's request before it becomes submissions: what it takes of what its key may ask for.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

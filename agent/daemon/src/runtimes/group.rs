@@ -16,7 +16,7 @@ pub(super) async fn gone(group: Pid) {
     }
 }
 
-fn alive(group: Pid) -> bool {
+pub(super) fn alive(group: Pid) -> bool {
     // macOS does not count the dead here, and its launchd collects them.
     test_kill_process_group(group).is_ok() && listed_alive(group)
 }

@@ -84,9 +84,16 @@ impl Process {
         self.group
     }
 
+    /// The end of its guard, and of whatever the guard left behind: one that was killed alone has not killed its runtime.
     /// Cancel-safe.
     pub(crate) async fn ended(&mut self) -> Ending {
-        Ending::of(self.child.wait().await.ok())
+        let ending = Ending::of(self.child.wait().await.ok());
+        // As long as something of the group lives, its number is given to nobody else.
+        if group::alive(self.group) {
+            self.kill_group();
+            group::gone(self.group).await;
+        }
+        ending
     }
 
     /// Kills the group, whatever state it is in, and waits until nothing of it lives: the guard dies at once, a runtime that
@@ -94,11 +101,13 @@ impl Process {
     pub(crate) async fn kill(&mut self) -> Ending {
         // The guard is not reaped while `id` knows it, so the number cannot belong to a stranger.
         if self.child.id().is_some() {
-            let _ = kill_process_group(self.group, Signal::KILL);
+            self.kill_group();
         }
-        let ending = self.ended().await;
-        group::gone(self.group).await;
-        ending
+        self.ended().await
+    }
+
+    fn kill_group(&self) {
+        let _ = kill_process_group(self.group, Signal::KILL);
     }
 }
 
@@ -139,7 +148,7 @@ mod tests {
     use super::*;
 
     /// A guard that is gone at once, with a runtime behind that lives until the gate says a line.
-    async fn survivor(scratch: &Path) -> Process {
+    fn survivor(scratch: &Path) -> Process {
         let (guard, gate) = (scratch.join("guard"), scratch.join("gate"));
         assert!(std::process::Command::new("mkfifo").arg(&gate).status().expect("runs").success());
         let script = format!("#!/bin/sh\n(read pass < {}) >/dev/null 2>&1 &\n", gate.display());
@@ -147,25 +156,32 @@ mod tests {
         std::fs::set_permissions(&guard, std::fs::Permissions::from_mode(0o755)).expect("executable");
         let launch =
             Launch { guard_program: guard, program: "none".into(), args: Vec::new(), env: Vec::new() };
-        let mut process =
-            Process::start(&launch, "m", Path::new("none"), &LastWords::default()).expect("started");
-        assert_eq!(process.ended().await, Ending::Status(0));
-        process
+        Process::start(&launch, "m", Path::new("none"), &LastWords::default()).expect("started")
     }
 
     #[tokio::test]
-    async fn a_kill_is_over_when_the_runtime_is_gone_and_not_when_its_guard_is() {
+    async fn a_runtime_is_gone_with_its_guard_also_where_that_dies_alone() {
         let scratch = tempfile::tempdir().expect("scratch");
-        let mut process = survivor(scratch.path()).await;
-        // As it is with a runtime that hangs in the kernel: the signal is sent, the guard is gone, and it lives.
-        let mut killing = std::pin::pin!(process.kill());
+        let mut process = survivor(scratch.path());
+        assert_eq!(process.ended().await, Ending::Status(0));
+        assert!(!group::alive(process.group()));
+        assert_eq!(process.kill().await, Ending::Status(0), "there is nothing left to kill");
+    }
+
+    #[tokio::test]
+    async fn a_group_is_gone_when_the_runtime_is_and_not_when_its_guard_is() {
+        let scratch = tempfile::tempdir().expect("scratch");
+        let mut process = survivor(scratch.path());
+        process.child.wait().await.expect("a guard that ends");
+        // As it is with a runtime that hangs in the kernel: the guard is gone, and it lives.
+        let mut going = std::pin::pin!(group::gone(process.group()));
         tokio::select! {
             biased;
-            ending = &mut killing => panic!("{ending}"),
+            () = &mut going => panic!("it lives"),
             () = std::future::ready(()) => {}
         }
         std::fs::write(scratch.path().join("gate"), "\n").expect("written");
-        assert_eq!(killing.await, Ending::Status(0));
+        going.await;
     }
 
     #[test]

@@ -160,8 +160,12 @@ fn wild() -> impl Strategy<Value = Command> {
     let report = (0..3_u64, prop_oneof![Just(0), Just(24_u64 << 30), any::<u64>()], vec(wild_model(), 0..6))
         .prop_map(|(life, budget_bytes, models)| NodeReport { life, budget_bytes, models });
     let model = (0..MODELS).prop_map(ModelId);
-    let usage = (any::<u32>(), any::<u32>(), any::<u64>()).prop_map(|(generated, cached_tokens, prefill)| {
-        Usage { generated, cached_tokens, prefill: Span(prefill) }
+    let counted = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>());
+    let usage = counted.prop_map(|(generated, cached_tokens, prefill, held)| Usage {
+        generated,
+        cached_tokens,
+        prefill: Span(prefill),
+        held: Span(held),
     });
     let pinned = proptest::collection::btree_set((0..NODES).prop_map(NodeId), 0..3);
     let policy = (pinned, any::<u32>(), any::<u32>(), option::of(any::<u64>().prop_map(Span))).prop_map(

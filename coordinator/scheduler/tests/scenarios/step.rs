@@ -184,7 +184,7 @@ fn attempt_event(request: RequestId, attempt: &str, event: &str) -> Result<Comma
     }
 }
 
-/// `80 tokens, 256 cached, prefill 0.5 s`
+/// `80 tokens, 256 cached, prefill 0.5 s, held 9 s`
 fn usage(text: &str) -> Result<Usage, String> {
     let mut usage = Usage::default();
     for part in text.split(", ") {
@@ -194,6 +194,8 @@ fn usage(text: &str) -> Result<Usage, String> {
             usage.cached_tokens = whole(tokens)?;
         } else if let Some(time) = part.strip_prefix("prefill ") {
             usage.prefill = span(time)?;
+        } else if let Some(time) = part.strip_prefix("held ") {
+            usage.held = span(time)?;
         } else {
             return Err(format!("`{part}` says nothing about an answer"));
         }

@@ -31,6 +31,7 @@ pub(super) fn message(saying: Saying) -> DeskMessage {
             generated: usage.generated,
             cached_tokens: usage.cached_tokens,
             prefill_us: usage.prefill.0,
+            held_us: usage.held.0,
         }),
         Saying::Claim(word) => claim_words::message(word),
     };
@@ -61,6 +62,7 @@ pub(super) fn saying(message: DeskMessage) -> Option<Saying> {
                 generated: finished.generated,
                 cached_tokens: finished.cached_tokens,
                 prefill: Span(finished.prefill_us),
+                held: Span(finished.held_us),
             },
         },
     })
@@ -277,7 +279,7 @@ mod tests {
 
     #[test]
     fn what_is_said_arrives_as_it_was() {
-        let usage = Usage { generated: 1, cached_tokens: 2, prefill: Span(3) };
+        let usage = Usage { generated: 1, cached_tokens: 2, prefill: Span(3), held: Span(4) };
         let failures =
             [Failure::Reset, Failure::RuntimeExit, Failure::Hang, Failure::Corrupt, Failure::Internal];
         let plain = [

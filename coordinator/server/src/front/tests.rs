@@ -89,6 +89,27 @@ impl Room {
     }
 }
 
+/// Hears what is said to a front that says nothing to anybody.
+pub(crate) struct Listener(mpsc::Receiver<Message>);
+
+pub(crate) fn listening() -> (Front, Listener) {
+    let (inbox, messages) = mpsc::channel(limits::FRONT_INBOX);
+    (Front { inbox, next_request: Arc::new(AtomicU64::new(1)) }, Listener(messages))
+}
+
+impl Listener {
+    /// Of the next attempt that ends.
+    pub(crate) async fn end(&mut self) -> (Outcome, Usage) {
+        loop {
+            match self.0.recv().await {
+                Some(Message::Saying(Saying::Finished { outcome, usage, .. })) => return (outcome, usage),
+                Some(_) => {}
+                None => panic!("no end"),
+            }
+        }
+    }
+}
+
 fn new(request: RequestId) -> NewRequest {
     let traits = Traits {
         tenant: 0,

@@ -106,8 +106,10 @@ pub(crate) const UPLOAD_READ: Duration = Duration::from_secs(300);
 /// Uploads at once in one gateway. Each has two pieces of four megabytes in memory at the most.
 pub(crate) const UPLOADS_AT_ONCE: usize = 8;
 
-/// Downloads at once in one gateway, as slow as their readers are. Each has a piece of four megabytes in memory, or two.
+/// Downloads at once in one gateway, as slow as their readers are. Each has a piece of four megabytes in memory, or two. ...
 pub(crate) const DOWNLOADS_AT_ONCE: usize = 32;
+/// ... Those of one tenant: a quarter of all, so that nobody who reads slowly, or not at all, keeps the others from their files.
+pub(crate) const DOWNLOADS_AT_ONCE_PER_TENANT: usize = 8;
 
 /// Batches that have begun here and wait to be taken on: that takes microseconds.
 pub(crate) const BATCHES_BEGUN: usize = 64;

@@ -17,6 +17,7 @@ mod prefix;
 mod request_numbers;
 mod long_texts;
 mod names;
+mod places;
 mod shelf;
 mod limits;
 mod proposing;
@@ -59,6 +60,7 @@ use crate::gateway::access::{Access, Guard};
 use crate::gateway::batches::Batches;
 use crate::gateway::host::Hosts;
 use crate::gateway::long_texts::LongTexts;
+use crate::gateway::places::Places;
 use crate::gateway::request_numbers::RequestNumbers;
 use crate::gateway::responses::Responses;
 use crate::gateway::text::rendering::Render;
@@ -140,7 +142,7 @@ struct Gateway {
     long_texts: LongTexts,
     /// Files that may be uploaded at once.
     uploads: Arc<Semaphore>,
-    downloads: Arc<Semaphore>,
+    downloads: Places,
     batches: Batches,
     responses: Responses,
 }
@@ -168,7 +170,7 @@ pub(crate) fn open(state: GatewayState) -> (Router, Minders) {
         request_numbers: RequestNumbers::default(),
         long_texts: LongTexts::new(),
         uploads: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE)),
-        downloads: Arc::new(Semaphore::new(limits::DOWNLOADS_AT_ONCE)),
+        downloads: Places::new(limits::DOWNLOADS_AT_ONCE, limits::DOWNLOADS_AT_ONCE_PER_TENANT),
         batches,
         responses,
     };

@@ -91,7 +91,7 @@ impl<'a> Mind<'a> {
             Event::Arrived(request) => Command::Submit(self.submission(&request)),
             Event::FirstToken { request, attempt, .. } => Command::Began { request, attempt },
             Event::Finished { request, attempt, generated, cached_tokens, prefill } => {
-                let usage = Usage { generated, cached_tokens, prefill };
+                let usage = Usage { generated, cached_tokens, prefill, ..Usage::default() };
                 Command::Finished { request, attempt, outcome: Outcome::Completed, usage }
             }
             Event::Failed { request, attempt, kind, generated, .. } => {

@@ -1,9 +1,9 @@
 //! Answers that end before their runtime has said its last word, and what the leader makes of that.
 
-use tokio::sync::mpsc;
-
 use super::*;
+use crate::attempts::line::Line;
 use crate::attempts::{Life, Then};
+use crate::front::tests::listening;
 use crate::leader::NewRequest;
 use crate::limits;
 use crate::streams::Streams;
@@ -57,17 +57,22 @@ async fn neither_a_hang_up_nor_an_attempt_without_a_token_is_a_success() {
     }
 }
 
+/// The life of a request of a minute, with room for one event before the last.
+fn narrow(front: Front) -> (Life, tokio::sync::mpsc::Receiver<Event>) {
+    let cluster = Cluster { front, streams: Streams::default() };
+    let request = cluster.front.next_request();
+    let wish = wish(Duration::from_secs(60), Sampling::default());
+    let (line, events) = Line::new(1, wish.deadline + limits::UNREAD);
+    (Life { request, cluster, wish, line, running: None, journal: Vec::new() }, events)
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_read_is_waited_for_until_the_deadline() {
+async fn a_client_that_does_not_read_is_waited_for_until_the_deadline_and_then_hears_of_it() {
     let stop = CancellationToken::new();
     let (leader, _) = Leader::start(Clock::start(), &Arc::new(Registry::default()), stop.clone());
     let front = Front::start(ReplicaId(1), Elected::of(&leader).ways(), stop.clone());
-    let cluster = Cluster { front, streams: Streams::default() };
-    let (events, _unread) = mpsc::channel(1);
-    let request = cluster.front.next_request();
-    let wish = wish(Duration::from_secs(60), Sampling::default());
-    let (deadline, journal) = (wish.deadline, Vec::new());
-    let mut life = Life { request, cluster, wish, events, running: None, journal };
+    let (mut life, mut events) = narrow(front);
+    let deadline = life.wish.deadline;
     // The leader has heard of a later one.
     let new = NewRequest { deadline: deadline + PATIENT, ..life.new_request() };
     let _orders = life.cluster.front.submit(new).await;
@@ -79,4 +84,36 @@ async fn a_client_that_does_not_read_is_waited_for_until_the_deadline() {
     while waiting().await > 0 {
         tokio::task::yield_now().await;
     }
+    assert_eq!(events.recv().await, Some(tokens(&[1])));
+    assert_eq!(events.recv().await, Some(Event::Failed(Failure::DeadlineExceeded)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_given_in_time_is_whole_however_late_it_is_read() {
+    let (front, mut listener) = listening();
+    let (mut life, mut events) = narrow(front);
+    assert!(matches!(life.take(frame(1, 0, &[1, 2])).await, Then::GoOn));
+    let ended = tokio::time::timeout(PATIENT, life.take(last(1, 1, Finish::Stop))).await;
+    assert!(matches!(ended, Ok(Then::End)));
+    assert_eq!(listener.end().await.0, Outcome::Completed);
+    tokio::time::sleep(PATIENT).await;
+    assert_eq!(events.recv().await, Some(tokens(&[1, 2])));
+    let end = events.recv().await;
+    assert!(matches!(end, Some(Event::Finished { reason: FinishReason::Stop, .. })), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_leader_hears_how_long_a_client_has_held_up_its_attempt() {
+    let (front, mut listener) = listening();
+    let (mut life, mut events) = narrow(front);
+    assert!(matches!(life.take(frame(1, 0, &[1])).await, Then::GoOn));
+    let held = Duration::from_secs(50);
+    let reading = async {
+        tokio::time::sleep(held).await;
+        events.recv().await
+    };
+    let _ = tokio::join!(life.take(frame(1, 1, &[2])), reading);
+    life.take(last(1, 2, Finish::Stop)).await;
+    let (outcome, usage) = listener.end().await;
+    assert_eq!((outcome, usage.held), (Outcome::Completed, Span::from_s(held.as_secs())));
 }

@@ -95,3 +95,40 @@ async fn nobody_waits_for_a_leader_that_leads_no_more() {
     tokio::join!(crowd.counter.offer_all(), voting);
     assert_eq!(before.elapsed(), Duration::from_millis(10));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_was_none_for_a_moment_hears_of_all_that_lives() {
+    let all = 2 * OUTBOX;
+    let Crowd { mut counter, elected, mut wire, end: _end, _orders } = Crowd::of(all);
+    let flapping = async {
+        elected.depose(1);
+        tokio::task::yield_now().await;
+        elected.elect_other(1, 2);
+    };
+    // As far as it goes in one go: the outbox is full when the leader is none.
+    tokio::join!(biased; tokio::task::unconstrained(counter.offer_all()), flapping);
+    assert!(counter.live.values().any(|entry| !entry.offered), "not everything was said");
+    counter.desks.seek();
+    // Where another desk is sought, it is found.
+    let is_sought = matches!(counter.desks.state, State::Seeking);
+    let (far, next_wire, _end) = desk::far();
+    if is_sought {
+        wire = next_wire;
+    }
+    let offering = async {
+        if is_sought {
+            counter.take(Message::Desk(counter.desks.number, Some(Desk::Far(far)))).await;
+        }
+    };
+    let hearing = async {
+        let mut heard = std::collections::BTreeSet::new();
+        while let Ok(Some(message)) = tokio::time::timeout(Duration::from_secs(1), wire.recv()).await {
+            if let Some(desk_message::Message::Submit(submit)) = message.message {
+                heard.insert(submit.request);
+            }
+        }
+        heard
+    };
+    let ((), heard) = tokio::join!(offering, hearing);
+    assert_eq!(heard, (1..=all).collect());
+}

@@ -8,7 +8,6 @@ mod lines;
 mod checking;
 mod asking;
 mod steps;
-mod places;
 mod running;
 mod minding;
 
@@ -31,11 +30,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 
-use self::places::Places;
 use super::admin::change::read_bytes;
 use super::error::{ApiError, Retry};
 use super::files::{self, Owner};
 use super::once::{self, Asked, Names};
+use super::places::Places;
 use super::query::ApiQuery;
 use super::{Gateway, limits, names, proposing};
 use crate::clock::unix_ms;
@@ -57,7 +56,7 @@ pub(super) struct Batches {
 impl Batches {
     pub(super) fn new() -> (Self, mpsc::Receiver<(BatchId, Running)>) {
         let (begun, receiver) = mpsc::channel(limits::BATCHES_BEGUN);
-        let places = Places::default();
+        let places = Places::new(limits::BATCHES_AT_ONCE, limits::BATCHES_AT_ONCE_PER_TENANT);
         let asking = Arc::new(Semaphore::new(limits::LINES_AT_ONCE));
         (Self { begun, places, asking }, receiver)
     }
@@ -135,8 +134,8 @@ async fn begin(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiErro
     wanted.check()?;
     // An upload at another coordinator may have arrived there a moment ago, and so may this request.
     gateway.facts.newest().await;
-    let Names { own, before } = asked.names(&gateway.hash_keys, "batch_");
-    if let Some(begun) = begun_before(&gateway, &owner, &before) {
+    let names = asked.names(&gateway.hash_keys, "batch_");
+    if let Some(begun) = begun_before(&gateway, &owner, &names) {
         return Ok(begun);
     }
     if !gateway.jobs.keeper.has_room() {
@@ -144,7 +143,7 @@ async fn begin(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiErro
     }
     let running = gateway.jobs.runs.begin().ok_or_else(too_many_at_once)?;
     let place = gateway.batches.begun.clone().try_reserve_owned().map_err(|_| too_many_at_once())?;
-    let batch = BatchId(own);
+    let batch = BatchId(names.own.clone());
     let change = BatchChange::Begin {
         tenant: owner.tenant,
         key: owner.key.clone(),
@@ -157,7 +156,7 @@ async fn begin(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiErro
     if let Err(error) = change_batch(&gateway, &batch, change).await {
         // Another run of the same job was quicker, or nobody knew that this one had begun it.
         gateway.facts.newest().await;
-        return begun_before(&gateway, &owner, &before).ok_or(error);
+        return begun_before(&gateway, &owner, &names).ok_or(error);
     }
     place.send((batch.clone(), running));
     let registry = gateway.registry.borrow().clone();
@@ -166,10 +165,10 @@ async fn begin(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiErro
 }
 
 /// What a former run of the same job has begun.
-fn begun_before(gateway: &Gateway, owner: &Owner, names: &[String]) -> Option<Response<Body>> {
+fn begun_before(gateway: &Gateway, owner: &Owner, names: &Names) -> Option<Response<Body>> {
     let registry = gateway.registry.borrow().clone();
-    let is_it = |batch: &&Batch| batch.tenant == owner.tenant && once::is_of_this_job(batch.begun_at_unix_ms);
-    names.iter().find_map(|name| {
+    let is_it = |batch: &&Batch| batch.tenant == owner.tenant && names.are_of(batch.begun_at_unix_ms);
+    names.before.iter().find_map(|name| {
         let id = BatchId(name.clone());
         let begun = registry.batch(&id).filter(is_it)?;
         Some(Json(object::batch(&id, begun)).into_response())

@@ -37,7 +37,9 @@ pub(super) fn too_many_at_once() -> ApiError {
 }
 
 pub(super) fn too_many_readers() -> ApiError {
-    queue_full("As many files are being downloaded here as can be. Ask for this one a little later.")
+    queue_full(
+        "As many files are being downloaded here as can be, by you or by all. Ask for this one a little later.",
+    )
 }
 
 fn queue_full(message: &str) -> ApiError {

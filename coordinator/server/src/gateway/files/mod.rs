@@ -167,8 +167,7 @@ pub(crate) async fn content(
     Path(id): Path<String>,
 ) -> Result<Response<Body>, ApiError> {
     let (_, stored) = find(&gateway, &owner, id).await?;
-    let place = gateway.downloads.clone().try_acquire_owned();
-    let place = place.map_err(|_| errors::too_many_readers())?;
+    let place = gateway.downloads.try_take(owner.tenant).ok_or_else(errors::too_many_readers)?;
     let bytes = stored.bytes();
     let mut pieces = Pieces::of(&gateway, stored.pieces);
     // Before there is a status, a client can still be told.

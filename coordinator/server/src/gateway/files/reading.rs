@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use axum::body::Body;
 use bytes::Bytes;
 use registry::KeptAnswer;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::gateway::Gateway;
+use crate::gateway::places::Place;
 use crate::jobs::{Missing, What};
 
 /// Why a piece cannot be read.
@@ -47,8 +47,8 @@ impl Pieces {
 }
 
 /// `place`: among those who read, until this one has read it all.
-pub(super) fn body(first: Option<Bytes>, rest: Pieces, place: OwnedSemaphorePermit) -> Body {
-    type State = (Option<Bytes>, Pieces, OwnedSemaphorePermit);
+pub(super) fn body(first: Option<Bytes>, rest: Pieces, place: Place) -> Body {
+    type State = (Option<Bytes>, Pieces, Place);
     let next = |state: Option<State>| async move {
         let (first, mut rest, place) = state?;
         let piece = match first {

@@ -21,6 +21,7 @@ use axum::extract::{FromRequest, FromRequestParts as _, Request};
 use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use registry::limits::JOB_RUN_MS;
 use registry::{Command, Digest, Job, JobId, JobRun, Refusal, Reply, Tenant};
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -35,11 +36,13 @@ use crate::clock::unix_ms;
 use crate::jobs::{Record, Running};
 
 pub(crate) use self::key::IDEMPOTENCY_KEY;
-pub(crate) use self::naming::{Names, is_of_this_job};
+pub(crate) use self::naming::Names;
 pub(crate) use self::refuse::refuse;
 
 #[cfg(test)]
 pub(crate) use self::events::tag as events_tag;
+#[cfg(test)]
+pub(crate) use self::naming::name;
 
 /// A request whose body has arrived.
 pub(crate) struct Asked {
@@ -86,10 +89,10 @@ pub(crate) async fn answer(
                 let tag = events::tag(&gateway.hash_keys, run);
                 return telling::given(&record, &tag, last_event.as_ref()).await;
             }
-            Stands::Elsewhere(run) if gateway.jobs.keeper.goes_on(run).await => {
+            Stands::Elsewhere(former) if gateway.jobs.keeper.goes_on(former.run).await => {
                 return Err(errors::in_flight());
             }
-            Stands::Elsewhere(run) | Stands::Dead(run) => Some(run),
+            Stands::Elsewhere(former) | Stands::Dead(former) => Some(former),
             Stands::Free => None,
         };
         if last_event.is_some() {
@@ -110,15 +113,24 @@ pub(crate) struct Named {
     job: JobId,
     tenant: Tenant,
     request: Digest,
+    /// When the run began from which it was taken over.
+    since_unix_ms: Option<u64>,
+}
+
+/// A run that may be dead.
+#[derive(Clone, Copy)]
+struct Former {
+    run: JobRun,
+    since_unix_ms: u64,
 }
 
 /// How a job stands, as far as this replica knows.
 enum Stands {
     Free,
     Here(Record, JobRun),
-    Elsewhere(JobRun),
+    Elsewhere(Former),
     /// Its run was this coordinator's and is over, without an end.
-    Dead(JobRun),
+    Dead(Former),
     Kept(Job),
 }
 
@@ -136,6 +148,7 @@ impl Named {
             job: JobId(keys.jobs.digest(&[&tenant.to_le_bytes(), key.as_bytes()])),
             tenant: Tenant(tenant),
             request: keys.requests.digest(&[path.as_bytes(), &asked.bytes]),
+            since_unix_ms: None,
         })
     }
 
@@ -151,10 +164,11 @@ impl Named {
             return Ok(Stands::Kept(job.clone()));
         }
         let runs = &gateway.jobs.runs;
+        let former = Former { run: job.run, since_unix_ms: job.until_unix_ms.saturating_sub(JOB_RUN_MS) };
         Ok(match runs.record(job.run) {
             Some(record) => Stands::Here(record, job.run),
-            None if runs.is_elsewhere(job.run) => Stands::Elsewhere(job.run),
-            None => Stands::Dead(job.run),
+            None if runs.is_elsewhere(job.run) => Stands::Elsewhere(former),
+            None => Stands::Dead(former),
         })
     }
 
@@ -162,10 +176,11 @@ impl Named {
     async fn begin(
         self,
         gateway: &Gateway,
-        dead: Option<JobRun>,
-        asked: Asked,
+        dead: Option<Former>,
+        mut asked: Asked,
         endpoint: Endpoint,
     ) -> Result<Begun, ApiError> {
+        asked.named = Some(Self { since_unix_ms: dead.map(|former| former.since_unix_ms), ..self });
         if !gateway.jobs.keeper.has_room() {
             return Err(errors::storage_full());
         }
@@ -196,14 +211,14 @@ impl Named {
     async fn propose_beginning(
         self,
         gateway: &Gateway,
-        dead: Option<JobRun>,
+        dead: Option<Former>,
         running: &Running,
     ) -> Result<bool, ApiError> {
-        let Self { job, tenant, request } = self;
+        let Self { job, tenant, request, .. } = self;
         let (run, at_unix_ms) = (running.run, unix_ms());
         let command = match dead {
             None => Command::BeginJob { job, tenant, request, run, at_unix_ms },
-            Some(from) => Command::TakeJob { job, from, run, at_unix_ms },
+            Some(Former { run: from, .. }) => Command::TakeJob { job, from, run, at_unix_ms },
         };
         match work::propose(gateway, &command).await? {
             Reply::Done | Reply::AlreadySo | Reply::NodeAdmitted { .. } => Ok(true),

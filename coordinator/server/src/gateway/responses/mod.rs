@@ -81,7 +81,7 @@ async fn respond(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiEr
         true => asked.names(&gateway.hash_keys, ID),
         false => Names::fresh(ID),
     };
-    if let Some(begun) = reading::begun_before(&gateway, &owner, &names.before).await? {
+    if let Some(begun) = reading::begun_before(&gateway, &owner, &names).await? {
         return background::shown(&begun);
     }
     let before = match &request.previous {
@@ -92,12 +92,12 @@ async fn respond(gateway: Gateway, asked: Asked) -> Result<Response<Body>, ApiEr
     let shelf = Shelf::of(&gateway.catalogue, &asked.who);
     let caller = Caller::of(&asked.headers, &asked.who, &gateway.hash_keys)?;
     let deadline = Patience::of(&asked.headers).deadline(request.options.delivery);
-    let birth = Birth { id: names.own, at_unix_s: unix_s(), deadline };
+    let birth = Birth { id: names.own.clone(), at_unix_s: unix_s(), deadline };
     let read = move |_: &[u8]| preparing::read(request, before, &shelf, caller, birth);
     let ready = preparing::ready(&gateway, asked.bytes.clone(), read).await?;
     if background {
         let begun = background::begin(&gateway, asked, ready, &owner).await;
-        return reading::or_before(&gateway, &owner, &names.before, begun).await;
+        return reading::or_before(&gateway, &owner, &names, begun).await;
     }
     foreground::answer(gateway, asked, ready, storing).await
 }

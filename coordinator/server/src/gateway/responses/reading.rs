@@ -15,7 +15,7 @@ use super::{background, errors, following};
 use crate::clock::unix_ms;
 use crate::gateway::error::ApiError;
 use crate::gateway::files::{self, Owner};
-use crate::gateway::once;
+use crate::gateway::once::Names;
 use crate::gateway::openai::handlers::unix_s;
 use crate::gateway::{Gateway, limits, proposing};
 use crate::jobs::What;
@@ -35,15 +35,15 @@ pub(super) async fn find(gateway: &Gateway, owner: &Owner, id: &str, param: &str
 pub(super) async fn begun_before(
     gateway: &Gateway,
     owner: &Owner,
-    names: &[String],
+    names: &Names,
 ) -> Result<Option<Value>, ApiError> {
-    if !names.is_empty() {
+    if !names.before.is_empty() {
         gateway.facts.newest().await;
     }
-    for name in names {
+    for name in &names.before {
         let Some(found) = look(gateway, kept::job_of(gateway, owner.tenant, name)) else { continue };
         let object = object(gateway, &found).await?;
-        if once::is_of_this_job(object["created_at"].as_u64().unwrap_or(0).saturating_mul(1_000)) {
+        if names.are_of(object["created_at"].as_u64().unwrap_or(0).saturating_mul(1_000)) {
             return Ok(Some(object));
         }
     }
@@ -54,7 +54,7 @@ pub(super) async fn begun_before(
 pub(super) async fn or_before(
     gateway: &Gateway,
     owner: &Owner,
-    names: &[String],
+    names: &Names,
     begun: Result<Response<Body>, ApiError>,
 ) -> Result<Response<Body>, ApiError> {
     let Err(error) = begun else { return begun };

@@ -1,16 +1,21 @@
 //! What goes on without its client is begun once under an `Idempotency-Key`, whatever is lost between its beginning and its answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::{Command, Registry};
+use registry::limits::JOB_KEPT_MS;
+use registry::{BatchChange, BatchEndpoint, BatchId, Command, FileId, Job, JobRun, Life, Registry};
 use serde_json::{Value, json};
 
 use super::batching::requests;
 use super::deferring::{background, slow};
 use super::facts::Fate;
 use super::responding::responding;
-use super::stage::{Reply, Stage, request, said};
+use super::stage::{HASH_KEY, Reply, Stage, request, said};
+use crate::clock::unix_ms;
+use crate::gateway::hash_keys::HashKeys;
+use crate::gateway::once;
 
 /// What has begun.
 fn begun(facts: &Registry) -> usize {
@@ -99,4 +104,44 @@ async fn without_a_key_each_is_another() {
         assert_ne!(first.await.json()["id"], second.await.json()["id"]);
     }
     assert_eq!(begun(&stage.facts.now()), 4);
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+#[tokio::test(start_paused = true)]
+async fn one_that_began_more_than_a_day_ago_is_found_as_long_as_its_job_is_open() {
+    let stage = Stage::playing(|_, wish| slow(wish));
+    let [(path, body), _] = both(&stage).await;
+    // A job of which nothing came.
+    stage.facts.decide(|command| {
+        let comes = !matches!(command, Command::ChangeBatch { .. } | Command::DropJob { .. });
+        if comes { Fate::Answered } else { Fate::Lost }
+    });
+    assert_eq!(send(&stage, path, &body).await.status, 503);
+    stage.facts.decide(|_| Fate::Answered);
+    let (job, Job { tenant, request, run, .. }) =
+        stage.facts.now().jobs().next().map(|(id, job)| (id, job.clone())).expect("one");
+    stage.facts.apply(&Command::DropJob { job, run });
+    // The same, as long ago as it can be, with what came of it.
+    let at_unix_ms = unix_ms() - 24 * HOUR_MS - HOUR_MS / 2;
+    let run = JobRun { life: Life(run.life.0 ^ 1), ..run };
+    stage.facts.apply(&Command::BeginJob { job, tenant, request, run, at_unix_ms });
+    let day = at_unix_ms / JOB_KEPT_MS;
+    let batch = BatchId(once::name(&HashKeys::new(HASH_KEY), "batch_", job, request, day));
+    let change = BatchChange::Begin {
+        tenant,
+        key: None,
+        input: FileId(body["input_file_id"].as_str().expect("an id").to_owned()),
+        endpoint: BatchEndpoint::Completions,
+        metadata: BTreeMap::new(),
+        run,
+        at_unix_ms,
+    };
+    assert_eq!(
+        stage.facts.apply(&Command::ChangeBatch { batch: batch.clone(), change }),
+        registry::Reply::Done
+    );
+    let again = send(&stage, path, &body).await;
+    assert_eq!((again.status.as_u16(), begun(&stage.facts.now())), (200, 1), "{}", again.text);
+    assert_eq!(again.json()["id"], batch.0);
 }

@@ -74,21 +74,29 @@ async fn a_file_comes_back_as_it_was_at_any_gateway_until_it_is_deleted() {
 #[tokio::test]
 async fn as_many_are_read_at_once_as_may_be_slow() {
     let stage = Stage::saying("x");
-    let path = format!("/v1/files/{}/content", stage.upload("a", "{}").await);
-    let read = async || {
-        let asked = request("GET", &path).header("authorization", "Bearer a").body(Body::empty()).unwrap();
-        stage.router.clone().oneshot(asked).await.unwrap()
+    let tenants = limits::DOWNLOADS_AT_ONCE / limits::DOWNLOADS_AT_ONCE_PER_TENANT;
+    let mut files = Vec::new();
+    for tenant in 0..=tenants {
+        let bearer = format!("tenant-{tenant}");
+        files.push((format!("/v1/files/{}/content", stage.upload(&bearer, "{}").await), bearer));
+    }
+    let read = async |(path, bearer): &(String, String)| {
+        let asked = request("GET", path).header("authorization", format!("Bearer {bearer}"));
+        stage.router.clone().oneshot(asked.body(Body::empty()).unwrap()).await.unwrap()
     };
     let mut unread = Vec::new();
-    for _ in 0..limits::DOWNLOADS_AT_ONCE {
-        unread.push(read().await);
-        assert_eq!(unread.last().expect("one").status().as_u16(), 200);
+    for file in &files[..tenants] {
+        for _ in 0..limits::DOWNLOADS_AT_ONCE_PER_TENANT {
+            unread.push(read(file).await);
+            assert_eq!(unread.last().expect("one").status().as_u16(), 200, "another one has taken all");
+        }
+        let refused = read(file).await;
+        assert_eq!(refused.status().as_u16(), 429);
+        assert!(refused.headers().contains_key("retry-after"));
     }
-    let refused = read().await;
-    assert_eq!(refused.status().as_u16(), 429);
-    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(read(&files[tenants]).await.status().as_u16(), 429, "there are no more");
     unread.pop();
-    assert_eq!(read().await.status().as_u16(), 200);
+    assert_eq!(read(&files[tenants]).await.status().as_u16(), 200);
 }
 
 #[tokio::test]

@@ -102,6 +102,9 @@ pub(super) struct Reply {
     pub(super) broke: bool,
 }
 
+/// The cluster's secret.
+pub(super) const HASH_KEY: [u8; 32] = [7; 32];
+
 impl Stage {
     /// A cluster that says `text` to everything.
     pub(super) fn saying(text: &str) -> Self {
@@ -179,7 +182,7 @@ impl Stage {
             room: Arc::new(OneRoom),
             group: Arc::new(Alone),
             jobs: drawer.jobs(replica),
-            hash_key: [7; 32],
+            hash_key: HASH_KEY,
             api: api.parse().unwrap(),
         };
         let (router, minder) = open(state);
