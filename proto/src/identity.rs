@@ -71,6 +71,12 @@ pub fn issuer_of(der: &[u8]) -> Result<Vec<u8>, IdentityError> {
     Ok(leaf.issuer().as_raw().to_vec())
 }
 
+/// The public key that a leaf is for, as it is in the request that the leaf was signed from.
+pub fn key_of(der: &[u8]) -> Result<Vec<u8>, IdentityError> {
+    let (_, leaf) = parse_x509_certificate(der).map_err(|_| IdentityError::Malformed)?;
+    Ok(leaf.public_key().subject_public_key.data.to_vec())
+}
+
 impl Identity {
     /// Reads the identity out of a leaf certificate in DER form whose chain was already verified by the TLS layer.
     pub fn from_leaf(der: &[u8]) -> Result<Self, IdentityError> {

@@ -95,6 +95,18 @@ class Group(Room):
             until(f"{member.name} serves", partial(self._serves, member))
         self.api_port = self.members[0].api_port
 
+    def newcomer(self, name: str, contact: str, token: str) -> Coordinator:
+        """One more coordinator, which `contact` lets in; returns when it serves."""
+        member = self._member(name)
+        arguments = ["coordinator", "--api", f"127.0.0.1:{member.api_port}", "--home", str(self.folder / name)]
+        arguments += ["--listen", f"127.0.0.1:{member.cluster_port}", "--advertise", member.address]
+        member.process.command = self.wired(name, [str(BINARY), *arguments, "--join", contact, "--token", token])
+        member.process.start()
+        self.members.append(member)
+        self.processes.append(member.process)
+        until(f"{name} serves", partial(self._serves, member))
+        return member
+
     def _member(self, name: str) -> Coordinator:
         member = Coordinator(name, free_port(), free_port(), Process(name, [], {}, self.folder / f"{name}.log"))
         if self.wiring:

@@ -196,7 +196,7 @@ fn next_life(known: Known, options: &Options) -> Result<NextLife, EpochError> {
     let term = voted.max(last.leader_id.term).saturating_add(1);
     let first = LogId { leader_id: CommittedLeaderId::new(term), index: last.index.saturating_add(1) };
     let others = membership.nodes().map(|(id, _)| id.0).filter(|id| *id != replica.0);
-    registry.begin_epoch(unix_ms(), others.collect::<Vec<_>>());
+    registry.begin_epoch(unix_ms(), replica.0, others.collect::<Vec<_>>());
     let alone = vec![BTreeSet::from([replica])];
     let members = BTreeMap::from([(replica, Member { address: options.address.clone() })]);
     let membership =

@@ -124,7 +124,7 @@ pub struct Node {
     pub role: Role,
     /// Fingerprint of its public key, lower-case hex.
     pub public_key: String,
-    /// The token it joined with.
+    /// The token it joined with; empty for a coordinator with which another life of the facts began.
     pub token: TokenId,
     /// When it was admitted, in milliseconds since 1970.
     pub admitted_at_unix_ms: u64,
@@ -143,4 +143,29 @@ pub struct Node {
     pub(crate) draining: bool,
     #[serde(default, skip_serializing_if = "Breakers::is_empty")]
     pub(crate) breakers: Breakers,
+}
+
+impl Node {
+    /// It has nothing yet.
+    pub(crate) fn admitted(
+        name: &str,
+        role: Role,
+        public_key: &str,
+        token: TokenId,
+        admitted_at_unix_ms: u64,
+    ) -> Self {
+        Node {
+            name: name.into(),
+            role,
+            public_key: public_key.into(),
+            token,
+            admitted_at_unix_ms,
+            revoked: false,
+            wanted: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            budget_bytes: None,
+            draining: false,
+            breakers: Breakers::default(),
+        }
+    }
 }

@@ -1,10 +1,10 @@
 //! Who may become a node, and who is one no longer.
 //!
-//! Owns join tokens, admission and revocation. Refuses to give a number twice, to bring a revoked key back, and to
-//! let an expired or spent token make a new node.
+//! Owns join tokens, admission and revocation. Refuses to give a number twice, in this life of the facts and the former ones, to bring
+//! a revoked key back, and to let an expired or spent token make a new node.
 
-use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 
 use crate::breakers::Breakers;
 use crate::facts::{Node, Token};
@@ -78,19 +78,8 @@ impl Registry {
             token.used = token.used.saturating_add(1);
         }
         self.last_node = node.0;
-        let entry = Node {
-            name: joiner.name.to_owned(),
-            role,
-            public_key: joiner.public_key.to_owned(),
-            token: joiner.token.clone(),
-            admitted_at_unix_ms: joiner.at_unix_ms,
-            revoked: false,
-            wanted: BTreeMap::new(),
-            placed: BTreeMap::new(),
-            budget_bytes: None,
-            draining: false,
-            breakers: Breakers::default(),
-        };
+        let Joiner { name, public_key, at_unix_ms, .. } = *joiner;
+        let entry = Node::admitted(name, role, public_key, joiner.token.clone(), at_unix_ms);
         self.nodes.insert(node, entry);
         Ok(Reply::NodeAdmitted { node, again: false })
     }
@@ -174,9 +163,33 @@ impl Registry {
         if live >= limits::LIVE_NODES_MAX {
             return Err(full);
         }
-        // A snapshot edited by hand may have lost the counter; the nodes in it still count.
-        let last = self.nodes.last_key_value().map_or(0, |(node, _)| node.0).max(self.last_node);
-        last.checked_add(1).map(NodeId).ok_or(full)
+        self.last_given().checked_add(1).map(NodeId).ok_or(full)
+    }
+
+    /// A snapshot edited by hand may have lost the counter; the nodes in it still count.
+    fn last_given(&self) -> u64 {
+        self.nodes.last_key_value().map_or(0, |(node, _)| node.0).max(self.last_node)
+    }
+
+    /// A number beyond all that the former life of the facts can have given, if another begins now, at this time of Unix in
+    /// milliseconds: it went on giving numbers after the copy was made, each in more than a second, and their certificates last. The
+    /// seconds are also beyond what a life gave that began from the same copy before.
+    #[must_use]
+    pub fn number_beyond(&self, at_unix_ms: u64) -> NodeId {
+        NodeId(self.last_given().saturating_add(limits::NODES_BEYOND_COPY).max(at_unix_ms / 1_000))
+    }
+
+    /// The former life's numbers that are not among the facts are those of nodes whose membership is over.
+    pub(crate) fn begin_numbers(&mut self, at_unix_ms: u64, founder: u64) {
+        let beyond = self.number_beyond(at_unix_ms).0;
+        let node = founder.checked_sub(1).filter(|node| *node > self.last_given()).map(NodeId);
+        if let Some(node) = node {
+            let token = TokenId(String::new());
+            // No key has the fingerprint: a coordinator signs for itself.
+            let entry = Node::admitted("restored", Role::Coordinator, "", token, at_unix_ms);
+            self.nodes.insert(node, entry);
+        }
+        self.last_node = beyond.max(self.last_given());
     }
 
     fn forget_oldest_revoked(&mut self) {

@@ -9,6 +9,10 @@ pub const LIVE_NODES_MAX: usize = 1024;
 /// refuses its certificate just as well; what is lost is only that its old key is recognised when it joins.
 pub const REVOKED_NODES_MAX: usize = 4096;
 
+/// Numbers that another life of the facts passes over, besides those up to the time at which it begins: as many nodes as can live at
+/// once. It counts only where the clock was set back since the former life began.
+pub const NODES_BEYOND_COPY: u64 = LIVE_NODES_MAX as u64;
+
 /// Join tokens that are remembered. A farm needs a handful; a new one displaces a spent one, or the one that
 /// expires first, so that old tokens never keep an operator from making another.
 pub const TOKENS_MAX: usize = 1024;

@@ -99,7 +99,11 @@ impl Registry {
     /// replicas of that life may never come back, and a change of voters that was under way there is void.
     ///
     /// Two lives may begin from the same copy, one after the other: the time, in ms of Unix time, tells them apart.
-    pub fn begin_epoch(&mut self, at_unix_ms: u64, former: impl IntoIterator<Item = u64>) {
+    ///
+    /// `founder` is the one replica that it begins with. One that was never admitted, and did not found the cluster either, is a node
+    /// from here on, so that every other takes it for the coordinator that it is. `former` are all other members.
+    pub fn begin_epoch(&mut self, at_unix_ms: u64, founder: u64, former: impl IntoIterator<Item = u64>) {
+        self.begin_numbers(at_unix_ms, founder);
         let voters = &mut self.voters;
         voters.epoch = voters.epoch.saturating_add(1).max(at_unix_ms);
         voters.under_way = None;

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use proto::identity::{BACKDATED, Identity};
+use proto::identity::{self, BACKDATED, Identity};
 use proto::tls::Credentials;
 use proto::token::{JoinToken, SECRET_BYTES};
 use rcgen::{
@@ -198,6 +198,11 @@ pub(crate) fn key_fingerprint(request: &CertificateSigningRequestParams) -> Stri
     blake3::hash(request.public_key.der_bytes()).to_hex().to_string()
 }
 
+/// The same of a certificate; none where it cannot be read.
+pub(crate) fn leaf_fingerprint(leaf: &CertificateDer<'_>) -> Option<String> {
+    Some(blake3::hash(&identity::key_of(leaf).ok()?).to_hex().to_string())
+}
+
 /// `N` random bytes as hex, from the operating system.
 pub(crate) fn random_hex<const N: usize>() -> anyhow::Result<String> {
     use std::fmt::Write as _;
@@ -247,6 +252,19 @@ mod tests {
         let agent = Identity { role: Role::Agent, node: 9 };
         let leaf = authority().sign(&request, agent).expect("signed").certificate_pem;
         assert_eq!(Identity::from_leaf(&der(&leaf)), Ok(agent));
+    }
+
+    #[test]
+    fn a_certificate_has_the_fingerprint_of_the_request_it_was_signed_from() {
+        let key = KeyPair::generate().expect("a key");
+        let csr =
+            CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
+        let request = Authority::read_request(&csr).expect("readable");
+        let agent = Identity { role: Role::Agent, node: 9 };
+        let leaf = authority().sign(&request, agent).expect("signed").certificate_pem;
+        assert_eq!(leaf_fingerprint(&der(&leaf)), Some(key_fingerprint(&request)));
+        let other = authority().credentials(agent).expect("credentials").certificate_pem;
+        assert_ne!(leaf_fingerprint(&der(&other)), Some(key_fingerprint(&request)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! How a coordinator that was revoked leaves.
 //!
-//! Owns finding out that it is one: by its own registry, or, where that hears nothing any more, by asking the others. Refuses to go
-//! at once: the group may need its vote to go on without it.
+//! Owns finding out that it is one: by its own registry, or by asking the others, once when it starts, since it may lead others that
+//! are none any more either, and where the registry hears nothing any more. Refuses to go at once: the group may need its vote to go
+//! on without it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,8 +14,9 @@ use crate::peers::Peers;
 use crate::{enlisting, limits, members};
 
 /// What the operator reads.
-pub(crate) const WORDS: &str = "this coordinator was removed from the cluster (its membership was revoked): to use the machine \
-     again, start it with an empty data folder, --join and a new token of `mlx-serving token create --role coordinator`";
+pub(crate) const WORDS: &str = "this coordinator was removed from the cluster (its membership was revoked, or the cluster began anew \
+     without it): to use the machine again, start it with an empty data folder, --join and a new token of `mlx-serving token create \
+     --role coordinator`";
 
 /// Ends the coordinator, and says why.
 #[derive(Clone)]
@@ -41,6 +43,16 @@ impl Departure {
 
     /// Returns when it has left, or the registry has stopped.
     pub(crate) async fn watch(self, consensus: Consensus, peers: Peers, own: ReplicaId, address: String) {
+        tokio::select! {
+            () = self.follow(&consensus, &peers, own, &address) => {}
+            Some(why) = enlisting::barred(&consensus, &peers, own, &address) => {
+                sleep(limits::LINGER).await;
+                self.leave(&why.to_string());
+            }
+        }
+    }
+
+    async fn follow(&self, consensus: &Consensus, peers: &Peers, own: ReplicaId, address: &str) {
         let (mut facts, mut leadership) = (consensus.changes(), consensus.leadership());
         loop {
             let revoked = members::is_coordinator_revoked(&facts.borrow_and_update(), own);
@@ -53,8 +65,8 @@ impl Departure {
                 changed = facts.changed() => if changed.is_err() { return },
                 changed = leadership.changed() => if changed.is_err() { return },
                 () = sleep(limits::LEADERLESS), if leaderless => {
-                    if enlisting::is_revoked(&consensus, &peers, own, &address).await {
-                        return self.leave(WORDS);
+                    if let Some(why) = enlisting::barred(consensus, peers, own, address).await {
+                        return self.leave(&why.to_string());
                     }
                 }
             }

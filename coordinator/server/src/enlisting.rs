@@ -4,6 +4,8 @@
 //! follow the log. With one newcomer a group of one stays one with a follower, with two it is a group of three (`growing.rs`).
 //! Refuses a member of another life of the facts.
 
+use std::cmp::Ordering;
+
 use axum::http::uri::Authority;
 use consensus::{ChangeError, Consensus, ReplicaId};
 use proto::standing;
@@ -15,8 +17,13 @@ use crate::peers::Peers;
 use crate::versions::Versions;
 use crate::{departure, growing, limits};
 
-const ANOTHER_LIFE: &str =
-    "this cluster began anew from a backup or from another coordinator: join it with an empty data folder";
+/// What the operator reads.
+const FORMER_LIFE: &str = "this cluster began anew from a backup or from another coordinator, and what is in this coordinator's data \
+     folder is of before: to use the machine again, start it with an empty data folder, --join and a new token of `mlx-serving token \
+     create --role coordinator`";
+
+/// Never the last word: whoever says so has been left behind.
+const LATER_LIFE: &str = "this coordinator is of a former life of the cluster: ask another";
 
 /// Asks until this coordinator is a member that others reach at `address`. `contacts` may know the leader.
 pub(crate) async fn ask(
@@ -49,16 +56,21 @@ pub(crate) async fn ask(
     Ok(())
 }
 
-/// Whether another member says that this coordinator was revoked. To one that was not, asking changes nothing.
-pub(crate) async fn is_revoked(consensus: &Consensus, peers: &Peers, own: ReplicaId, address: &str) -> bool {
+/// Why this coordinator is none any more, if another member says so. To one that still is, asking changes nothing.
+pub(crate) async fn barred(
+    consensus: &Consensus,
+    peers: &Peers,
+    own: ReplicaId,
+    address: &str,
+) -> Option<Barred> {
     let others = consensus.members().into_iter();
     for other in others.filter(|other| other.replica != own && !other.address.is_empty()) {
         let request = words(consensus, own, address);
-        if let Err(CallError::Barred(Barred::Revoked)) = call(peers, own, &other.address, request).await {
-            return true;
+        if let Err(CallError::Barred(why)) = call(peers, own, &other.address, request).await {
+            return Some(why);
         }
     }
-    false
+    None
 }
 
 fn is_member(consensus: &Consensus, own: ReplicaId, address: &str) -> bool {
@@ -80,6 +92,9 @@ pub(crate) enum Barred {
     /// In the words of the one that refused.
     #[error("{0}")]
     Outdated(String),
+    /// In the words of the one that refused.
+    #[error("{0}")]
+    Former(String),
 }
 
 enum CallError {
@@ -95,6 +110,9 @@ async fn call(peers: &Peers, to: ReplicaId, address: &str, request: EnlistReques
         Ok(Err(status)) if standing::is_revoked(&status) => Err(CallError::Barred(Barred::Revoked)),
         Ok(Err(status)) if standing::is_outdated(&status) => {
             Err(CallError::Barred(Barred::Outdated(status.message().to_owned())))
+        }
+        Ok(Err(status)) if standing::is_former(&status) => {
+            Err(CallError::Barred(Barred::Former(status.message().to_owned())))
         }
         Ok(Err(status)) => Err(CallError::Failed(status.message().to_owned())),
         Err(_) => Err(CallError::Failed("no answer".to_owned())),
@@ -118,10 +136,7 @@ pub(crate) async fn answer(
         let words = format!("{:?} is no host:port where others reach a coordinator", request.address);
         return Err(Status::invalid_argument(words));
     }
-    let epoch = consensus.local().epoch();
-    if request.epoch.is_some_and(|other| other != epoch) {
-        return Err(Status::failed_precondition(ANOTHER_LIFE));
-    }
+    is_of_this_life(request.epoch, consensus.local().epoch())?;
     let leadership = consensus.leadership().borrow().clone();
     if leadership.is_self {
         let _held = versions.admit(request.speaks).await?;
@@ -135,12 +150,22 @@ pub(crate) async fn answer(
                     Status::unavailable("this coordinator is none any more: ask another")
                 }
                 CallError::Barred(Barred::Outdated(words)) => standing::outdated(words),
+                CallError::Barred(Barred::Former(words)) => standing::former(words),
                 CallError::Failed(error) => Status::unavailable(error),
             })
         }
         (Some(_), Some(_)) | (None, _) | (_, None) => {
             Err(Status::unavailable("no coordinator leads at present"))
         }
+    }
+}
+
+/// Lives follow one another: the later one is the cluster's, and ends the former for whoever is still in it.
+fn is_of_this_life(other: Option<u64>, own: u64) -> Result<(), Status> {
+    match other.map(|other| other.cmp(&own)) {
+        Some(Ordering::Less) => Err(standing::former(FORMER_LIFE)),
+        Some(Ordering::Greater) => Err(Status::unavailable(LATER_LIFE)),
+        Some(Ordering::Equal) | None => Ok(()),
     }
 }
 
@@ -174,6 +199,15 @@ fn refused(error: ChangeError) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_is_of_a_former_life_is_told_so_for_good() {
+        assert!(is_of_this_life(Some(7), 7).is_ok() && is_of_this_life(None, 7).is_ok());
+        let former = is_of_this_life(Some(6), 7).expect_err("refused");
+        assert!(standing::is_former(&former) && former.message().contains("empty data folder"), "{former}");
+        let later = is_of_this_life(Some(8), 7).expect_err("refused");
+        assert!(!standing::is_former(&later), "{later}");
+    }
 
     #[test]
     fn an_address_is_a_host_and_a_port() {

@@ -1,6 +1,7 @@
 //! A coordinator's first moments: the registry opened, the cluster founded once, identity and join token at hand.
 //!
-//! Owns the order of these steps. Refuses to found a cluster twice: an existing CA is taken up, never replaced.
+//! Owns the order of these steps. Refuses to found a cluster twice: an existing CA is taken up, never replaced; and to found one in
+//! the folder of a coordinator that was about to join another.
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use consensus::{Consensus, ReplicaId, Retry};
+use consensus::{Consensus, OpenError, Options, ReplicaId, Retry, Start};
 use proto::identity::{Identity, Role};
 use proto::papers::Papers;
 use proto::tls::Credentials;
@@ -18,10 +19,12 @@ use registry::{ClusterId, ClusterVersion, Command, Reply, TokenId};
 
 use crate::authority::{self, Authority};
 use crate::clock::unix_ms;
-use crate::limits;
+use crate::config::Config;
+use crate::members::FOUNDER;
 use crate::peers::Peers;
 use crate::seal::{self, Keyring, LeafFile, SealKey, Sealed};
 use crate::trust::Trust;
+use crate::{REGISTRY_FOLDER, limits};
 
 /// What a running coordinator has in hand.
 pub(crate) struct Founded {
@@ -36,6 +39,48 @@ pub(crate) struct Founded {
     pub(crate) leaf: LeafFile,
     /// When its certificate was signed; none: it is an old one.
     pub(crate) signed: Option<SystemTime>,
+}
+
+/// The registry in the data folder, or a new one.
+///
+/// # Errors
+/// The folder cannot be opened, or began to join a cluster and does not go on with that.
+pub(crate) async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> {
+    let peers = Peers::default();
+    let (replica, start) = match &config.joined {
+        None => (FOUNDER, Start::Found),
+        Some(joined) => (ReplicaId(joined.replica), Start::Join),
+    };
+    let options = Options {
+        replica,
+        address: config.advertise.clone(),
+        dial: Arc::new(peers.clone()),
+        speaks: config.speaks.map_or(ClusterVersion::NEWEST, ClusterVersion),
+        ..Options::default()
+    };
+    let folder = config.data_folder.join(REGISTRY_FOLDER);
+    match Consensus::open(&folder, options.clone(), start).await {
+        // A member goes on without being told again whom it joined, and so does one that was restored after the founder had left.
+        Err(OpenError::OtherReplica { found, .. }) if config.joined.is_none() => {
+            let replica = ReplicaId(found);
+            let consensus = Consensus::open(&folder, Options { replica, ..options }, Start::Join).await?;
+            if consensus.members().iter().all(|member| member.replica != replica) {
+                consensus.shutdown().await.context("closing the registry")?;
+                // Going on, it would found a cluster of its own.
+                anyhow::bail!(unfinished(&config.data_folder, replica));
+            }
+            Ok((consensus, peers, replica))
+        }
+        opened => Ok((opened?, peers, replica)),
+    }
+}
+
+fn unfinished(folder: &Path, replica: ReplicaId) -> String {
+    format!(
+        "the folder {} is that of coordinator {replica} of another cluster, which it has not finished joining: start it with --join \
+         again, or, to found a cluster of its own, delete the folder",
+        folder.display()
+    )
 }
 
 /// `joined`: the papers of one that joined a cluster, whose facts are waited for; they are replaced. Without, the cluster is founded

@@ -58,7 +58,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use consensus::{Consensus, OpenError, Options, ReplicaId, Start};
+use consensus::{Consensus, ReplicaId};
 use proto::papers::Papers;
 use proto::v1::cluster_server::ClusterServer;
 use registry::ClusterVersion;
@@ -103,7 +103,6 @@ use crate::jobs::Jobs;
 use crate::joining::Joining;
 use crate::leading::Office;
 use crate::looking::Looking;
-use crate::members::FOUNDER;
 use crate::peers::Peers;
 use crate::rotating::Rotating;
 use crate::seal::Sealing;
@@ -138,7 +137,7 @@ pub async fn run(
     let control = bind(config.cluster, "agents (choose another with --cluster-port)").await?;
     let stop = stop.child_token();
     let departure = Departure::new(stop.clone());
-    let (consensus, peers, replica) = open(&config).await?;
+    let (consensus, peers, replica) = founding::open(&config).await?;
     let founding = found(&config, &consensus, &peers, replica, &control);
     let Some(founded) = stop.run_until_cancelled(founding).await else {
         return consensus.shutdown().await.context("closing the registry");
@@ -236,31 +235,6 @@ async fn newest(consensus: &Consensus) {
     }
 }
 
-async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, ReplicaId)> {
-    let peers = Peers::default();
-    let (replica, start) = match &config.joined {
-        None => (FOUNDER, Start::Found),
-        Some(joined) => (ReplicaId(joined.replica), Start::Join),
-    };
-    let options = Options {
-        replica,
-        address: config.advertise.clone(),
-        dial: Arc::new(peers.clone()),
-        speaks: config.speaks.map_or(ClusterVersion::NEWEST, ClusterVersion),
-        ..Options::default()
-    };
-    let folder = config.data_folder.join(REGISTRY_FOLDER);
-    match Consensus::open(&folder, options.clone(), start).await {
-        // Facts that were restored after the founder had left have a coordinator of another number, which the folder knows.
-        Err(OpenError::OtherReplica { found, .. }) if config.joined.is_none() => {
-            let replica = ReplicaId(found);
-            let options = Options { replica, ..options };
-            Ok((Consensus::open(&folder, options, start).await?, peers, replica))
-        }
-        opened => Ok((opened?, peers, replica)),
-    }
-}
-
 /// The cluster as this coordinator finds or founds it. A newcomer has no registry yet: it lets the leader in and waits for one.
 async fn found(
     config: &Config,
@@ -344,8 +318,8 @@ impl Parts {
 
         let cluster_address = control.local_addr().context("reading the bound cluster address")?;
         let (links, link_events) = mpsc::channel(limits::ORDERS_PER_AGENT);
-        let (papers, revoked) = (&founded.papers, members::revoked(consensus));
-        let bound = streams::listen(cluster_address, papers, streams.clone(), revoked, links, stop.clone())?;
+        let (papers, judge) = (&founded.papers, members::judge(consensus));
+        let bound = streams::listen(cluster_address, papers, streams.clone(), judge, links, stop.clone())?;
         tokio::spawn(fleet.clone().follow_links(link_events));
         // Before anybody can ask for a model: one that is wanted is never unknown.
         fleet.registry_changed(&consensus.local()).await;

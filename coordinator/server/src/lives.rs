@@ -11,7 +11,7 @@ use consensus::{Consensus, EpochError, OpenError, Options, ReplicaId};
 
 use crate::REGISTRY_FOLDER;
 use crate::clock::unix_ms;
-use crate::members::{FOUNDER, is_coordinator_revoked};
+use crate::members::{FOUNDER, is_coordinator_revoked, replica_of};
 use crate::seal::{self, Keyring};
 
 /// Makes `data_folder`, in which no coordinator has run yet, that of the only coordinator, with the facts of a backup. Others reach it
@@ -28,9 +28,9 @@ pub async fn restore(
     let facts = Consensus::facts_of(backup).await.context("restoring the backup")?;
     let key = seal::for_restored(&facts, data_folder, seal_key).context("restoring the backup")?;
     let registry = data_folder.join(REGISTRY_FOLDER);
-    // Whose certificates no coordinator takes any more cannot go on; the time is above the number of any node.
+    // Whose certificates no coordinator takes any more cannot go on: with a number that nobody had, it is a node of the new life.
     let founder_left = is_coordinator_revoked(&facts, FOUNDER);
-    let replica = if founder_left { ReplicaId(unix_ms() / 1_000) } else { FOUNDER };
+    let replica = if founder_left { replica_of(facts.number_beyond(unix_ms())) } else { FOUNDER };
     let options = Options { replica, address: address.to_owned(), ..Options::default() };
     let epoch = Consensus::restore(backup, &registry, &options).await.context("restoring the backup")?;
     if let Some(key) = key {

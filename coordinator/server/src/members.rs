@@ -9,8 +9,10 @@ use std::sync::Arc;
 use consensus::{Consensus, ReplicaId};
 use proto::identity::{Identity, Role};
 use registry::{NodeId, Registry};
+use rustls::pki_types::CertificateDer;
 
-use crate::streams::Revoked;
+use crate::authority;
+use crate::streams::{Judge, Verdict};
 
 /// The founder's number; joiners get theirs from the registry.
 pub(crate) const FOUNDER: ReplicaId = ReplicaId(1);
@@ -40,10 +42,28 @@ pub(crate) fn is_coordinator_revoked(registry: &Registry, replica: ReplicaId) ->
         || node_of(replica).is_some_and(|node| registry.is_node_revoked(node))
 }
 
-/// Whether an agent was revoked, by the facts as they are when it is asked.
-pub(crate) fn revoked(consensus: &Consensus) -> Revoked {
+/// The number is that of a coordinator, or of an agent with another key than the certificate's: somebody else got it, in another life
+/// of the facts. An agent's key stays the same, under however many certificates; a coordinator makes itself new ones.
+pub(crate) fn is_somebody_elses(registry: &Registry, agent: NodeId, leaf: &CertificateDer<'_>) -> bool {
+    registry.node(agent).is_some_and(|known| {
+        known.role != registry::Role::Agent
+            || authority::leaf_fingerprint(leaf).as_ref() != Some(&known.public_key)
+    })
+}
+
+/// What the registry says of an agent, by the facts as they are when it is asked.
+pub(crate) fn judge(consensus: &Consensus) -> Judge {
     let facts = consensus.changes();
-    Arc::new(move |node| facts.borrow().is_node_revoked(NodeId(node)))
+    Arc::new(move |node, leaf| {
+        let (facts, node) = (facts.borrow(), NodeId(node));
+        if is_somebody_elses(&facts, node, leaf) {
+            Verdict::Another
+        } else if facts.is_node_revoked(node) {
+            Verdict::Revoked
+        } else {
+            Verdict::Member
+        }
+    })
 }
 
 /// The numbers of all coordinators that were revoked and are remembered.

@@ -33,6 +33,7 @@ pub(crate) struct MemberView {
     /// Absent for the founder, who was never admitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admitted_at_unix_ms: Option<u64>,
+    /// Absent for a founder, of the cluster or of another life of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token: Option<String>,
 }
@@ -123,7 +124,7 @@ pub(crate) fn list(registry: &Registry) -> Vec<MemberView> {
             revoked,
             draining: node.role == Role::Agent && registry.is_draining(number),
             admitted_at_unix_ms: Some(node.admitted_at_unix_ms),
-            token: Some(node.token.0.clone()),
+            token: Some(node.token.0.clone()).filter(|token| !token.is_empty()),
         })
     });
     let mut all: Vec<_> = std::iter::once(founder).chain(nodes).collect();

@@ -1,7 +1,7 @@
 //! The control side towards agents: the gRPC service.
 //!
 //! Owns one session per agent: its hello, its reports, the orders it gets. Refuses callers without a certificate of this
-//! cluster (but for joining and renewing), with another role than `agent`, or revoked in the registry.
+//! cluster (but for joining and renewing), with another role than `agent`, revoked in the registry, or with another node's number.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -209,7 +209,8 @@ impl cluster_server::Cluster for Sessions {
 }
 
 impl Sessions {
-    /// The coordinator behind the call. Whether it was admitted is the registry's word; the founder never was.
+    /// The coordinator behind the call. Whether it was admitted is the registry's word; the founder never was. A new life's founder is
+    /// a node like any other (`lives.rs`).
     fn coordinator<T>(&self, request: &Request<T>) -> Result<ReplicaId, Status> {
         let replica = peers::who_is(request.extensions())
             .ok_or_else(|| Status::permission_denied("only coordinators call this"))?;
@@ -229,7 +230,8 @@ impl Sessions {
 
     /// The node behind the call: certificate first, then the registry's word on it.
     fn agent<T>(&self, request: &Request<T>) -> Result<u64, Status> {
-        let identity = request.extensions().get::<Caller>().and_then(|caller| caller.identity);
+        let caller = request.extensions().get::<Caller>();
+        let identity = caller.and_then(|caller| caller.identity);
         let identity = identity.ok_or_else(|| Status::unauthenticated(NO_CERTIFICATE))?;
         if identity.role != Role::Agent {
             return Err(Status::permission_denied("only agents open sessions"));
@@ -238,9 +240,18 @@ impl Sessions {
         if members::is_revoked(&registry, identity) {
             return Err(standing::revoked(REVOKED));
         }
-        registry.node(NodeId(identity.node)).map(|_| identity.node).ok_or_else(|| {
-            Status::permission_denied("this cluster does not know the node: join again with a new token")
-        })
+        let (node, leaf) = (NodeId(identity.node), caller.and_then(|caller| caller.leaf.as_ref()));
+        if registry.node(node).is_none() {
+            return Err(Status::permission_denied(
+                "this cluster does not know the node: join again with a new token",
+            ));
+        }
+        if leaf.is_none_or(|leaf| members::is_somebody_elses(&registry, node, leaf)) {
+            return Err(Status::permission_denied(
+                "this node's number was given to another machine: join again with a new token",
+            ));
+        }
+        Ok(identity.node)
     }
 
     /// What an agent was started with replaces what it was started with before; an agent started without models keeps them.

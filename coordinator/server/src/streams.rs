@@ -2,7 +2,7 @@
 //!
 //! Owns the endpoint, which connection belongs to which node, and reading frames in order. A node that comes under another authority
 //! keeps the former connection until its answers there have ended. Refuses peers whose certificate
-//! does not say `agent` or that were revoked, and frames of a foreign attempt or out of sequence: both end that stream as a failure. Dropping an
+//! does not say `agent`, that were revoked or that have another node's number, and frames of a foreign attempt or out of sequence: both end that stream as a failure. Dropping an
 //! [`AttemptStream`] sends STOP_SENDING, which is how a cancelled request reaches the runtime.
 
 use std::collections::BTreeMap;
@@ -36,8 +36,17 @@ pub(crate) enum Link {
     Down { node: u64 },
 }
 
-/// Whether a node was revoked, as of this moment.
-pub(crate) type Revoked = Arc<dyn Fn(u64) -> bool + Send + Sync>;
+/// What the registry says of the node behind a certificate, as of this moment.
+pub(crate) type Judge = Arc<dyn Fn(u64, &CertificateDer<'_>) -> Verdict + Send + Sync>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Or not known yet, here.
+    Member,
+    Revoked,
+    /// The number is somebody else's.
+    Another,
+}
 
 /// Why an attempt could not be opened or its stream broke off.
 #[derive(Debug, thiserror::Error)]
@@ -236,7 +245,7 @@ pub(crate) fn listen(
     address: SocketAddr,
     papers: &Papers,
     streams: Streams,
-    revoked: Revoked,
+    judge: Judge,
     links: mpsc::Sender<Link>,
     stop: CancellationToken,
 ) -> anyhow::Result<SocketAddr> {
@@ -245,7 +254,7 @@ pub(crate) fn listen(
     let bound = endpoint.local_addr().context("reading the bound UDP address")?;
     tokio::spawn(async move {
         while let Some(Some(incoming)) = stop.run_until_cancelled(endpoint.accept()).await {
-            tokio::spawn(serve(incoming, streams.clone(), Arc::clone(&revoked), links.clone()));
+            tokio::spawn(serve(incoming, streams.clone(), Arc::clone(&judge), links.clone()));
         }
         endpoint.close(VarInt::from_u32(0), b"shutting down");
         endpoint.wait_idle().await;
@@ -253,21 +262,26 @@ pub(crate) fn listen(
     Ok(bound)
 }
 
-async fn serve(incoming: Incoming, streams: Streams, revoked: Revoked, links: mpsc::Sender<Link>) {
+async fn serve(incoming: Incoming, streams: Streams, judge: Judge, links: mpsc::Sender<Link>) {
     let connection = match incoming.await {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%error, "a token stream handshake failed"),
     };
-    let node = match peer(&connection) {
-        Ok(Identity { role: Role::Agent, node }) => node,
-        Ok(Identity { role: Role::Coordinator, .. }) | Err(_) => {
+    let (node, leaf) = match peer(&connection) {
+        Ok((Identity { role: Role::Agent, node }, leaf)) => (node, leaf),
+        Ok((Identity { role: Role::Coordinator, .. }, _)) | Err(_) => {
             tracing::warn!(peer = %connection.remote_address(), "refused a token stream: not an agent's certificate");
             return connection.close(VarInt::from_u32(3), b"only agents connect here");
         }
     };
+    // Before it takes the place of the one whose number it is.
+    if judge(node, &leaf) == Verdict::Another {
+        tracing::warn!(node, "refused a token stream: the number was given to another machine");
+        return connection.close(VarInt::from_u32(6), b"the number is another machine's");
+    }
     streams.connect(node, &connection);
     // Asked when it is on the list, so that nobody is revoked unseen in between.
-    if revoked(node) {
+    if judge(node, &leaf) == Verdict::Revoked {
         tracing::info!(node, "refused a token stream: the node was revoked");
         streams.disconnect(node);
         streams.forget(node, &connection);
@@ -282,8 +296,9 @@ async fn serve(incoming: Incoming, streams: Streams, revoked: Revoked, links: mp
     }
 }
 
-fn peer(connection: &Connection) -> anyhow::Result<Identity> {
-    Ok(Identity::from_leaf(&leaf(connection).context("no certificate")?)?)
+fn peer(connection: &Connection) -> anyhow::Result<(Identity, CertificateDer<'static>)> {
+    let leaf = leaf(connection).context("no certificate")?;
+    Ok((Identity::from_leaf(&leaf)?, leaf))
 }
 
 fn leaf(connection: &Connection) -> Option<CertificateDer<'static>> {

@@ -31,8 +31,9 @@ pub(crate) use ties::{Tie, Ties};
 pub(crate) use told::Told;
 
 /// What a person reads on a Mac that was revoked.
-pub(crate) const REVOKED: &str = "this Mac was removed from the cluster (its membership was revoked): to join again, create a new \
-     token on a coordinator with `mlx-serving token create` and start the agent with --token";
+pub(crate) const REVOKED: &str = "this Mac was removed from the cluster (its membership was revoked, or the cluster began anew from a \
+     backup of before it joined): to join again, create a new token on a coordinator with `mlx-serving token create` and start the \
+     agent with --token";
 
 /// What this Mac is, and in which cluster.
 pub(crate) struct Obtained {

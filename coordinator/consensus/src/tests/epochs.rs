@@ -162,7 +162,7 @@ async fn a_backup_restored_is_a_group_of_one_with_the_same_facts_in_a_later_epoc
     let replica = Consensus::open(&folder, options.clone(), Start::Found).await.unwrap();
     let mut expected = registry::Registry::clone(&facts);
     // The time of the second life is larger than the number of the first, so it is the epoch.
-    expected.begin_epoch(epoch, [1, 2, 3]);
+    expected.begin_epoch(epoch, 4, [1, 2, 3]);
     assert_eq!(*replica.local(), expected);
     assert_eq!(replica.members().len(), 1);
     replica.propose(set(3, 34)).await.unwrap();

@@ -1,7 +1,7 @@
 //! The token streams against a real QUIC agent on loopback.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::BytesMut;
@@ -14,12 +14,15 @@ use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{AttemptStream, Link, Revoked, StreamError, Streams, listen};
+use super::{AttemptStream, Judge, Link, StreamError, Streams, Verdict, listen};
 use crate::authority::{Authority, NewCa};
 use crate::trust::Trust;
 
 /// The node that was revoked before it came.
 const REVOKED: u64 = 66;
+
+/// The node whose number others come with as well: it is whoever comes first.
+const COVETED: u64 = 67;
 
 /// A coordinator's endpoint, and agents that dial it.
 pub(crate) struct Lab {
@@ -47,12 +50,16 @@ impl Lab {
         let credentials =
             authority.credentials(Identity { role: Role::Coordinator, node: 1 }).expect("credentials");
         let papers = Papers::new(credentials).expect("papers");
-        let revoked: Revoked = Arc::new(|node| node == REVOKED);
+        let first = OnceLock::new();
+        let judge: Judge = Arc::new(move |node, leaf| match node {
+            REVOKED => Verdict::Revoked,
+            COVETED if first.get_or_init(|| leaf.clone().into_owned()) != leaf => Verdict::Another,
+            _ => Verdict::Member,
+        });
         let (streams, stop) = (Streams::default(), CancellationToken::new());
         let (sender, links) = mpsc::channel(16);
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let address =
-            listen(anywhere, &papers, streams.clone(), revoked, sender, stop.clone()).expect("binds");
+        let address = listen(anywhere, &papers, streams.clone(), judge, sender, stop.clone()).expect("binds");
         Self { authority, ca, papers, address, streams, links, _stop: stop.drop_guard() }
     }
 
@@ -235,6 +242,19 @@ async fn a_node_that_was_revoked_before_it_came_is_not_taken_in() {
     let agent = lab.dial(Identity { role: Role::Agent, node: REVOKED }).await;
     agent.closed().await;
     assert!(!lab.streams.connected(REVOKED));
+    assert!(lab.links.try_recv().is_err(), "the leader must not hear of it");
+}
+
+#[tokio::test]
+async fn whoever_comes_under_the_number_of_another_does_not_take_its_place() {
+    let mut lab = Lab::new();
+    let agent = lab.agent(COVETED).await;
+    lab.dial(Identity { role: Role::Agent, node: COVETED }).await.closed().await;
+    let sent = start(1);
+    let (opened, mut taken) = tokio::join!(lab.streams.open(COVETED, &sent), take(&agent));
+    let mut opened = opened.expect("opens");
+    answer(&mut taken.send, frame(1, 0, &[1])).await;
+    assert_eq!(opened.next().await.expect("it runs on"), frame(1, 0, &[1]));
     assert!(lab.links.try_recv().is_err(), "the leader must not hear of it");
 }
 

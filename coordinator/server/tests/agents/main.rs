@@ -4,6 +4,7 @@
 
 #[path = "../../../../proto/tests/nonsense/mod.rs"]
 mod nonsense;
+mod lives;
 mod payloads;
 mod sealed;
 
