@@ -83,7 +83,7 @@ fn announced(options: &Coordinator, ready: &server::Ready) -> Option<Announced> 
         return None;
     }
     let announced =
-        Announced::start(ready.authorities.clone(), ready.cluster_address, ready.api, ready.others.clone());
+        Announced::start(ready.authorities.clone(), ready.cluster_address, ready.api, ready.doors.clone());
     announced.inspect_err(|error| tracing::warn!("not announced on the local network: {error:#}")).ok()
 }
 

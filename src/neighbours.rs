@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mdns_sd::{Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
+use server::Doors;
 use tokio::sync::watch;
 
 const SERVICE: &str = "_mlx-serving._tcp.local.";
@@ -42,13 +43,13 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// Announces the port for agents, under each authority that is trusted: whoever was away looks for the former one. While `others`
-    /// says where else clients are served, because this one leads, `api` is announced with them under the name for clients.
+    /// Announces the port for agents, under each authority that is trusted: whoever was away looks for the former one. While `doors`
+    /// says where clients are served, because this one leads, they are announced under the name for clients, at the port of `api`.
     pub(crate) fn start(
         mut authorities: watch::Receiver<Vec<[u8; 32]>>,
         agents: SocketAddr,
         api: SocketAddr,
-        others: watch::Receiver<Option<BTreeSet<IpAddr>>>,
+        doors: watch::Receiver<Option<Doors>>,
     ) -> anyhow::Result<Self> {
         let daemon = ServiceDaemon::new().context("opening the mDNS socket")?;
         let mut named = BTreeMap::new();
@@ -57,7 +58,7 @@ impl Announced {
         let following = authorities.clone();
         tokio::spawn(follow_authorities(daemon.clone(), agents, following, named));
         if !api.ip().is_loopback() {
-            tokio::spawn(follow(daemon.clone(), api, authorities, others));
+            tokio::spawn(follow(daemon.clone(), api, authorities, doors));
         }
         Ok(Self { daemon })
     }
@@ -112,43 +113,62 @@ async fn follow_authorities(
     }
 }
 
-/// The name for clients goes to whoever leads, and leads to all that are ready.
+/// The name for clients goes to whoever leads, and leads to all that are ready. Nobody answers for it who does not know of any: the
+/// next one that leads would take that for another host's name, and have another one for the rest of its life.
 async fn follow(
     daemon: ServiceDaemon,
     api: SocketAddr,
     mut authorities: watch::Receiver<Vec<[u8; 32]>>,
-    mut others: watch::Receiver<Option<BTreeSet<IpAddr>>>,
+    mut doors: watch::Receiver<Option<Doors>>,
 ) {
-    let mut held = false;
+    let mut held = None;
     loop {
-        let now = others.borrow_and_update().clone();
+        let now = doors.borrow_and_update().clone().filter(|doors| doors.own || !doors.others.is_empty());
         let mark = marks(&mut authorities).into_iter().next().unwrap_or_default();
-        let says = [(CLUSTER, mark.as_str()), ("path", "/v1")];
-        let made = service((WEB, "mlx-serving"), CLIENTS_HOST, api, now.iter().flatten().copied(), &says);
-        let told = made.and_then(|mut web| {
-            if now.is_none() {
-                daemon.unregister(web.get_fullname())?;
-            } else {
-                // Who has the name may say what it leads to; to ask again would find the own answer.
-                web.set_requires_probe(!held);
-                daemon.register(web)?;
-            }
-            held = now.is_some();
-            Ok(())
-        });
-        if let Err(error) = told {
+        if let Err(error) = hold(&daemon, api, &mark, now.as_ref(), &mut held) {
             tracing::warn!("the name {CLIENTS_HOST} cannot be announced: {error:#}");
         }
         tokio::select! {
-            changed = others.changed() => if changed.is_err() { return },
-            changed = authorities.changed() => if changed.is_err() { return },
+            changed = doors.changed() => if changed.is_err() { break },
+            changed = authorities.changed() => if changed.is_err() { break },
         }
     }
+    if let Some(name) = held {
+        let _ = daemon.unregister(&name);
+    }
+}
+
+/// Has the name for clients lead to these doors, or to none. `held`: the whole name while this host has it.
+fn hold(
+    daemon: &ServiceDaemon,
+    api: SocketAddr,
+    mark: &str,
+    doors: Option<&Doors>,
+    held: &mut Option<String>,
+) -> anyhow::Result<()> {
+    let Some(doors) = doors else {
+        if let Some(name) = held.take() {
+            daemon.unregister(&name)?;
+        }
+        return Ok(());
+    };
+    let says = [(CLUSTER, mark), ("path", "/v1")];
+    let others = doors.others.iter().copied();
+    let mut web = if doors.own {
+        service((WEB, "mlx-serving"), CLIENTS_HOST, api, others, &says)?
+    } else {
+        elsewhere((WEB, "mlx-serving"), CLIENTS_HOST, api.port(), others, &says)?
+    };
+    // Who has the name may say what it leads to; to ask again would find the own answer.
+    web.set_requires_probe(held.is_none());
+    *held = Some(web.get_fullname().to_owned());
+    daemon.register(web)?;
+    Ok(())
 }
 
 /// An announcement of `kind` and name, of a host that is reached at an address of this machine, and at others.
 fn service(
-    (kind, name): (&str, &str),
+    named: (&str, &str),
     host: &str,
     at: SocketAddr,
     others: impl IntoIterator<Item = IpAddr>,
@@ -156,10 +176,21 @@ fn service(
 ) -> anyhow::Result<ServiceInfo> {
     let everywhere = at.ip().is_unspecified();
     let own = (!everywhere).then_some(at.ip());
-    let addresses: Vec<IpAddr> = own.into_iter().chain(others).collect();
-    let made = ServiceInfo::new(kind, name, host, addresses.as_slice(), at.port(), says);
-    let made = made.with_context(|| format!("announcing {name}"))?;
+    let made = elsewhere(named, host, at.port(), own.into_iter().chain(others), says)?;
     Ok(if everywhere { made.enable_addr_auto() } else { made })
+}
+
+/// The same of a host that is reached at these addresses alone.
+fn elsewhere(
+    (kind, name): (&str, &str),
+    host: &str,
+    port: u16,
+    addresses: impl IntoIterator<Item = IpAddr>,
+    says: &[(&str, &str)],
+) -> anyhow::Result<ServiceInfo> {
+    let addresses: Vec<IpAddr> = addresses.into_iter().collect();
+    let made = ServiceInfo::new(kind, name, host, addresses.as_slice(), port, says);
+    made.with_context(|| format!("announcing {name}"))
 }
 
 /// `HOST:PORT` of the coordinators that are announced under one of these marks, or, without any, of all; none where nobody answers.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
+import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,18 +40,18 @@ def room(tmp_path: Path) -> Iterator[Room]:
         made.close()
 
 
-def placed(room: Room, place: Place, name: str, *arguments: str) -> Process:
+def placed(room: Room, place: Place, name: str, *arguments: str, through: Sequence[str] = ()) -> Process:
     home = room.folder / "homes" / name
     home.mkdir(parents=True, exist_ok=True)
-    command = place.command(str(BINARY), *arguments)
+    command = place.command(*through, str(BINARY), *arguments)
     process = Process(name, command, FAKE | {"HOME": str(home)}, room.folder / f"{name}.log")
     process.start()
     room.processes.append(process)
     return process
 
 
-def coordinator(room: Room, place: Place, name: str, *more: str) -> Process:
-    process = placed(room, place, name, "coordinator", "--listen", f"{place.address}:7443", *more)
+def coordinator(room: Room, place: Place, name: str, *more: str, through: Sequence[str] = ()) -> Process:
+    process = placed(room, place, name, "coordinator", "--listen", f"{place.address}:7443", *more, through=through)
     with place.inside():
         until(f"{name} leads", lambda: room.answers("/readyz") or room._check(process))
     return process
@@ -123,23 +126,79 @@ def test_who_is_not_announced_is_not_found_and_the_words_say_what_to_do(room: Ro
     assert "--coordinator HOST" in agent.said()
 
 
-def test_the_name_for_clients_leads_to_every_coordinator_that_is_ready(room: Room, places: Places) -> None:
-    def led_to(*names: str) -> None:
-        until(f"the name leads to {names}", lambda: asked(places, "away") == set(names))
+def led_to(places: Places, *names: str) -> None:
+    until(f"the name leads to {names}", lambda: asked(places, "away") == set(names))
 
-    api = ("--api", "0.0.0.0:7440")
-    first = coordinator(room, places["one"], "one", *api)
-    led_to("one")
+
+API = ("--api", "0.0.0.0:7440")
+
+
+def three(room: Room, places: Places, *through: str) -> dict[str, Process]:
+    """Coordinators of one cluster, each at its place; their program is run by way of `through`."""
+    made = {"one": coordinator(room, places["one"], "one", *API, through=through)}
+    led_to(places, "one")
     create = [*places["one"].command(str(BINARY), "token", "create", "--role", "coordinator", "--uses", "2")]
     secret = said(room, "one", create).split()[-1]
     join = ("--join", f"{places['one'].address}:7443", "--token", secret)
-    second = coordinator(room, places["two"], "two", *api, *join)
-    coordinator(room, places["three"], "three", *api, *join)
-    led_to("one", "two", "three")
-    second.kill()
-    led_to("one", "three")
-    second.start()
-    led_to("one", "two", "three")
+    for name in ("two", "three"):
+        made[name] = coordinator(room, places[name], name, *API, *join, through=through)
+    led_to(places, *made)
+    return made
+
+
+def leader(room: Room, places: Places, names: Iterable[str]) -> str:
+    def leads(name: str) -> bool:
+        with places[name].inside():
+            return bool(room.status().get("coordinator", {}).get("leader"))
+
+    return until("one of them leads", lambda: next(filter(leads, names), None))
+
+
+def test_the_name_for_clients_leads_to_every_coordinator_that_is_ready(room: Room, places: Places) -> None:
+    made = three(room, places)
+    made["two"].kill()
+    led_to(places, "one", "three")
+    made["two"].start()
+    led_to(places, *made)
     # Whoever leads next answers for the name.
-    first.kill()
-    led_to("two", "three")
+    made.pop(leader(room, places, made)).kill()
+    led_to(places, *made)
+
+
+@contextlib.contextmanager
+def asking_slowly(place: Place) -> Generator[None]:
+    """A request under way, which a coordinator lets end before it does: its body does not come."""
+    with place.inside():
+        client = socket.create_connection((place.address, 7_440), 10)
+    with client:
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n"
+        )
+        client.sendall(head.encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 100"), "the body is asked for"
+        yield
+
+
+def test_a_leader_that_ends_leads_nobody_to_itself_while_its_last_answers_run(room: Room, places: Places) -> None:
+    made = three(room, places)
+    ending = made.pop(leads := leader(room, places, made))
+    with asking_slowly(places[leads]):
+        ending.send(signal.SIGTERM)
+        led_to(places, *made)
+        assert ending.alive()
+    assert ending.wait() == 0, ending.said()
+    led_to(places, *made)
+
+
+def test_a_leader_that_has_lost_its_disk_leaves_the_name_to_the_next(room: Room, places: Places) -> None:
+    # A write beyond the largest size of a file is a signal, which ends whoever does not ignore it. A log is a file too.
+    made = three(room, places, "sh", "-c", 'trap "" XFSZ; exec "$0" "$@" 2> /dev/null')
+    ending = made.pop(leads := leader(room, places, made))
+    with asking_slowly(places[leads]):
+        resource.prlimit(ending.pid, resource.RLIMIT_FSIZE, (0, 0))
+        with contextlib.suppress(subprocess.CalledProcessError):
+            # It is to be written down.
+            said(room, leads, places[leads].command(str(BINARY), "token", "create"))
+        led_to(places, *made)
+        assert ending.alive()
+    led_to(places, *made)

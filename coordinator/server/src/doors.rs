@@ -17,6 +17,15 @@ use crate::peers::Peers;
 use crate::polling::Polling;
 use crate::readiness::{self, Readiness};
 
+/// Where clients are served at one port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doors {
+    /// Whether this coordinator takes them in. One that stops may lead until its last answer has ended.
+    pub own: bool,
+    /// Where the others do that are ready.
+    pub others: BTreeSet<IpAddr>,
+}
+
 /// The door of this coordinator.
 #[derive(Clone)]
 pub(crate) struct Door {
@@ -37,22 +46,21 @@ impl Door {
         (reached && self.readiness.now().leader).then_some(self.api)
     }
 
-    /// Where clients are served at the same port by the other coordinators; `None` while this one does not lead. Followed until
-    /// this one closes.
-    pub(crate) fn others(
+    /// Where clients are served at this port; `None` while this one does not lead. Followed until the registry is closed: who stops
+    /// while it leads still has the name, and who leads no more must not.
+    pub(crate) fn all(
         &self,
         consensus: &Consensus,
         replica: ReplicaId,
         peers: &Peers,
-    ) -> watch::Receiver<Option<BTreeSet<IpAddr>>> {
-        let (sender, others) = watch::channel(None);
+    ) -> watch::Receiver<Option<Doors>> {
+        let (sender, doors) = watch::channel(None);
         let (leads, port) = (readiness::leads(consensus), self.api.port());
         let (consensus, polling) = (consensus.clone(), Polling::new(peers.clone()));
-        let gathering = async move {
-            Gatherer { consensus, replica, polling, port }.gather(leads, &sender).await;
-        };
-        tokio::spawn(self.closing.clone().run_until_cancelled_owned(gathering));
-        others
+        let mut gatherer = Gatherer { consensus, replica, polling, port };
+        let closing = self.closing.clone();
+        tokio::spawn(async move { gatherer.gather(leads, &closing, &sender).await });
+        doors
     }
 }
 
@@ -67,21 +75,22 @@ impl Gatherer {
     async fn gather(
         &mut self,
         mut leads: watch::Receiver<bool>,
-        found: &watch::Sender<Option<BTreeSet<IpAddr>>>,
+        closing: &CancellationToken,
+        found: &watch::Sender<Option<Doors>>,
     ) {
         while leads.wait_for(|leads| *leads).await.is_ok() {
             // Two that have the name at a time would be taken for two hosts, of which one has to change its name.
             let mut looks = interval_at(Instant::now() + limits::FORMER_LEADER, limits::DOORS_LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let (mut open, mut others) = (true, None);
             while *leads.borrow_and_update() {
                 tokio::select! {
-                    _ = looks.tick() => {}
-                    changed = leads.changed() => match changed {
-                        Ok(()) => continue,
-                        Err(_) => return,
-                    }
+                    // Not even a look at the others comes first.
+                    changed = leads.changed() => if changed.is_err() { return },
+                    () = closing.cancelled(), if open => open = false,
+                    looked = async { looks.tick().await; self.look().await } => others = Some(looked),
                 }
-                let now = Some(self.look().await);
+                let now = others.clone().map(|others| Doors { own: !closing.is_cancelled(), others });
                 found.send_if_modified(|known| {
                     let changed = *known != now;
                     *known = now;
@@ -121,7 +130,39 @@ fn door(told: &LookReply, port: u16) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use consensus::{Options, Start};
+
     use super::*;
+    use crate::members::FOUNDER;
+
+    #[tokio::test]
+    async fn whoever_leads_has_the_name_until_it_leads_no_more_and_is_out_of_it_when_it_closes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let consensus =
+            Consensus::open(folder.path(), Options::default(), Start::Found).await.expect("opens");
+        tokio::time::pause();
+        let polling = Polling::new(Peers::default());
+        let mut gatherer = Gatherer { consensus, replica: FOUNDER, polling, port: 7440 };
+        let ((lead, leads), (sender, mut doors)) = (watch::channel(true), watch::channel(None));
+        let (closing, began) = (CancellationToken::new(), Instant::now());
+        let mut told = async |own: Option<bool>| {
+            let now = own.map(|own| Doors { own, others: BTreeSet::new() });
+            doors.wait_for(|doors| *doors == now).await.expect("told");
+            began.elapsed()
+        };
+        let leading = async {
+            let held = told(Some(true)).await;
+            assert!(held >= limits::FORMER_LEADER, "{held:?}");
+            closing.cancel();
+            assert_eq!(told(Some(false)).await, held, "at once");
+            lead.send_replace(false);
+            assert_eq!(told(None).await, held, "at once");
+        };
+        tokio::select! {
+            () = gatherer.gather(leads, &closing, &sender) => panic!("it may lead again"),
+            () = leading => {}
+        }
+    }
 
     #[test]
     fn a_door_counts_where_others_reach_it_at_the_same_port() {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -40,6 +41,16 @@ pub(crate) struct Caller {
     pub(crate) identity: Option<Identity>,
     /// The certificate.
     pub(crate) leaf: Option<Leaf>,
+    /// How often somebody without a certificate has asked for something on this connection.
+    pub(crate) asked: Arc<AtomicUsize>,
+    /// Ends the connection.
+    pub(crate) cut: CancellationToken,
+}
+
+impl Caller {
+    pub(crate) fn new(identity: Option<Identity>, leaf: Option<Leaf>) -> Self {
+        Self { identity, leaf, asked: Arc::default(), cut: CancellationToken::new() }
+    }
 }
 
 pub(crate) type Leaf = Arc<CertificateDer<'static>>;
@@ -112,28 +123,27 @@ impl Guests {
         strangers.map(|guest| guest.cut.clone()).collect()
     }
 
-    /// Returns the way to cut the connection, and what gives its place back; nothing where there is no place.
-    fn enter(&self, caller: &Caller) -> Option<(CancellationToken, Place)> {
-        let cut = CancellationToken::new();
+    /// Returns what gives the place back; nothing where there is none.
+    fn enter(&self, caller: &Caller) -> Option<Place> {
         let (Some(identity), Some(leaf)) = (caller.identity, &caller.leaf) else {
             let place = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
-            return Some((cut, Place::Stranger { _place: place }));
+            return Some(Place::Stranger { _place: place });
         };
         let mut inside = self.lock();
         inside.last += 1;
         let number = inside.last;
-        inside.guests.insert(number, Inmate { identity, leaf: Arc::clone(leaf), cut: cut.clone() });
+        inside.guests.insert(number, Inmate { identity, leaf: Arc::clone(leaf), cut: caller.cut.clone() });
         drop(inside);
         // One that comes back after it was revoked hears why, and no more. Nor does one stay whose handshake was begun before its
         // authority ended and is over after [`Guests::watch`] has looked.
         if self.is_revoked(identity) || self.is_strange(leaf) {
-            let cut = cut.clone();
+            let cut = caller.cut.clone();
             tokio::spawn(async move {
                 sleep(limits::LAST_WORD).await;
                 cut.cancel();
             });
         }
-        Some((cut, Place::Member { guests: self.clone(), number }))
+        Some(Place::Member { guests: self.clone(), number })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inside> {
@@ -228,19 +238,17 @@ async fn greet(
     };
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let identity = leaf.and_then(|leaf| Identity::from_leaf(leaf).ok());
-    let caller = Caller { identity, leaf: leaf.map(|leaf| Arc::new(leaf.clone().into_owned())) };
-    let Some((cut, place)) = guests.enter(&caller) else {
+    let caller = Caller::new(identity, leaf.map(|leaf| Arc::new(leaf.clone().into_owned())));
+    let Some(guest) = Guest::welcome(stream, caller, &guests) else {
         return tracing::debug!("a caller without a certificate was turned away: too many of them are here");
     };
-    let leaves = matches!(place, Place::Stranger { .. }).then(|| Box::pin(sleep(limits::STRANGERS_STAY)));
-    let guest = Guest { tls: stream, cut: Box::pin(cut.cancelled_owned()), leaves, caller, _place: place };
     // Nobody takes it any more: the coordinator stops.
     let _ = inside.send(Ok(guest)).await;
 }
 
 /// One connection that came in.
-pub(crate) struct Guest {
-    tls: TlsStream<TcpStream>,
+pub(crate) struct Guest<S = TlsStream<TcpStream>> {
+    stream: S,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// When a stranger has been here for long enough.
     leaves: Option<Pin<Box<Sleep>>>,
@@ -248,7 +256,26 @@ pub(crate) struct Guest {
     _place: Place,
 }
 
-impl Connected for Guest {
+impl<S> Guest<S> {
+    fn welcome(stream: S, caller: Caller, guests: &Guests) -> Option<Self> {
+        let place = guests.enter(&caller)?;
+        let leaves = matches!(place, Place::Stranger { .. }).then(|| Box::pin(sleep(limits::STRANGERS_STAY)));
+        let cut = Box::pin(caller.cut.clone().cancelled_owned());
+        Some(Self { stream, cut, leaves, caller, _place: place })
+    }
+
+    /// An error as soon as the connection is to end, which ends all that runs on it. HTTP/2 does not read while what it has to answer
+    /// is not taken, so writing looks too. Whichever looked last is woken: hyper does both in one task.
+    fn stays(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let leaves = self.leaves.as_mut().is_some_and(|leaves| leaves.as_mut().poll(context).is_ready());
+        if leaves || self.cut.as_mut().poll(context).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it was cut"));
+        }
+        Ok(())
+    }
+}
+
+impl<S> Connected for Guest<S> {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
@@ -256,36 +283,35 @@ impl Connected for Guest {
     }
 }
 
-impl AsyncRead for Guest {
-    /// HTTP/2 always reads, so an error here ends all that runs on the connection.
+impl<S: AsyncRead + Unpin> AsyncRead for Guest<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let leaves = self.leaves.as_mut().is_some_and(|leaves| leaves.as_mut().poll(context).is_ready());
-        if leaves || self.cut.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it was cut")));
-        }
-        Pin::new(&mut self.tls).poll_read(context, buffer)
+        self.stays(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Guest {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guest<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write(context, bytes)
+        self.stays(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(context)
+        self.stays(context)?;
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(context)
+        self.stays(context)?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -294,10 +320,13 @@ mod tests {
     use proto::identity::Role;
     use registry::{CaStep, ClusterId, ClusterVersion, Command};
     use rustls::pki_types::pem::PemObject as _;
-    use tokio::time::advance;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::time::{Instant, advance};
+    use tonic::service::Routes;
 
     use super::*;
     use crate::authority::{Authority, NewCa};
+    use crate::threshold;
 
     /// Facts in which the authority `former` has been followed by `present`, or is about to be.
     fn rotated(former: &NewCa, present: &NewCa, over: bool) -> Guests {
@@ -334,16 +363,16 @@ mod tests {
         let identity = Identity { role: Role::Coordinator, node: 1 };
         let leaf = opened.credentials(identity).expect("credentials").certificate_pem;
         let leaf = CertificateDer::from_pem_slice(leaf.as_bytes()).expect("a certificate");
-        Caller { identity: Some(identity), leaf: Some(Arc::new(leaf)) }
+        Caller::new(Some(identity), Some(Arc::new(leaf)))
     }
 
     /// Whether one that comes in now stays.
     async fn stays(guests: &Guests, caller: &Caller) -> bool {
-        let (cut, _place) = guests.enter(caller).expect("there is a place");
+        let _place = guests.enter(caller).expect("there is a place");
         tokio::task::yield_now().await;
         advance(2 * limits::LAST_WORD).await;
         tokio::task::yield_now().await;
-        !cut.is_cancelled()
+        !caller.cut.is_cancelled()
     }
 
     #[tokio::test(start_paused = true)]
@@ -359,14 +388,90 @@ mod tests {
 
     #[tokio::test]
     async fn strangers_have_a_few_places_and_take_none_of_a_members() {
-        let (_, facts) = watch::channel(Arc::default());
-        let guests = Guests::new(facts);
-        let stranger = Caller { identity: None, leaf: None };
+        let guests = nobody();
+        let stranger = Caller::new(None, None);
         let mut inside: Vec<_> =
             (0..limits::STRANGERS).map(|_| guests.enter(&stranger).expect("a place")).collect();
         assert!(guests.enter(&stranger).is_none());
         assert!(guests.enter(&member_of(&Authority::create("room").expect("one"))).is_some());
         inside.pop();
         assert!(guests.enter(&stranger).is_some());
+    }
+
+    fn nobody() -> Guests {
+        let (_, facts) = watch::channel(Arc::default());
+        Guests::new(facts)
+    }
+
+    fn pipe(guests: &Guests, caller: Caller, holds: usize) -> (Guest<DuplexStream>, DuplexStream) {
+        let (near, far) = duplex(holds);
+        (Guest::welcome(near, caller, guests).expect("a place"), far)
+    }
+
+    async fn is_cut(mut guest: Guest<DuplexStream>) -> bool {
+        let written = guest.write_all(b"more").await.expect_err("nobody reads").kind();
+        let flushed = guest.flush().await.expect_err("it is over").kind();
+        let shut = guest.shutdown().await.expect_err("it is over").kind();
+        [written, flushed, shut] == [io::ErrorKind::ConnectionAborted; 3]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_to_go_goes_also_while_nothing_is_taken_of_what_is_written() {
+        let (guests, began) = (nobody(), Instant::now());
+        let (mut stranger, _far) = pipe(&guests, Caller::new(None, None), 4);
+        stranger.write_all(b"four").await.expect("room");
+        assert!(is_cut(stranger).await);
+        assert_eq!(began.elapsed(), limits::STRANGERS_STAY);
+
+        let caller = member_of(&Authority::create("room").expect("one"));
+        let (mut member, _far) = pipe(&guests, caller.clone(), 4);
+        member.write_all(b"four").await.expect("room");
+        let cutting = async {
+            sleep(limits::LAST_WORD).await;
+            caller.cut.cancel();
+        };
+        assert!(tokio::join!(is_cut(member), cutting).0);
+        assert_eq!(began.elapsed(), limits::STRANGERS_STAY + limits::LAST_WORD);
+    }
+
+    /// As RFC 9113 has them: what a client begins with, without settings of its own, and a question that must be answered.
+    const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0whatever";
+
+    async fn serve(guest: Guest<DuplexStream>) {
+        let incoming = tokio_stream::once(Ok::<_, io::Error>(guest));
+        let server = threshold::server().add_routes(Routes::default());
+        server.serve_with_incoming(incoming).await.expect("taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_who_asks_for_answers_and_reads_none_goes_like_the_others() {
+        let (guests, began) = (nobody(), Instant::now());
+        let (guest, mut far) = pipe(&guests, Caller::new(None, None), 64 << 10);
+        serve(guest).await;
+        let asking = async {
+            far.write_all(BEGINNING).await?;
+            loop {
+                far.write_all(PING).await?;
+            }
+        };
+        let asked: io::Result<()> = timeout(2 * limits::STRANGERS_STAY, asking).await.expect("it is cut");
+        assert_eq!(asked.expect_err("nobody is there").kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(began.elapsed(), limits::STRANGERS_STAY);
+        assert_eq!(guests.strangers.available_permits(), limits::STRANGERS);
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_in_hears_how_many_calls_may_run() {
+        let (guest, mut far) = pipe(&nobody(), Caller::new(None, None), 64 << 10);
+        serve(guest).await;
+        far.write_all(BEGINNING).await.expect("taken");
+        let mut head = [0; 9];
+        far.read_exact(&mut head).await.expect("the settings");
+        let mut settings = vec![0; usize::from(head[2])];
+        far.read_exact(&mut settings).await.expect("all of them");
+        // SETTINGS_MAX_CONCURRENT_STREAMS.
+        let calls = [&[0, 3], &limits::CALLS_PER_CONNECTION.to_be_bytes()[..]].concat();
+        assert!(settings.chunks(6).any(|setting| setting == calls), "{settings:?}");
     }
 }

@@ -52,8 +52,7 @@ mod wire;
 mod status;
 mod views;
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -66,9 +65,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Server;
 
 pub use config::{Config, Joined, RendererProgram};
+pub use doors::Doors;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use gateway::fuzzing;
@@ -110,7 +109,6 @@ use crate::sessions::Sessions;
 use crate::status::Sources;
 use crate::streams::Streams;
 use crate::tally::{Books, Tally};
-use crate::threshold::Threshold;
 use crate::versions::Versions;
 use crate::views::Inside;
 
@@ -123,8 +121,8 @@ pub struct Ready {
     pub join_token: JoinToken,
     /// The hashes of the authorities that are trusted, by which this cluster is known.
     pub authorities: watch::Receiver<Vec<[u8; 32]>>,
-    /// Where clients are served at the same port by the other coordinators that are ready; `None` while this one does not lead.
-    pub others: watch::Receiver<Option<BTreeSet<IpAddr>>>,
+    /// Where clients are served at the API's port; `None` while this one does not lead.
+    pub doors: watch::Receiver<Option<Doors>>,
 }
 
 /// Runs a coordinator until `stop`; `ready` hears once when clients and agents may come.
@@ -184,7 +182,7 @@ pub async fn run(
             cluster_address: parts.cluster_address,
             join_token: join_token?,
             authorities: parts.rotating.hashes(),
-            others: door.others(&consensus, replica, &peers),
+            doors: door.all(&consensus, replica, &peers),
         });
     }
 
@@ -259,7 +257,7 @@ async fn found(
             let listener = control.as_fd().try_clone_to_owned().context("sharing the agents' listener")?;
             let listener = TcpListener::from_std(std::net::TcpListener::from(listener))?;
             let incoming = entrance::open(listener, papers, Guests::new(consensus.changes()))?;
-            let replicas = server().add_service(Threshold::before(consensus.service(peers::who_is)));
+            let replicas = threshold::server().add_service(consensus.service(peers::who_is));
             let serving = replicas.serve_with_incoming(incoming);
             let asking = enlisting::ask(
                 consensus.clone(),
@@ -453,9 +451,9 @@ fn serve_cluster(
     tokio::spawn(stop.clone().run_until_cancelled_owned(guests.clone().watch()));
     let incoming = entrance::open(listener, &founded.papers, guests.clone())?;
     let gate = entrance::gate(guests);
-    let server = server()
-        .add_service(InterceptedService::new(Threshold::before(ClusterServer::new(sessions)), gate.clone()))
-        .add_service(InterceptedService::new(Threshold::before(consensus.service(peers::who_is)), gate));
+    let server = threshold::server()
+        .add_service(InterceptedService::new(ClusterServer::new(sessions), gate.clone()))
+        .add_service(InterceptedService::new(consensus.service(peers::who_is), gate));
     tokio::spawn(async move {
         let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
         if let Err(error) = served {
@@ -463,10 +461,4 @@ fn serve_cluster(
         }
     });
     Ok(())
-}
-
-fn server() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(limits::SESSION_KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(limits::SESSION_TIMEOUT))
 }

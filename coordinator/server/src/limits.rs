@@ -126,11 +126,21 @@ pub(crate) const STRANGERS: usize = 128;
 /// How long such a connection lasts. To join takes an entry in the log: an election and a slow disk fit in.
 pub(crate) const STRANGERS_STAY: Duration = Duration::from_secs(30);
 
-/// Calls of such callers under way at once; the rest waits unread. Few enough to leave the log to those who belong here.
+/// Calls of such callers under way at once. Few enough to leave the log to those who belong here; the rest waits.
 pub(crate) const STRANGERS_CALLS: usize = 16;
+
+/// Calls on one such connection in all: to join or to renew takes one. So no more wait than so many for each of [`STRANGERS`].
+pub(crate) const STRANGERS_CALLS_EACH: usize = 4;
+
+/// How long such a caller may take to say what it wants: as long as the handshake before, which was more words.
+pub(crate) const STRANGERS_SPEAK: Duration = Duration::from_secs(5);
 
 /// Longest request of such a caller: one to sign a certificate is a kilobyte.
 pub(crate) const STRANGERS_CALL_BYTES: usize = 64 * 1024;
+
+/// Calls that run at once on one connection. Another coordinator has as many proposals under way as its group takes at a time (1,024),
+/// may find out of as many that they are too many, and has a handful of streams beside; an agent has a few. Beyond, the caller waits.
+pub(crate) const CALLS_PER_CONNECTION: u32 = 2_048;
 
 /// A handshake takes two round trips on a LAN; a caller that stalls in it holds a place.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
