@@ -132,7 +132,8 @@ impl Room {
         let mut times = Vec::with_capacity(count);
         while times.len() < count {
             let (request, attempt) = self.running.pop_front().expect("somebody runs");
-            let usage = Usage { generated: 150, cached_tokens: 0, prefill: Span::from_ms(800) };
+            let usage =
+                Usage { generated: 150, cached_tokens: 0, prefill: Span::from_ms(800), held: Span::ZERO };
             let ended = Command::Finished { request, attempt, outcome: Outcome::Completed, usage };
             let started = Instant::now();
             let starts = self.apply(ended);

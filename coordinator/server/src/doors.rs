@@ -131,6 +131,7 @@ fn door(told: &LookReply, port: u16) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use consensus::{Options, Start};
+    use tokio::time::timeout;
 
     use super::*;
     use crate::members::FOUNDER;
@@ -147,7 +148,8 @@ mod tests {
         let (closing, began) = (CancellationToken::new(), Instant::now());
         let mut told = async |own: Option<bool>| {
             let now = own.map(|own| Doors { own, others: BTreeSet::new() });
-            doors.wait_for(|doors| *doors == now).await.expect("told");
+            let told = timeout(limits::SESSION_TIMEOUT, doors.wait_for(|doors| *doors == now)).await;
+            told.expect("in time").expect("told");
             began.elapsed()
         };
         let leading = async {

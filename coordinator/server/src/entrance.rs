@@ -409,7 +409,8 @@ mod tests {
     }
 
     async fn is_cut(mut guest: Guest<DuplexStream>) -> bool {
-        let written = guest.write_all(b"more").await.expect_err("nobody reads").kind();
+        let written = timeout(2 * limits::STRANGERS_STAY, guest.write_all(b"more")).await.expect("in time");
+        let written = written.expect_err("nobody reads").kind();
         let flushed = guest.flush().await.expect_err("it is over").kind();
         let shut = guest.shutdown().await.expect_err("it is over").kind();
         [written, flushed, shut] == [io::ErrorKind::ConnectionAborted; 3]

@@ -29,8 +29,11 @@ pub(crate) const NO_CERTIFICATE: &str = "the certificate of a node is needed: jo
 
 const TOO_MANY: &str = "too many calls without a certificate: connect anew";
 
-/// gRPC of a coordinator, with everything behind the threshold.
-pub(crate) fn server() -> Server<Stack<LayerFn<fn(Routes) -> Threshold<Routes>>, Identity>> {
+/// Puts everything behind the threshold.
+type Door = Stack<LayerFn<fn(Routes) -> Threshold<Routes>>, Identity>;
+
+/// gRPC of a coordinator.
+pub(crate) fn server() -> Server<Door> {
     Server::builder()
         .max_concurrent_streams(limits::CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(limits::SESSION_KEEP_ALIVE))

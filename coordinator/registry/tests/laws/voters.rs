@@ -43,10 +43,9 @@ fn admitted(registry: &mut Registry, public_key: &str) -> NodeId {
     });
     let (name, public_key) = ("mini".to_owned(), public_key.to_owned());
     let admit = Command::AdmitNode { token, secret_hash, name, public_key, at_unix_ms: 1 };
-    match registry.apply(&admit) {
-        Reply::NodeAdmitted { node, again: false } => node,
-        reply => panic!("{reply:?}"),
-    }
+    let reply = registry.apply(&admit);
+    let Reply::NodeAdmitted { node, again: false } = reply else { panic!("{reply:?}") };
+    node
 }
 
 proptest! {
