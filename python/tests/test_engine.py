@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import pytest
+from mlx_lm.models.llama import Model
 
 from mlx_runtime.backend import Start
 from mlx_runtime.batch import Chunk
@@ -56,6 +57,22 @@ def test_a_row_that_joins_gives_its_first_token_one_step_later_and_disturbs_nobo
         1: expected_greedy(llama, prompt(20), 5)[2:],
         2: expected_greedy(llama, prompt(3), 2),
     }
+
+
+def test_the_rows_of_a_batch_share_each_call_of_the_model(backend: MlxBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in range(8):
+        begin(backend, row, prompt(20 + row))
+    shapes: list[tuple[int, ...]] = []
+    call = cast(Callable[..., mx.array], Model.__call__)
+
+    def counted(self: Model, inputs: mx.array, *more: Any, **named: Any) -> mx.array:
+        shapes.append(inputs.shape)
+        return call(self, inputs, *more, **named)
+
+    monkeypatch.setattr(Model, "__call__", counted)
+    told = steps(backend, 10)
+    assert shapes == [(8, 1)] * 10
+    assert [len(tokens) for tokens in told.values()] == [9] * 8
 
 
 def test_after_a_failed_model_call_and_a_reset_new_rows_are_right(

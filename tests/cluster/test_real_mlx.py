@@ -105,29 +105,38 @@ def test_seeded_answers_repeat_themselves_alone_and_batched(real: Room) -> None:
     assert others != alone
 
 
-def test_eight_streams_really_batch(real: Room, figure: Callable[[str], None]) -> None:
-    # Its longest answer, some 200 tokens; asked for whole, which keeps the client's own work out of the figure.
+def test_eight_streams_advance_side_by_side(real: Room, figure: Callable[[str], None]) -> None:
+    """That they share each call of the model is the runtime's own test, which counts calls."""
+    # Its longest answer, some 200 tokens.
     body = chat(DEMO, "Tell me a story about a Mac mini.", max_tokens=300)
 
+    async def eight() -> list[int]:
+        """Whose piece came when."""
+        order: list[int] = []
+        each = (stream(real.url, body, on_piece=lambda _, own=number: order.append(own)) for number in range(8))
+        answers = await asyncio.gather(*each)
+        assert all(answer.clean for answer in answers), answers
+        return order
+
+    pieces: list[int] = []
+    # The first streams of a model run few at a time, until its speed is known.
+    for _ in range(5):
+        order = asyncio.run(eight())
+        first, last = max(map(order.index, range(8))), len(order) - max(map(order[::-1].index, range(8)))
+        pieces = [order[first:last].count(number) for number in range(8)]
+        if min(pieces) > 100:
+            break
+    assert min(pieces) > 100, pieces
+
     def rate(streams: int) -> float:
-        """Tokens per second over all streams."""
+        """Tokens per second over all streams; asked for whole, which keeps the client's own work out of the figure."""
         started = time.monotonic()
         with ThreadPoolExecutor(streams) as clients:
             answers = list(clients.map(lambda _: ask(real.url, body).json(), range(streams)))
-        tokens = [answer["usage"]["completion_tokens"] for answer in answers]
-        assert min(tokens) > 100, tokens
-        return sum(tokens) / (time.monotonic() - started)
+        return sum(answer["usage"]["completion_tokens"] for answer in answers) / (time.monotonic() - started)
 
-    rate(1)
-    # A ratio within one round; a serial runtime gives 1.0 however quiet the machine is, and a noisy neighbour only
-    # takes from it, so the best round of a few is the one that says what the runtime can do.
-    alone, together = 1.0, 0.0
-    for _ in range(8):
-        alone, together = max((alone, together), (rate(1), rate(8)), key=lambda pair: pair[1] / pair[0])
-        if together >= 2.5 * alone:
-            break
+    alone, together = rate(1), rate(8)
     figure(f"{alone:.0f} tokens/s for one stream, {together:.0f} for eight together ({together / alone:.1f} x)")
-    assert together >= 2.5 * alone
 
 
 def test_a_hundred_hang_ups_leak_nothing_on_real_mlx(real: Room) -> None:
