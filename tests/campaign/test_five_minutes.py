@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.chaos import Campaign, report, table, wrongs
+from cluster.chaos import Campaign
+from cluster.chaos_judge import report, table, wrongs
 from cluster.wiring import missing
 from cluster.witness import Verdict
 
@@ -30,7 +31,7 @@ def test_five_minutes_of_faults_lose_nothing(tmp_path: Path, figure: Callable[[s
         campaign.close()
     assert not wrongs(outcome), report(outcome)
     whole = sum(record.verdict is Verdict.WHOLE for record in outcome.records)
-    assert len(outcome.struck) >= 20 and whole >= 200, table(outcome)
+    assert len(outcome.struck) >= 20 and whole >= max(200, 0.8 * len(outcome.records)), table(outcome)
     figure(
         f"five minutes of chaos: {len(outcome.struck)} faults, {len(outcome.records)} requests, {whole} whole, none "
         f"lost or wrong; full service {outcome.full_service_s:.1f} s after the last"

@@ -11,74 +11,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from cluster.chaos_room import FAULTY, GUEST, POISON, ChaosRoom, ended, gone, send
+from cluster.chaos_scene import Course, Scene, fault
 from cluster.faults import Direction, Wire
 from cluster.group import Coordinator
-from cluster.harness import DEMO, DEMO_FOLDER, Process, until
+from cluster.harness import DEMO, DEMO_FOLDER, until
 from cluster.reference import AMONG
-from cluster.witness import Manner, Witness
+from cluster.witness import Manner
 
-Course = Generator[None]
 UP, DOWN = Direction
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What a fault may lay its hands on."""
-
-    room: ChaosRoom
-    agent: str
-    witness: Witness
-    dice: random.Random
-    keeper: Coordinator
-    # Gateways that lived and were stopped or cut off: their streams may break.
-    harmed: set[str] = field(default_factory=set[str])
-
-    @property
-    def process(self) -> Process:
-        return self.room.agents[self.agent]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    name: str
-    course: Callable[[Scene], Course]
-    hold_s: float
-    of_the_room: bool
-    # The runtime says what is not so, in frames that are right: answers may be wrong. Drawn only where it is named.
-    lies: bool = False
-    # New work must begin while it lasts, at every gateway together, but for the time of an election.
-    flows: bool = False
-
-
-FAULTS: dict[str, Fault] = {}
-
-
-def fault(
-    name: str, hold_s: float = 3.0, of_the_room: bool = False, lies: bool = False, flows: bool = False
-) -> Callable[[Callable[[Scene], Course]], Callable[[Scene], Course]]:
-    """Enters a course into the table."""
-
-    def enter(course: Callable[[Scene], Course]) -> Callable[[Scene], Course]:
-        assert name not in FAULTS, name
-        FAULTS[name] = Fault(name, course, hold_s, of_the_room, lies, flows)
-        return course
-
-    return enter
 
 
 # --- processes
@@ -124,7 +78,7 @@ def _(scene: Scene) -> Course:
 
 @fault("restart coordinator", 0.5, of_the_room=True)
 def _(scene: Scene) -> Course:
-    ended(scene.keeper.process)
+    scene.end(scene.keeper)
     yield
 
 
@@ -211,10 +165,12 @@ def drain(scene: Scene, node: str, draining: bool) -> bool:
 
 def _drained(scene: Scene, agents: Iterable[str]) -> Course:
     """Those that are there; a name may have been another node's before."""
-    wanted = set(agents)
-    nodes = [f"agent-{number}" for number, name in scene.room.numbers().items() if name in wanted]
-    for node in nodes:
-        drain(scene, node, draining=True)
+    wanted, nodes = set(agents), list[str]()
+    scene.saw("nodes are known", lambda: wanted <= set(scene.room.numbers().values()))
+    for number, name in scene.room.numbers().items():
+        node = f"agent-{number}"
+        if name in wanted and scene.saw(f"{node} is drained", partial(drain, scene, node, draining=True)):
+            nodes.append(node)
     yield
     for node in nodes:
         until(f"{node} takes work again", partial(drain, scene, node, draining=False))
@@ -344,7 +300,9 @@ def _(scene: Scene) -> Course:
 def full(scene: Scene, keeper: Coordinator) -> Course:
     """No byte is left on its disk, and there is something to be written down: a new node, and blame for deaths."""
     ballast = scene.room.home(keeper) / "filling"
-    if scene.room.has_own_disk(keeper):
+    if not scene.room.has_own_disk(keeper):
+        scene.missed.append("it has no disk of its own, which takes root")
+    else:
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while file.write(bytes(1 << 16)):
                 pass
@@ -364,7 +322,7 @@ def _(scene: Scene) -> Course:
     yield
 
 
-@fault("data folder of a running agent deleted", 3.0)
+@fault("data folder of a running agent deleted", 3.0, ends=True)
 def _(scene: Scene) -> Course:
     shutil.rmtree(scene.room.folder / scene.agent, ignore_errors=True)
     yield
@@ -374,8 +332,9 @@ def _(scene: Scene) -> Course:
 def _damaged(name: str, pattern: str, spoil: Callable[[bytes], bytes]) -> None:
     """The coordinator finds a damaged file at its start. It may refuse, never serve lies; then a backup returns."""
 
-    @fault(name, 2.0, of_the_room=True)
+    @fault(name, 2.0, of_the_room=True, ends=True)
     def _(scene: Scene) -> Course:
+        before = scene.keeper.status()
         keeper, registry = scene.keeper.process, scene.room.home(scene.keeper) / "coordinator" / "registry"
         gone(keeper)
         backup = scene.room.folder / "registry-backup"
@@ -390,6 +349,17 @@ def _damaged(name: str, pattern: str, spoil: Callable[[bytes], bytes]) -> None:
         if not keeper.alive():
             shutil.rmtree(registry)
             shutil.copytree(backup, registry)
+        elif before:
+            until(f"{keeper.name} serves what it served before", lambda: _knows(scene.keeper, before))
+
+
+def _knows(keeper: Coordinator, before: dict[str, Any]) -> bool:
+    now = keeper.status()
+    if not now:
+        return not keeper.process.alive()  # it has looked again, and refuses
+    nodes, former = ({node["node"] for node in status["nodes"]} for status in (now, before))
+    reached = now["coordinator"]["applied_index"] >= before["coordinator"]["applied_index"]
+    return now["cluster"] == before["cluster"] and reached and nodes >= former
 
 
 def _turned(data: bytes) -> bytes:
@@ -419,7 +389,7 @@ def _(scene: Scene) -> Course:
 
 
 def _descriptors(name: str, pid: Callable[[Scene], int], of_the_room: bool) -> None:
-    @fault(name, 4.0, of_the_room)
+    @fault(name, 4.0, of_the_room, ends=True)
     def _(scene: Scene) -> Course:
         victim = pid(scene)
         try:
@@ -451,12 +421,19 @@ def _(scene: Scene) -> Course:
 
 
 def _knob(name: str, knobs: str, hold_s: float = 5.0, lies: bool = False) -> None:
-    """A runtime that starts with other knobs; afterwards one with the ordinary ones."""
+    """A runtime that starts with other knobs, until they have come about; afterwards one with the ordinary ones."""
 
     @fault(name, hold_s, lies=lies)
     def _(scene: Scene) -> Course:
-        scene.room.turn(scene.agent, knobs)
-        scene.room.signal_runtimes(scene.agent, signal.SIGKILL)
+        room, agent = scene.room, scene.agent
+        room.struck(agent).unlink(missing_ok=True)
+        room.turn(agent, knobs)
+        former = room.runtimes_of(agent)
+        room.signal_runtimes(agent, signal.SIGKILL)
+        if "_after" in knobs:
+            scene.saw("it strikes", room.struck(agent).exists)
+        else:
+            scene.saw("a runtime starts with it", lambda: bool(set(room.runtimes_of(agent)) - set(former)))
         yield
         scene.room.turn(scene.agent)
         scene.room.signal_runtimes(scene.agent, signal.SIGKILL)

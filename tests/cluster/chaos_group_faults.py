@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.chaos_faults import FAULTS, Course, Scene, administer, fault, full
-from cluster.chaos_room import ended, gone, send
+from cluster.chaos_faults import administer, full
+from cluster.chaos_room import gone, send
+from cluster.chaos_scene import FAULTS, SEEN_S, Course, Scene, fault
 from cluster.faults import Wire
 from cluster.group import Coordinator
 from cluster.harness import until
@@ -44,7 +45,7 @@ def _killed(name: str, who: _Who) -> None:
 
     @fault(f"restart {name}", 0.5, of_the_room=True)
     def _(scene: Scene) -> Course:
-        ended(who(scene).process)
+        scene.end(who(scene))
         yield
 
 
@@ -70,7 +71,7 @@ def _(scene: Scene) -> Course:
 @fault("rolling restart of coordinators", 0.5, of_the_room=True)
 def _(scene: Scene) -> Course:
     for member in scene.room.members:
-        ended(member.process)
+        scene.end(member)
         member.process.start()
         until(f"{member.name} is back", member.knows_who_leads)
     yield
@@ -88,14 +89,15 @@ def _(scene: Scene) -> Course:
 
 
 def _stopped(name: str, hold_s: float, who: _Who) -> None:
-    @fault(f"SIGSTOP {name} {hold_s:g} s", hold_s, of_the_room=True, flows=True)
+    @fault(f"SIGSTOP {name} {hold_s:g} s", max(hold_s, SEEN_S), of_the_room=True, flows=True)
     def _(scene: Scene) -> Course:
         stopped = who(scene)
         scene.harmed.add(stopped.name)
         pid = stopped.process.pid
         send(pid, signal.SIGSTOP)
-        yield
+        threading.Event().wait(hold_s)
         send(pid, signal.SIGCONT)
+        yield
 
 
 for _seconds in (1.0, 5.0):
@@ -114,7 +116,7 @@ class _Ways:
 
 
 def _cut_off(name: str, who: _Who, ways: _Ways, hold_s: float = 8.0) -> None:
-    @fault(name, hold_s, of_the_room=True, flows=True)
+    @fault(name, max(hold_s, SEEN_S), of_the_room=True, flows=True)
     def _(scene: Scene) -> Course:
         member, wiring = who(scene), scene.room.ways
         scene.harmed.add(member.name)
@@ -123,6 +125,9 @@ def _cut_off(name: str, who: _Who, ways: _Ways, hold_s: float = 8.0) -> None:
                 wiring.send(member.name, other, blocked=True)
             if not ways.hears:
                 wiring.send(other, member.name, blocked=True)
+        if hold_s < SEEN_S:
+            threading.Event().wait(hold_s)
+            wiring.heal(member.name, scene.room.but(member))
         yield
         wiring.heal(member.name, scene.room.but(member))
 
@@ -244,14 +249,19 @@ def _(scene: Scene) -> Course:
 # --- what operators do
 
 
-@fault("the lead handed over", 3.0, of_the_room=True, flows=True)
+@fault("the lead handed over", SEEN_S, of_the_room=True, flows=True)
 def _(scene: Scene) -> Course:
-    leader = _leader(scene)
-    listed = administer(scene, leader, "GET", "coordinators")
-    members = listed.json().get("coordinators", []) if listed else []
-    followers = [member["replica"] for member in members if member["role"] == "voter" and not member["leader"]]
-    if followers:
-        administer(scene, leader, "POST", f"coordinators/{scene.dice.choice(followers)}/lead")
+    def handed_over() -> bool:
+        leader = _leader(scene)
+        listed = administer(scene, leader, "GET", "coordinators")
+        members = listed.json().get("coordinators", []) if listed else []
+        followers = [member["replica"] for member in members if member["role"] == "voter" and not member["leader"]]
+        if not followers:
+            return False
+        moved = administer(scene, leader, "POST", f"coordinators/{scene.dice.choice(followers)}/lead")
+        return moved is not None and moved.status_code == 200
+
+    scene.saw("the lead is handed over", handed_over)
     yield
 
 

@@ -74,6 +74,10 @@ class ChaosRoom(Group):
         """Names of connected agents by their numbers."""
         return {str(node["node"]): node["name"] for node in self.status()["nodes"] if node["connected"]}
 
+    def struck(self, agent: str) -> Path:
+        """A file that is there once a fault of its runtime has come about."""
+        return self.folder / f"{agent}.struck"
+
     def turn(self, agent: str, knobs: str = "") -> None:
         """Other knobs for the agent's next runtime; none are the ordinary ones."""
         self._knobs(agent).write_text(",".join(filter(None, [KNOBS, knobs])))
@@ -98,21 +102,26 @@ class ChaosRoom(Group):
             if not process.alive():
                 process.start()
 
-    def notice(self, during: str) -> None:
+    def notice(self, during: str) -> list[str]:
         """Remembers who ended though nobody killed it."""
+        found: list[str] = []
         for process in self.everybody():
             status = process.popen.poll() if process.popen else None
             if status not in {None, 0, -signal.SIGKILL}:
-                self.ended_by_itself.append(f"{process.name} with status {status} during {during}")
+                found.append(f"{process.name} with status {status} during {during}")
+        self.ended_by_itself += found
+        return found
 
-    def restart_what_is_beyond_help(self, after: str) -> None:
+    def restart_what_is_beyond_help(self, after: str) -> list[str]:
         """A coordinator that says it has stopped for good is ended; the operating system starts it again."""
+        found: list[str] = []
         for member in self.members:
             trouble = (member.status() or {}).get("coordinator", {}).get("trouble")
             if trouble and not trouble.startswith("storage_full"):
-                who = f"{member.name}, ended because it said `{trouble}`"
-                self.ended_by_itself.append(f"{who}, after {after}")
+                found.append(f"{member.name}, ended because it said `{trouble}`, after {after}")
                 gone(member.process)
+        self.ended_by_itself += found
+        return found
 
     def in_full_service(self) -> bool:
         """One leads, and every gateway has every agent connected and its model ready."""
@@ -158,7 +167,8 @@ class ChaosRoom(Group):
         program = self.folder / f"{name}.sh"
         line = f'FAKE_RUNTIME=$(cat "{self._knobs(name)}") exec "{sys.executable}" -m fake_runtime "$@"'
         path = os.pathsep.join([str(ROOT / "python"), str(ROOT / "tests")])
-        program.write_text(f'#!/bin/sh\nexport PYTHONPATH="{path}"\n{line}\n')
+        told = f'export PYTHONPATH="{path}" FAKE_STRUCK="{self.struck(name)}"'
+        program.write_text(f"#!/bin/sh\n{told}\n{line}\n")
         program.chmod(0o700)
         return program
 

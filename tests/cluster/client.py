@@ -31,6 +31,10 @@ class Answer:
     done: bool = False
     error: dict[str, Any] | None = None
     broken: bool = False
+    # What no SDK minds and no service may send: two ends, another id, a line that is no event.
+    faults: list[str] = field(default_factory=list[str])
+    heads: set[tuple[Any, ...]] = field(default_factory=set[tuple[Any, ...]])
+    ends: list[int] = field(default_factory=list[int])
 
     @property
     def clean(self) -> bool:
@@ -85,20 +89,31 @@ async def read(response: httpx.Response, answer: Answer) -> AsyncIterator[str]:
         if line.startswith(":"):
             answer.comments.append(line)
         elif line == "data: [DONE]":
+            answer.faults += ["two ends"] * answer.done
             answer.done = True
         elif line.startswith("data: "):
+            answer.faults += ["an event after the end"] * answer.done
             piece = take(json.loads(line[6:]), answer)
             if piece:
                 yield piece
+        elif line and not line.startswith(("id: ", "event: ")):
+            answer.faults.append(f"no event: {line!r}")
 
 
 def take(event: dict[str, Any], answer: Answer) -> str:
     if "error" in event:
         answer.error = event["error"]
         return ""
+    answer.heads.add((event.get("id"), event.get("created"), event.get("model")))
+    answer.faults += ["two heads"] * (len(answer.heads) > 1) + ["two usages"] * bool(
+        answer.usage and event.get("usage")
+    )
     answer.usage = event.get("usage") or answer.usage
     pieces: list[str] = []
     for choice in event.get("choices", []):
+        answer.faults += ["more after the end of a choice"] * (choice.get("index") in answer.ends)
+        if choice.get("finish_reason"):
+            answer.ends.append(choice.get("index"))
         answer.finish = choice.get("finish_reason") or answer.finish
         piece = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
         if piece:

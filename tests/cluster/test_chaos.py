@@ -6,25 +6,16 @@ import itertools
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from cluster.chaos import (
-    CANARY,
-    CUTTING_EVERYWHERE,
-    Campaign,
-    Gap,
-    Outcome,
-    Struck,
-    drawable,
-    report,
-    rounds,
-    table,
-    wrongs,
-)
-from cluster.chaos_faults import FAULTS
+from cluster.chaos import CANARY, Campaign, drawable, rounds
 from cluster.chaos_group_faults import OF_A_GROUP
+from cluster.chaos_judge import CUTTING_EVERYWHERE, Absence, Gap, Outcome, Struck, report, table, wrongs
+from cluster.chaos_scene import FAULTS
 from cluster.reference import UNHEARD, drawn
 from cluster.wiring import missing
 from cluster.witness import Manner, Record, Verdict
@@ -75,8 +66,8 @@ def test_no_question_of_the_load_is_poison() -> None:
 
 
 def test_an_answer_may_break_only_for_a_reason() -> None:
-    def broken(code: str, sent_s: float = 10.0, ended_s: float = 20.0) -> Record:
-        return Record(1, sent_s, 11.0, ended_s, Verdict.BROKEN, code, "", "1", Manner.PLAIN, 9, 9, 5, None, "", "7")
+    def broken(code: str, sent_s: float = 10.0, ended_s: float = 20.0, verdict: Verdict = Verdict.BROKEN) -> Record:
+        return Record(1, sent_s, 11.0, ended_s, verdict, code, "", "1", Manner.PLAIN, 9, 9, 5, None, "", "7")
 
     def found(record: Record, *met: str, gap: Gap | None = None) -> bool:
         struck = [Struck(fault, "mac-1", 12.0, 13.0) for fault in met]
@@ -92,6 +83,21 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
     assert found(broken("reset"), gap=Gap("", 21.0, 25.0))
     assert found(broken("reset"), gap=Gap("another", 19.0, 25.0)), "its own gateway was there"
     assert not found(broken("deadline_exceeded", ended_s=55.0)) and found(broken("deadline_exceeded", ended_s=50.0))
+    drained = Gap("", 19.0, 25.0, Absence.DRAINED)
+    assert found(broken("reset"), gap=drained), "what runs where a gateway is told to end, ends well"
+    refused = partial(broken, verdict=Verdict.REFUSED)
+    assert not found(refused("unreachable"), gap=drained) and found(refused("unreachable"))
+    assert found(refused("node_lost")) and found(refused("node_lost"), "kill -9 agent")
+    assert not found(refused("node_lost"), "kill -9 agent", "kill -9 runtime")
+    assert found(refused("queue_full")) and not found(refused("queue_full"), "kill -9 agent")
+    assert found(broken("queue_full"), "kill -9 agent") and found(refused("internal_error"), "kill -9 agent")
+
+
+def test_who_ends_by_itself_and_what_never_strikes_is_told() -> None:
+    assert wrongs(Outcome(unexcused=["coordinator-1 with status 101 during CPU hog"]))
+    struck = [Struck("CPU hog", "mac-1", 1.0, 2.0)] * 20
+    assert not wrongs(Outcome(struck=struck, missed=["it strikes"] * 3))
+    assert wrongs(Outcome(struck=struck, missed=["it strikes"] * 4))
 
 
 def test_a_fault_that_leaves_a_group_all_it_needs_may_not_stop_new_work() -> None:
@@ -109,6 +115,11 @@ def test_a_fault_that_leaves_a_group_all_it_needs_may_not_stop_new_work() -> Non
     assert not found("kill -9 two coordinators", *waiting), "a minority may wait"
     assert not found(slow, *waiting[:2]), "hardly anybody waited"
     assert not found(slow, *waiting, gap=Gap("two", 10.0, 18.0)), "who asked had no gateway"
+    refused = [
+        replace(asked(11.0 + at / 9, 0.0), verdict=Verdict.REFUSED, first_s=None, ended_s=12.0) for at in range(9)
+    ]
+    outcome = Outcome(struck=[Struck(slow, "mac-1", 10.0, 18.0)], records=refused)
+    assert any("nothing began" in one for one in wrongs(outcome)), "to refuse everybody is not to serve"
 
 
 def test_faults_of_a_group_are_drawn_in_a_group_only() -> None:

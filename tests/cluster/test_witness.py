@@ -62,6 +62,15 @@ CASES = {
     "a missing piece": (chunked(*WHOLE[1:]), Verdict.WRONG),
     "a piece too many": (chunked(*WHOLE[:2], piece("!"), *WHOLE[2:]), Verdict.WRONG),
     "a wrong piece and then a reset": (chunked(WHOLE[1], ended=False), Verdict.WRONG),
+    "two farewells": (chunked(*WHOLE, DONE), Verdict.WRONG),
+    "two usages": (chunked(*WHOLE[:4], usage(), DONE), Verdict.WRONG),
+    "two ends of a choice": (chunked(*WHOLE[:3], piece("", "length"), *WHOLE[3:]), Verdict.WRONG),
+    "the end of a choice that nobody asked for": (
+        chunked(*WHOLE[:2], WHOLE[2].replace('"index": 0', '"index": 1'), *WHOLE[3:]),
+        Verdict.WRONG,
+    ),
+    "another id from here on": (chunked(*WHOLE[:2], event(id="b", choices=[]), *WHOLE[2:]), Verdict.WRONG),
+    "a line that is no event": (chunked(*WHOLE[:3], "{}\n\n", *WHOLE[3:]), Verdict.WRONG),
     "no event at all": (chunked("data: {]\n\n"), Verdict.WRONG),
     "a refusal": (f"HTTP/1.1 429 X\r\ncontent-length: {len(REFUSAL)}\r\n\r\n{REFUSAL}".encode(), Verdict.REFUSED),
 }

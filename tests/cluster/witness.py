@@ -94,7 +94,8 @@ class Record:
 def judge(question: Question, seen: Seen) -> Verdict:
     """The verdict. Bytes come first: a wrong text is wrong however it ended."""
     answer, reference = seen.answer, question.reference()
-    if seen.garbled or not reference.startswith(answer.text):
+    # It asks for one choice.
+    if seen.garbled or answer.faults or not {0}.issuperset(answer.ends) or not reference.startswith(answer.text):
         return Verdict.WRONG
     if seen.left:
         return Verdict.LEFT
@@ -204,7 +205,7 @@ class Witness:
             ended_s=self.now(),
             verdict=judge(question, seen),
             code=str(seen.refused or error.get("code") or ("reset" if seen.answer.broken else "")),
-            words=str(error.get("message") or ""),
+            words=str(error.get("message") or ", ".join(seen.answer.faults)),
             node=seen.answer.headers.get("x-mlx-node", ""),
             manner=asker.manner,
             asked_tokens=question.max_tokens,

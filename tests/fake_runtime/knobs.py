@@ -64,9 +64,11 @@ class Knobs:
 class Switches:
     """The knobs as they are now."""
 
-    def __init__(self, fixed: Knobs, file: Path | None = None) -> None:
+    def __init__(self, fixed: Knobs, file: Path | None = None, struck: Path | None = None) -> None:
+        """`struck`: a file that is made once a fault has come about, for whoever counts them."""
         self._fixed = self._now = fixed
         self._file = file
+        self._struck = struck
         self._seen: tuple[int, ...] = ()
 
     def now(self) -> Knobs:
@@ -85,12 +87,13 @@ class Switches:
 
     def strike(self) -> bool:
         """Whether a fault that is due may come. Where one is all that may, whoever takes the file away has it."""
-        if self._file is None or not self._now.once:
-            return True
-        try:
-            self._file.unlink()
-        except FileNotFoundError:
-            return False
+        if self._file is not None and self._now.once:
+            try:
+                self._file.unlink()
+            except FileNotFoundError:
+                return False
+        if self._struck is not None:
+            self._struck.touch()
         return True
 
 
@@ -101,7 +104,8 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> t
     parser.add_argument("--file", type=Path)
     told = parser.parse_args([*_arguments(environment.get("FAKE_RUNTIME", "")), *argv])
     path, file = vars(told).pop("socket"), vars(told).pop("file")
-    return str(path), Switches(Knobs(**_set(told)), file)
+    struck = environment.get("FAKE_STRUCK")
+    return str(path), Switches(Knobs(**_set(told)), file, Path(struck) if struck else None)
 
 
 def _parser() -> argparse.ArgumentParser:
