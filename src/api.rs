@@ -126,7 +126,8 @@ impl Api {
 
     fn lost(&self, error: &ureq::Error) -> anyhow::Error {
         let words = format!(
-            "nothing answers at {} ({error}): start it with `mlx-serving up`, or say where it is with --url",
+            "nothing answers at {} ({error}): say where a coordinator's API is with --url or MLX_SERVING_URL, or start one here, \
+             with `mlx-serving coordinator`, or with `mlx-serving up` where this machine is to serve alone",
             self.url
         );
         failure(Exit::Unreachable, words)

@@ -45,6 +45,29 @@ Examples:
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 not found, 5 not allowed, 6 coordinator unreachable, 8 refused, 130 interrupted.";
 
+const UP_EXAMPLES: &str = "\
+Examples:
+  mlx-serving up                                          the built-in demo model; the first question is asked for you
+  mlx-serving up --model ./Qwen3-4B-4bit --quiet          a local MLX model folder
+  mlx-serving up --port 8080 --cluster-port 8081          beside another one
+
+It serves this machine alone. For more Macs, stop it and run `mlx-serving coordinator`, which goes on with the same cluster.";
+
+const COORDINATOR_EXAMPLES: &str = "\
+Examples:
+  mlx-serving coordinator                                 found a cluster, or go on with the one in the folder
+  mlx-serving coordinator --api 0.0.0.0:7440              clients from elsewhere too, each with a key
+  mlx-serving coordinator --join mini-01.local --token T  one more coordinator; `token create --role coordinator` makes T
+  mlx-serving coordinator --advertise 192.168.1.7:7443    where this machine's name is not known to the others
+
+Others must reach port 7443 of each coordinator, by TCP and by UDP.";
+
+const AGENT_EXAMPLES: &str = "\
+Examples:
+  mlx-serving agent --coordinator mini-01.local --model mlx-community/Qwen3-4B-4bit --token T
+  mlx-serving agent                                       from then on: it knows its cluster and its models
+  mlx-serving agent --model ./one --model ./two --memory 24    two models, in turns where both do not fit";
+
 const QUEUE_EXAMPLES: &str = "\
 Examples:
   mlx-serving queue                                       the line of each model, the next one first
@@ -72,10 +95,13 @@ Times are virtual and in seconds. The same arguments print the same bytes. Witho
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start everything on this machine: coordinator, agent and runtime, on loopback only.
+    #[command(after_help = UP_EXAMPLES)]
     Up(Up),
     /// Start a coordinator: the API and the place where agents report.
+    #[command(after_help = COORDINATOR_EXAMPLES)]
     Coordinator(Coordinator),
     /// Start the agent of this Mac and join it to a coordinator.
+    #[command(after_help = AGENT_EXAMPLES)]
     Agent(Agent),
     /// Invite other Macs, and take invitations back.
     #[command(after_help = TOKEN_EXAMPLES)]
@@ -160,8 +186,8 @@ pub(crate) struct Coordinator {
     /// Where others reach --listen, HOST:PORT [default: that address, or this machine's name where it is all addresses]
     #[arg(long, env = "MLX_SERVING_ADVERTISE", value_name = "ADDR")]
     pub(crate) advertise: Option<String>,
-    /// Join the cluster of this coordinator, HOST:PORT, instead of founding one; may be given more than once. To be given at
-    /// every start. With two that have joined, any one of the three may fail
+    /// Join the cluster of this coordinator, HOST:PORT, instead of founding one; may be given more than once. Needed until it has
+    /// joined. With two that have joined, any one of the three may fail
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]
     pub(crate) join: Vec<String>,
     /// The token that `mlx-serving token create --role coordinator` prints there; needed once
@@ -201,7 +227,7 @@ pub(crate) struct Agent {
     /// Memory that runtimes may use in all, in GiB [default: what the GPU may hold]
     #[arg(long, value_name = "GIB")]
     pub(crate) memory: Option<f64>,
-    /// Answers that one model may compute at once
+    /// Answers that one model may compute at once, 1 to 1024 [default: 8]
     #[arg(long)]
     pub(crate) slots: Option<u32>,
     /// Another program in place of the Python runtime, speaking the same frames
@@ -285,7 +311,8 @@ pub(crate) struct Api {
 
 #[derive(Debug, Args)]
 pub(crate) struct Home {
-    /// Folder for everything mlx-serving keeps: registry, identity, Python environment, models
+    /// Folder for everything mlx-serving keeps: a coordinator's facts and `seal-key` in `coordinator`, an agent's identity, Python
+    /// environment and models in `agent` [default: ~/.mlx-serving]
     #[arg(long, env = "MLX_SERVING_HOME", value_name = "DIR", help_heading = "Folders")]
     pub(crate) home: Option<PathBuf>,
 }
@@ -339,11 +366,12 @@ mod tests {
 
     #[test]
     fn each_page_of_help_teaches_with_an_example() {
-        for name in ["queue", "explain", "token", "nodes", "keys", "audit", "ca"] {
-            let mut cli = Cli::command();
-            let command = cli.find_subcommand_mut(name).expect("a command");
-            let help = command.render_help().to_string();
-            assert!(help.contains(&format!("  mlx-serving {name} ")), "{help}");
+        // These say all with their flags.
+        let plain = ["chat", "status", "undrain"];
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let name = command.get_name();
+            let help = command.clone().render_help().to_string();
+            assert!(plain.contains(&name) || help.contains(&format!("  mlx-serving {name} ")), "{help}");
         }
     }
 
@@ -368,16 +396,16 @@ pub(crate) struct Simulate {
     /// Which policies, divided by commas; `all` is what a preset has.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) policy: Vec<String>,
-    /// Work asked for, as a share of what the Macs can do.
+    /// Work asked for, as a share of what the Macs can do [default: the preset's].
     #[arg(long, value_name = "SHARE")]
     pub(crate) load: Option<f64>,
-    /// Virtual hours during which requests arrive.
+    /// Virtual hours during which requests arrive [default: the preset's].
     #[arg(long, value_name = "HOURS")]
     pub(crate) hours: Option<f64>,
-    /// How many seeds; the table shows their mean.
+    /// How many seeds; the table shows their mean [default: the preset's].
     #[arg(long, value_name = "COUNT")]
     pub(crate) seeds: Option<u64>,
-    /// The first seed.
+    /// The first seed [default: the preset's].
     #[arg(long, value_name = "SEED")]
     pub(crate) first_seed: Option<u64>,
     /// Add a table by class and tenant.

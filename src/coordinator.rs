@@ -3,6 +3,7 @@
 //! Owns the words at the start. Refuses nothing of its own: the coordinator checks its settings.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
         let serving = tokio::spawn(server::run(config, ready, stop));
         let mut _announced = None;
         if let Ok(ready) = started.await {
-            greet(&ready);
+            greet(options, &ready);
             _announced = announced(options, &ready);
         }
         serving.await.context("the coordinator failed")?
@@ -49,6 +50,14 @@ pub(crate) fn run(options: &Coordinator) -> anyhow::Result<()> {
 async fn joined(options: &Coordinator, folder: &Path) -> anyhow::Result<Option<server::Joined>> {
     if options.join.is_empty() {
         return Ok(None);
+    }
+    if folder.join(server::REGISTRY_FOLDER).exists() && daemon::cluster_of(folder)?.is_empty() {
+        let words = format!(
+            "{} holds a cluster of its own (`mlx-serving up` or `coordinator` ran here): to join another one, move that folder away, or \
+             choose another with --home. The token was not used",
+            folder.display()
+        );
+        return Err(failure(Exit::Refused, words));
     }
     let token = options.token.as_deref().map(str::parse).transpose();
     let token = token.map_err(|error: daemon::TokenError| failure(Exit::Usage, error.to_string()))?;
@@ -71,9 +80,18 @@ fn advertised(options: &Coordinator) -> String {
     match &options.advertise {
         Some(address) => agent::with_port(address),
         None if options.listen.ip().is_unspecified() => {
-            format!("{}:{}", home::host_name(), options.listen.port())
+            format!("{}:{}", home::host_address(), options.listen.port())
         }
         None => options.listen.to_string(),
+    }
+}
+
+/// Where clients find the API. All addresses are none that anybody could use.
+fn reached(api: SocketAddr) -> String {
+    if api.ip().is_unspecified() {
+        format!("{}:{}", home::host_address(), api.port())
+    } else {
+        api.to_string()
     }
 }
 
@@ -88,9 +106,8 @@ fn announced(options: &Coordinator, ready: &server::Ready) -> Option<Announced> 
 }
 
 #[expect(clippy::print_stderr, clippy::print_stdout, reason = "this is the command line")]
-fn greet(ready: &server::Ready) {
-    let line =
-        format!("mlx-serving agent --coordinator {}:{}", home::host_name(), ready.cluster_address.port());
+fn greet(options: &Coordinator, ready: &server::Ready) {
+    let line = format!("mlx-serving agent --coordinator {}", advertised(options));
     eprintln!("cluster {} serves on {}", ready.cluster, ready.cluster_address);
     // Where stderr is no terminal it ends up in a log, and a token in a log is an invitation to whoever reads it.
     if std::io::stderr().is_terminal() {
@@ -100,5 +117,5 @@ fn greet(ready: &server::Ready) {
         eprintln!("add a Mac: `mlx-serving token create` here prints a token for one; run there");
         eprintln!("  {line} --model MODEL --token TOKEN");
     }
-    println!("http://{}/v1", ready.api);
+    println!("http://{}/v1", reached(ready.api));
 }

@@ -86,7 +86,8 @@ fn needed(kept: &Path) {
 #[expect(clippy::print_stderr, reason = "this is the command line")]
 fn told(epoch: u64) -> anyhow::Result<()> {
     eprintln!(
-        "this is the only coordinator from now on, in epoch {epoch}; start it with `mlx-serving coordinator`"
+        "this is the only coordinator from now on, in epoch {epoch}; start it with `mlx-serving coordinator`, without --join. Agents and \
+         coordinators that knew it at another address need --coordinator or --join with this one's"
     );
     line(&epoch.to_string())
 }

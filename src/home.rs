@@ -26,6 +26,10 @@ pub(crate) fn rooms(home: &Home) -> anyhow::Result<Rooms> {
 
 /// The machine's name for people.
 pub(crate) fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    name.trim_end_matches(".local").to_owned()
+    host_address().trim_end_matches(".local").to_owned()
+}
+
+/// The machine's name for other machines: the whole of it, since where a network has no names of its own only `mini-01.local` is found.
+pub(crate) fn host_address() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -53,6 +53,13 @@ pub(crate) fn run(options: &Token) -> anyhow::Result<()> {
 }
 
 fn kept(file: &std::path::Path) -> anyhow::Result<String> {
+    let made = std::fs::metadata(file).and_then(|found| found.modified()).ok();
+    let age = made.and_then(|made| made.elapsed().ok());
+    if age.is_some_and(|age| age > server::JOIN_TOKEN_LIFE) {
+        let words = "the token that the coordinator here made at its start was good for a day, and that is over: make another one with \
+                     `mlx-serving token create` (`--uses any` for any number of machines)";
+        return Err(failure(Exit::NotFound, words));
+    }
     match std::fs::read_to_string(file) {
         Ok(token) => Ok(format!("{}\n", token.trim())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -110,6 +117,17 @@ a1  agent        live     0 of 1    60 min  lab
 b2  coordinator  revoked  3 of any  -       -
 ";
         assert_eq!(table(&tokens, 0), expected);
+    }
+
+    #[test]
+    fn a_token_whose_day_is_over_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("join-token");
+        std::fs::write(&file, "mlxc1.x\n").unwrap();
+        assert_eq!(kept(&file).unwrap(), "mlxc1.x\n");
+        let made = SystemTime::now() - server::JOIN_TOKEN_LIFE - std::time::Duration::from_secs(1);
+        std::fs::File::options().write(true).open(&file).unwrap().set_modified(made).unwrap();
+        assert!(kept(&file).unwrap_err().to_string().contains("token create"));
     }
 
     #[test]

@@ -126,16 +126,16 @@ pub(crate) enum KeysAction {
 /// Bounds of a key: a number, also like 100k or 50M, or `none`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Limits {
-    /// Requests in a minute
+    /// Requests in a minute: a number, also like 10k, or `none`, which lifts the bound [default for a new key: none]
     #[arg(long, value_name = "NUMBER", value_parser = bound)]
     pub(crate) rpm: Option<Bound<u64>>,
-    /// Tokens in a minute, of prompts and of answers
+    /// Tokens in a minute, of prompts and of answers: like 100k, or `none`
     #[arg(long, value_name = "NUMBER", value_parser = bound)]
     pub(crate) tpm: Option<Bound<u64>>,
-    /// Requests at one time
+    /// Requests at one time: a number, or `none`
     #[arg(long, value_name = "NUMBER", value_parser = bound)]
     pub(crate) concurrency: Option<Bound<u64>>,
-    /// Tokens in a month of UTC, of prompts and of answers
+    /// Tokens in a month of UTC, of prompts and of answers: like 50M, or `none`
     #[arg(long, value_name = "NUMBER", value_parser = bound)]
     pub(crate) tokens_per_month: Option<Bound<u64>>,
 }

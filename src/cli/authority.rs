@@ -54,7 +54,7 @@ pub(crate) enum CaAction {
         /// End the rotation that is under way at once: whoever has not moved must join again
         #[arg(long)]
         abandon_absent: bool,
-        /// That is meant
+        /// With --abandon-absent: yes, whoever is away shall have to join again, with a new token
         #[arg(long, requires = "abandon_absent")]
         they_join_anew: bool,
         #[command(flatten)]

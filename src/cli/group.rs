@@ -41,7 +41,7 @@ pub(crate) enum GroupAction {
     },
     /// Give a vote to one that follows
     Promote {
-        /// Its number
+        /// Its number, as `coordinators ls` shows it
         replica: u64,
         /// An even number of votes is meant: two survive no more failures than one
         #[arg(long)]
@@ -51,7 +51,7 @@ pub(crate) enum GroupAction {
     },
     /// End a membership for ever
     Remove {
-        /// Its number
+        /// Its number, as `coordinators ls` shows it
         replica: u64,
         /// An even number of votes is meant: two survive no more failures than one
         #[arg(long)]
@@ -70,14 +70,14 @@ pub(crate) enum GroupAction {
     },
     /// Hand the lead to another member
     Lead {
-        /// Its number
+        /// Its number, as `coordinators ls` shows it
         replica: u64,
         #[command(flatten)]
         call: Call,
     },
     /// Make the stopped coordinator of this machine the only one, when the others are gone for good
     Alone {
-        /// Where others reach it from now on, HOST:PORT
+        /// Where others reach it from now on, HOST:PORT [default: what `mlx-serving coordinator` is started with]
         #[arg(long, value_name = "ADDR")]
         advertise: Option<String>,
         /// The other coordinators will never come back
@@ -103,7 +103,7 @@ pub(crate) struct Restore {
     /// A copy of the file `seal-key` of any coordinator [default: the one in the coordinator's folder here]
     #[arg(long, value_name = "FILE")]
     pub(crate) seal_key: Option<PathBuf>,
-    /// Where others reach this coordinator, HOST:PORT
+    /// Where others reach this coordinator, HOST:PORT [default: what `mlx-serving coordinator` is started with]
     #[arg(long, value_name = "ADDR")]
     pub(crate) advertise: Option<String>,
     #[command(flatten)]

@@ -96,7 +96,7 @@ pub(crate) enum TokenAction {
         #[command(flatten)]
         api: Api,
     },
-    /// Print the token that the coordinator on this machine keeps, good for any number of machines
+    /// Print the token that the coordinator on this machine made at its start: good for any number of machines, for a day
     Show {
         /// As what they may join
         #[arg(long, value_enum, default_value_t = TokenRole::Agent)]

@@ -31,6 +31,8 @@ class Answer:
     done: bool = False
     error: dict[str, Any] | None = None
     broken: bool = False
+    # Nobody listened.
+    refused: bool = False
     # What no SDK minds and no service may send: two ends, another id, a line that is no event.
     faults: list[str] = field(default_factory=list[str])
     heads: set[tuple[Any, ...]] = field(default_factory=set[tuple[Any, ...]])
@@ -65,8 +67,8 @@ async def stream(
             async for _ in read(response, answer):
                 if on_piece:
                     on_piece(answer)
-    except httpx.TransportError:
-        answer.broken = True
+    except httpx.TransportError as error:
+        answer.broken, answer.refused = True, isinstance(error, httpx.ConnectError)
     return answer
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -177,9 +177,13 @@ class CutRoom(Room):
 
     def cuts(self, seen: Transcript) -> list[Cut]:
         """Where and how often an answer was cut, in order."""
+        return self.cuts_of(seen.requests)
+
+    def cuts_of(self, requests: Container[int]) -> list[Cut]:
+        """The same, of requests by their numbers."""
         said = next(one for one in self.processes if one.name == "coordinator").said()
         told = [Cut(*map(int, found)) for found in _CUT.findall(_COLOURS.sub("", said))]
-        return [cut for cut in told if cut.request in seen.requests]
+        return [cut for cut in told if cut.request in requests]
 
     def close(self) -> None:
         self.client.close()

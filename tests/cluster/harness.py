@@ -236,6 +236,6 @@ def alive(pid: int) -> bool:
 def gone_soon(pid: int) -> bool:
     """A killed agent's guard needs a moment to kill the runtime."""
     try:
-        return until(f"process {pid} is gone", lambda: not alive(pid), 10)
+        return until(f"process {pid} is gone", lambda: not alive(pid), 30)
     except AssertionError:
         return False

@@ -150,7 +150,7 @@ def test_a_cancelled_batch_keeps_what_it_has_and_nobody_else_sees_it(served: Roo
     output = texts(lines(api, done.output_file_id))
     assert output == [(f"request-{number}", QUESTIONS[number].reference()) for number in range(len(output))]
     assert len(output) == done.request_counts.completed
-    until("nothing of it runs", lambda: all(runtime["running"] == 0 for runtime in served.runtimes()))
+    until("nothing of it runs", lambda: {runtime["running"] for runtime in served.runtimes()} == {0})
     assert done.output_file_id
     for look in (stranger.batches.retrieve, stranger.files.retrieve, stranger.files.content, stranger.files.delete):
         with pytest.raises(openai.NotFoundError):

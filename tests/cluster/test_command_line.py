@@ -116,7 +116,16 @@ def test_a_folder_without_safetensors_is_refused_with_what_was_found(tmp_path: P
 def test_a_port_in_use_names_the_flag(up: Room, tmp_path: Path) -> None:
     done = run("up", "--home", str(tmp_path), "--port", str(up.api_port), "--cluster-port", str(free_port()))
     assert done.returncode == 1
-    assert "--port" in done.stderr, done.stderr
+    assert "up --port" in done.stderr and "coordinator --api" in done.stderr, done.stderr
+
+
+def test_a_folder_with_a_cluster_of_its_own_joins_no_other_and_the_token_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "coordinator" / "registry").mkdir(parents=True)
+    contact = f"127.0.0.1:{free_port()}"
+    done = run("coordinator", "--home", str(tmp_path), "--join", contact, "--token", "mlxc1.aa.bb.cc")
+    assert done.returncode == 8, done.stderr
+    for part in ["a cluster of its own", "--home", "not used"]:
+        assert part in done.stderr, done.stderr
 
 
 def test_a_home_in_use_says_so(up: Room) -> None:

@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -167,12 +168,15 @@ def test_an_answer_cut_twice_costs_its_client_what_it_would_have_cost_uncut(plai
     """Replayed tokens are neither prompt nor answer, and what a cache had of them is not told."""
     ids = (*random.Random(8).choices(AMONG, k=400), UNHEARD[0])
     body = {"model": DEMO, "prompt": list(ids), "max_tokens": 200, "temperature": 0}
-    told: list[dict[str, object]] = []
+    told, times = list[dict[str, Any]](), list[int]()
     for cut in ("", "fail_after=90", "fail_after=150", "fail_after=70"):
         plain.set(f"mark_token={UNHEARD[0]},{cut}")
-        told.append(plain.client.post(COMPLETIONS, json=body).raise_for_status().json())
+        response = plain.client.post(COMPLETIONS, json=body).raise_for_status()
+        told.append(response.json())
+        times.append(len(plain.cuts_of({int(response.headers["x-mlx-request"])})))
         plain.sprung()
         plain.mend()
+    assert times == [0, 2, 1, 2]
     usages = [one["usage"] for one in told]
     assert {(usage["prompt_tokens"], usage["completion_tokens"]) for usage in usages} == {(401, 200)}, usages
     assert all(usage["prompt_tokens_details"]["cached_tokens"] <= 401 for usage in usages), usages

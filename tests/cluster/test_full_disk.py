@@ -19,6 +19,8 @@ from cluster.cuts import BY_NAME, CHAT, Asked, CutRoom, assert_right
 from cluster.harness import DEMO, ENDLESS, until
 
 PACE = "t1_s=0.05"
+# An answer outlives the filling of a disk.
+SLOW = "t1_s=0.2"
 DISK_MIB = 160
 
 pytestmark = pytest.mark.skipif(
@@ -61,7 +63,7 @@ def is_full(room: CutRoom) -> bool:
 
 
 def test_a_full_disk_stops_nothing_but_what_would_be_written_down(room: CutRoom) -> None:
-    agents = room.fill(1, PACE)
+    agents = room.fill(1, SLOW)
     coordinator = room.processes[0]
     until("the reserve is there", (room.folder / "coordinator-home/coordinator/registry/ballast").exists)
     asked = Asked(BY_NAME["plain"], CHAT)
@@ -69,6 +71,7 @@ def test_a_full_disk_stops_nothing_but_what_would_be_written_down(room: CutRoom)
         running = pool.submit(room.ask, asked)
         filling = fill(room)
         until("the coordinator sees that its disk is full", lambda: is_full(room))
+        assert not running.done(), "it goes on while the disk is full"
         assert_right(asked, running.result())
     newcomer = room.agent("newcomer", "demo", fake=PACE)
     until("the newcomer is told why", lambda: "storage_full" in newcomer.said())

@@ -153,7 +153,7 @@ def test_no_runtime_outlives_its_agent(room: Room, stop_first: bool) -> None:
     if stop_first:
         os.kill(pid, signal.SIGSTOP)
     agent.kill()
-    until("the runtime is gone", lambda: not alive(pid), 10)
+    until("the runtime is gone", lambda: not alive(pid), 30)
 
 
 def test_a_signal_drains_running_answers(room: Room) -> None:

@@ -149,8 +149,10 @@ def test_a_hundred_hang_ups_leak_nothing_on_real_mlx(real: Room) -> None:
 
         await asyncio.gather(*(one(number % 7) for number in range(100)))
 
+    pids = {runtime["pid"] for runtime in real.runtimes()}
     asyncio.run(storm())
-    until("every row is gone", lambda: rows(real) == 0)
+    until("every row is gone", lambda: rows(real) == 0 and bool(real.runtimes()))
+    assert {runtime["pid"] for runtime in real.runtimes()} == pids, "a runtime died of it"
     assert gather(real.url, [chat(DEMO, max_tokens=5)])[0].clean
 
 

@@ -103,7 +103,7 @@ def test_a_node_revoked_under_streams_is_cut_everywhere_and_its_answers_go_on(
     before = time.monotonic()
     agent.start()
     assert agent.wait() != 0
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 30
     figure(f"a node revoked under six streams: all whole; cut by all three within {took[0]:.2f} s of the answer")
 
 

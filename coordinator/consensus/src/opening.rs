@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::error::OpenError;
-use crate::options::{Options, Start};
+use crate::options::{Options, ReplicaId, Start};
 use crate::raft::config;
 use crate::raft::door::Door;
 use crate::raft::link::Links;
@@ -126,11 +126,16 @@ async fn ready(replica: &Replica, start: Start) -> Result<(), OpenError> {
         raft.initialize(members).await.map_err(|error| stopped(&error))?;
         return lead_alone(replica).await;
     }
-    let id = replica.id;
-    let alone = raft.with_raft_state(move |state| {
-        state.membership_state.effective().voter_ids().all(|voter| voter == id)
+    let voters = raft.with_raft_state(|state| -> Vec<ReplicaId> {
+        state.membership_state.effective().voter_ids().collect()
     });
-    if alone.await.map_err(|fatal| stopped(&fatal))? {
+    let voters = voters.await.map_err(|fatal| stopped(&fatal))?;
+    // A newcomer has a vote from the first word of a leader on, and learns of the group with what it is sent after that.
+    if voters.is_empty() && start == Start::Join {
+        return Ok(());
+    }
+    let id = replica.id;
+    if voters.iter().all(|voter| *voter == id) {
         // There is nobody to wait for.
         raft.trigger().elect(false).await.map_err(|fatal| stopped(&fatal))?;
         return lead_alone(replica).await;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::claims::Word;
 use crate::front::Told;
 use crate::leader::{Leader, NewRequest, Order, Past};
+use crate::leading::Leading;
 
 pub(crate) use client::dial;
 #[cfg(test)]
@@ -22,7 +23,7 @@ pub(crate) use service::{Desks, Orders};
 
 /// A way to the scheduler that leads. Dropping it is leaving: a far leader then takes this gateway's requests for gone.
 pub(crate) enum Desk {
-    Near { number: u64, leader: Leader, told: mpsc::Sender<Told> },
+    Near { number: u64, leading: Leading, told: mpsc::Sender<Told> },
     Far(client::Far),
 }
 
@@ -48,11 +49,25 @@ pub(crate) enum Saying {
 }
 
 impl Desk {
+    /// Whether its leader, in this very process, leads no more.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self, Self::Near { leading, .. } if leading.ended.is_cancelled())
+    }
+
+    /// A leader that its own gateway has left would hold what it has run for that gateway until the deadlines: it ends, and begins anew.
+    /// One on another machine takes the end of the line for that.
+    pub(crate) fn close(self) {
+        if let Self::Near { leading, .. } = self {
+            leading.ended.cancel();
+        }
+    }
+
     /// Whether it could be said. What cannot be said any more is said to the next leader, in other words.
     pub(crate) async fn say(&self, saying: Saying) -> bool {
         match self {
-            Self::Near { number, leader, told } => {
-                if let Some((request, orders)) = tell(leader, saying).await {
+            Self::Near { .. } if self.is_over() => false,
+            Self::Near { number, leading, told } => {
+                if let Some((request, orders)) = tell(&leading.leader, saying).await {
                     tokio::spawn(pump(*number, request, orders, told.clone()));
                 }
                 true

@@ -24,7 +24,7 @@ use crate::members::FOUNDER;
 use crate::peers::Peers;
 use crate::seal::{self, Keyring, LeafFile, SealKey, Sealed};
 use crate::trust::Trust;
-use crate::{REGISTRY_FOLDER, limits};
+use crate::{REGISTRY_FOLDER, departure, limits, members};
 
 /// What a running coordinator has in hand.
 pub(crate) struct Founded {
@@ -65,8 +65,10 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<(Consensus, Peers, R
             let replica = ReplicaId(found);
             let consensus = Consensus::open(&folder, Options { replica, ..options }, Start::Join).await?;
             if consensus.members().iter().all(|member| member.replica != replica) {
+                let revoked = members::is_coordinator_revoked(&consensus.local(), replica);
                 consensus.shutdown().await.context("closing the registry")?;
                 // Going on, it would found a cluster of its own.
+                anyhow::ensure!(!revoked, departure::WORDS);
                 anyhow::bail!(unfinished(&config.data_folder, replica));
             }
             Ok((consensus, peers, replica))

@@ -273,7 +273,8 @@ impl Desks {
         let near = self.ways.leading.borrow_and_update().clone();
         let leader = leadership.leader.filter(|_| !leadership.is_self || near.is_some());
         let wanted = leader.map(|leader| (leadership.term, leader));
-        if wanted == self.sought {
+        let is_over = matches!(&self.state, State::Open(desk) if desk.is_over());
+        if wanted == self.sought && !is_over {
             return;
         }
         self.leave();
@@ -285,7 +286,7 @@ impl Desks {
         let address = leadership.address.unwrap_or_default();
         tokio::spawn(async move {
             let desk = match near.filter(|near| leadership.is_self && near.term == term) {
-                Some(near) => Some(Desk::Near { number, leader: near.leader, told }),
+                Some(leading) => Some(Desk::Near { number, leading, told }),
                 None if leadership.is_self => None,
                 None => far(&peers, leader, &address, term, number, told, &inbox).await,
             };
@@ -298,7 +299,7 @@ impl Desks {
         if number != self.number {
             return false;
         }
-        match desk {
+        match desk.filter(|desk| !desk.is_over()) {
             Some(desk) => {
                 self.state = State::Open(desk);
                 true
@@ -327,7 +328,10 @@ impl Desks {
 
     /// Orders that still come from there are void.
     fn leave(&mut self) {
-        (self.sought, self.state) = (None, State::Closed);
+        self.sought = None;
+        if let State::Open(desk) = std::mem::replace(&mut self.state, State::Closed) {
+            desk.close();
+        }
         self.number = self.number.wrapping_add(1);
     }
 

@@ -44,9 +44,9 @@ impl Office {
         let mut leadership = self.consensus.leadership();
         loop {
             let now = leadership.borrow_and_update().clone();
-            let held = leading.borrow().as_ref().map(|leading| leading.term);
+            let held = leading.borrow().clone();
             let mut again = false;
-            if held.is_some_and(|term| !now.is_self || term != now.term) {
+            if held.is_some_and(|held| !now.is_self || held.term != now.term || held.ended.is_cancelled()) {
                 self.leave(leading).await;
             }
             if now.is_self && leading.borrow().is_none() {
@@ -59,9 +59,18 @@ impl Office {
                     std::future::pending().await
                 }
             };
+            let held = leading.borrow().as_ref().map(|held| held.ended.clone());
+            let ended = async {
+                match held {
+                    Some(ended) => ended.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 changed = leadership.changed() => if changed.is_err() { return },
                 () = wait => {}
+                // This coordinator's gateway has left it.
+                () = ended => {}
             }
         }
     }

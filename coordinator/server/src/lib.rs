@@ -72,6 +72,7 @@ pub use doors::Doors;
 #[doc(hidden)]
 pub use gateway::fuzzing;
 pub use gateway::render_templates;
+pub use limits::JOIN_TOKEN_LIFE;
 pub use lives::{force, needs_seal_key, restore};
 pub use proto::token::JoinToken;
 pub use seal::SEAL_KEY_FILE;
@@ -131,8 +132,9 @@ pub async fn run(
     ready: oneshot::Sender<Ready>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let api = bind(config.api, "the API (choose another with --port)").await?;
-    let control = bind(config.cluster, "agents (choose another with --cluster-port)").await?;
+    let api = bind(config.api, "the API", "`coordinator --api HOST:PORT`, `up --port N`").await?;
+    let control =
+        bind(config.cluster, "agents", "`coordinator --listen HOST:PORT`, `up --cluster-port N`").await?;
     let stop = stop.child_token();
     let departure = Departure::new(stop.clone());
     let (consensus, peers, replica) = founding::open(&config).await?;
@@ -284,7 +286,7 @@ async fn found(
 pub const ADMIN_KEY_FILE: &str = "admin-key";
 
 /// Of the data folder, where the facts are.
-const REGISTRY_FOLDER: &str = "registry";
+pub const REGISTRY_FOLDER: &str = "registry";
 
 /// The running inside of a coordinator.
 struct Parts {
@@ -435,8 +437,13 @@ fn keep_membership(
     tokio::spawn(stop.clone().run_until_cancelled_owned(growing::run(consensus.clone())));
 }
 
-async fn bind(address: SocketAddr, whom: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {whom}"))
+async fn bind(address: SocketAddr, whom: &str, choice: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {address} for {whom}: where `mlx-serving up` or another coordinator runs here, stop it, or choose another \
+             address ({choice})"
+        )
+    })
 }
 
 /// gRPC for agents and coordinators. A certificate is asked for and, but for joining, required: each call checks.

@@ -184,7 +184,7 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(600);
 
 /// Life of the join token that a coordinator prints at its start.
-pub(crate) const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
+pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How long the API waits for the join tokens at a start. Issuing one takes a round of the majority's disks.
 pub(crate) const TOKENS_FIRST: Duration = Duration::from_secs(2);

@@ -2,6 +2,8 @@
 //!
 //! Owns the ways of membership that an operator takes. Refuses timing: it waits for what must come.
 
+use openraft::raft::AppendEntriesRequest;
+use openraft::vote::leader_id_std::CommittedLeaderId;
 use registry::Registry;
 use tokio::time::timeout;
 
@@ -12,6 +14,7 @@ use crate::change_error::ChangeError;
 use crate::changing::Even;
 use crate::members::Role;
 use crate::options::{ReplicaId, Start};
+use crate::raft::types::{LogId, Vote};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_of_one_grows_to_three_and_every_replica_holds_the_same_facts() {
@@ -42,6 +45,29 @@ async fn a_group_of_one_grows_to_three_and_every_replica_holds_the_same_facts() 
         assert_eq!(get(&group.on(id).local(), 0), Some(7));
     }
     assert_eq!(group.on(1).local().voter_change(), None);
+    group.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_that_dies_after_the_first_word_of_a_leader_starts_again_and_belongs() {
+    let mut group = Group::found().await;
+    group.on(1).propose(set(0, 7)).await.unwrap();
+    group.start(2, SimDisk::default(), Start::Join).await;
+    // The leader supposes that it has entries already: it has none, but knows the leader's term from now on.
+    let term = group.on(1).leadership().borrow().term;
+    let word = AppendEntriesRequest {
+        vote: Vote::new_committed(term, ReplicaId(1)),
+        prev_log_id: Some(LogId { leader_id: CommittedLeaderId::new(term), index: 1 }),
+        entries: Vec::new(),
+        leader_commit: None,
+    };
+    let said = group.on(2).replica.raft.append_entries(word).await.unwrap();
+    assert!(said.is_conflict(), "{said:?}");
+    let disk = group.kill(2).await;
+    group.start(2, disk, Start::Join).await;
+    group.on(1).add(ReplicaId(2), &address(2), |_| {}).await.unwrap();
+    group.settled().await;
+    assert_eq!(get(&group.on(2).local(), 0), Some(7));
     group.shutdown().await;
 }
 

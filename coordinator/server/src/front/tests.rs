@@ -40,6 +40,11 @@ impl Elected {
         self.leadership.send_replace(led);
     }
 
+    /// Of the leader in this process.
+    fn ended(&self) -> CancellationToken {
+        self.leading.borrow().as_ref().expect("it leads").ended.clone()
+    }
+
     /// Another coordinator leads.
     fn elect_other(&self, term: u64, leader: u64) {
         let led = Leadership { term, leader: Some(ReplicaId(leader)), ..Leadership::default() };
@@ -198,6 +203,39 @@ async fn the_next_leader_hears_of_what_runs_and_of_what_waits() {
     room.front.finished(running, 1, COMPLETED, Usage::default()).await;
     assert_eq!(ran(&mut waiting).await, 1);
     assert_eq!(counts(&second).await, (0, 1));
+}
+
+#[tokio::test]
+async fn another_leader_of_the_same_term_in_this_process_hears_of_all() {
+    let room = Room::new();
+    let first = room.scheduler(1).await;
+    room.elected.elect(1, &first);
+    let (running, mut line) = room.ask().await;
+    assert_eq!(ran(&mut line).await, 1);
+    room.front.began(running, 1).await;
+
+    // For a moment it did not lead, which only one of the two has seen.
+    let second = room.scheduler(1).await;
+    room.elected.ended().cancel();
+    room.elected.elect(1, &second);
+    let (_, mut waiting) = room.ask().await;
+    assert!(matches!(waiting.recv().await, Some(Order::Wait { ahead: 0, .. })));
+    assert_eq!(counts(&second).await, (1, 1));
+    room.front.finished(running, 1, COMPLETED, Usage::default()).await;
+    assert_eq!(ran(&mut waiting).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_its_own_gateway_leaves_ends() {
+    let room = Room::new();
+    let leader = room.scheduler(1).await;
+    room.elected.elect(1, &leader);
+    let (_, mut line) = room.ask().await;
+    assert_eq!(ran(&mut line).await, 1);
+    // It leads again before its office has looked; what it has run for this gateway is void.
+    room.elected.leadership.send_replace(Leadership { term: 1, ..Leadership::default() });
+    let ended = room.elected.ended();
+    tokio::time::timeout(Duration::from_secs(60), ended.cancelled()).await.expect("it ends");
 }
 
 #[tokio::test]

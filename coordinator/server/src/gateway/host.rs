@@ -44,10 +44,18 @@ pub(crate) async fn check(State(hosts): State<Hosts>, request: Request, next: Ne
         return next.run(request).await;
     }
     let message = format!(
-        "This API does not answer to that host name, but for whoever sends a key that is good. Use http://{}, or send a key.",
-        hosts.api
+        "This API does not answer to that host name, but for whoever sends a key that is good. Use {}, or send a key.",
+        reached(hosts.api)
     );
     ApiError::refused(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message).into_response()
+}
+
+fn reached(api: SocketAddr) -> String {
+    if api.ip().is_unspecified() {
+        format!("an address of this machine, at port {}", api.port())
+    } else {
+        format!("http://{api}")
+    }
 }
 
 fn without_port(host: &str) -> &str {
@@ -96,6 +104,14 @@ mod tests {
             "localhost@evil.example",
         ] {
             assert!(!Hosts::allow(api, host), "{host}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_that_can_be_used_are_proposed() {
+        assert_eq!(reached("127.0.0.1:7440".parse().unwrap()), "http://127.0.0.1:7440");
+        for all in ["0.0.0.0:7440", "[::]:7440"] {
+            assert_eq!(reached(all.parse().unwrap()), "an address of this machine, at port 7440");
         }
     }
 

@@ -5,8 +5,8 @@
 
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderName, StatusCode};
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,10 @@ pub(crate) struct Which {
     model: Option<String>,
 }
 
-pub(crate) async fn front_page(State(gateway): State<Gateway>) -> String {
-    let api = gateway.api;
+/// By the name that the caller has for it: the address it is bound to may be none.
+pub(crate) async fn front_page(State(gateway): State<Gateway>, headers: HeaderMap) -> String {
+    let named = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let api = named.map_or_else(|| gateway.api.to_string(), ToOwned::to_owned);
     format!(
         "mlx-serving {}: an OpenAI-compatible API. base_url http://{api}/v1, models http://{api}/v1/models, \
          status http://{api}/api/v1/status, metrics http://{api}/metrics\n",
