@@ -17,7 +17,7 @@ from cluster.witness import Witness
 
 Course = Generator[None]
 # A runtime that was killed is back, and has computed some tokens.
-_COMES_S = 25.0
+_COMES_S = 15.0
 # So long must a fault last under which new work flows, for anybody to see that it does not.
 SEEN_S = 6.0
 
