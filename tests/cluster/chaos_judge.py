@@ -22,6 +22,8 @@ STALL_S = 4.0
 MISSED_SHARE = 0.1
 # How long after a fault a service may have too little of something, such as a model that is loaded.
 SCARCE_S = 15.0
+# How long after its start a gateway may not listen yet, on a machine that does much else.
+STARTS_S = 10.0
 # These cut an answer wherever it goes. Of others it takes two: whoever was present at two deaths gets no third node,
 # guilty or not.
 CUTTING_EVERYWHERE = frozenset(
@@ -88,8 +90,12 @@ class Outcome:
 def gap_of(record: Record, outcome: Outcome) -> Gap | None:
     """The best excuse of its own gateway while it was under way."""
     gaps = [gap for gap in outcome.gaps if gap.gateway == record.gateway]
-    met = [gap for gap in gaps if _meet((record.sent_s, record.ended_s), (gap.from_s, gap.to_s))]
+    met = [gap for gap in gaps if _meet((record.sent_s, record.ended_s), (gap.from_s, gap.to_s + _starts(record, gap)))]
     return min(met, key=lambda gap: gap.how, default=None)
+
+
+def _starts(record: Record, gap: Gap) -> float:
+    return STARTS_S if record.code == "unreachable" and gap.how is not Absence.HARMED else 0.0
 
 
 def may_end_so(record: Record, outcome: Outcome) -> bool:
@@ -99,7 +105,9 @@ def may_end_so(record: Record, outcome: Outcome) -> bool:
     What waited in line may have met faults that did not touch it: where the line is long, this is too kind.
     """
     gap = gap_of(record, outcome)
-    if gap is not None and (gap.how is not Absence.DRAINED or record.verdict is Verdict.REFUSED):
+    # A connection that was waiting to be accepted is reset by whoever stops listening.
+    unheard = record.verdict is Verdict.REFUSED or not record.service_id
+    if gap is not None and (gap.how is not Absence.DRAINED or unheard):
         return True
     lived = (record.sent_s, record.ended_s)
     met = [one.fault for one in outcome.struck if _meet(lived, (one.from_s, one.to_s))]

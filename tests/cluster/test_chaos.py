@@ -67,7 +67,7 @@ def test_no_question_of_the_load_is_poison() -> None:
 
 def test_an_answer_may_break_only_for_a_reason() -> None:
     def broken(code: str, sent_s: float = 10.0, ended_s: float = 20.0, verdict: Verdict = Verdict.BROKEN) -> Record:
-        return Record(1, sent_s, 11.0, ended_s, verdict, code, "", "1", Manner.PLAIN, 9, 9, 5, None, "", "7")
+        return Record(1, sent_s, 11.0, ended_s, verdict, code, "", "1", Manner.PLAIN, 9, 9, 5, None, "req", "7")
 
     def found(record: Record, *met: str, gap: Gap | None = None) -> bool:
         struck = [Struck(fault, "mac-1", 12.0, 13.0) for fault in met]
@@ -85,6 +85,10 @@ def test_an_answer_may_break_only_for_a_reason() -> None:
     assert not found(broken("deadline_exceeded", ended_s=55.0)) and found(broken("deadline_exceeded", ended_s=50.0))
     drained = Gap("", 19.0, 25.0, Absence.DRAINED)
     assert found(broken("reset"), gap=drained), "what runs where a gateway is told to end, ends well"
+    assert not found(replace(broken("reset"), service_id=""), gap=drained), "it was never taken in"
+    started = Gap("", 1.0, 5.0)
+    assert not found(replace(broken("unreachable"), verdict=Verdict.REFUSED), gap=started), "it does not listen yet"
+    assert found(broken("reset"), gap=started) and found(broken("unreachable", sent_s=16.0), gap=started)
     refused = partial(broken, verdict=Verdict.REFUSED)
     assert not found(refused("unreachable"), gap=drained) and found(refused("unreachable"))
     assert found(refused("node_lost")) and found(refused("node_lost"), "kill -9 agent")

@@ -66,7 +66,8 @@ impl Front {
         tokio::spawn(async move {
             let _ = stop.run_until_cancelled(counter.run(messages, orders)).await;
         });
-        // Each gateway counts in a range of its own; the founder's numbers are small ones.
+        // Each gateway counts in a range of its own; the founder's numbers are small ones. Of a restored life's number, which is made
+        // of seconds, 24 bits are left here: it shares its range with one made 194 days before or after, to the second.
         let first = replica.0.saturating_sub(1) << 40 | 1;
         Self { inbox, next_request: Arc::new(AtomicU64::new(first)) }
     }

@@ -83,8 +83,9 @@ async fn bad_night(voters: u64, seed: u64, troubles: u64) {
     writers.more(20).await;
     for _ in 0..troubles {
         let ids = group.ids();
-        let victim = ids[generator.below(voters) as usize];
-        let other = ids[generator.below(voters) as usize];
+        let at = generator.below(voters);
+        let victim = ids[at as usize];
+        let other = ids[((at + 1 + generator.below(voters - 1)) % voters) as usize];
         match generator.below(6) {
             0 => group.net.isolate(victim, ids),
             1 => group.net.cut(victim, other),

@@ -26,6 +26,7 @@ async fn power_losses(rounds: u64, seed: u64) {
     let mut generator = Generator::new(seed);
     let settings = Settings { leader_silence: limits::LEADER_SILENCE, ..Settings::default() };
     let mut group = Group::of_with(3, settings).await;
+    let mut answered = 0;
     for round in 0..rounds {
         let mut writing = JoinSet::new();
         for register in 0..4 {
@@ -47,6 +48,7 @@ async fn power_losses(rounds: u64, seed: u64) {
         let leader = group.leader().await;
         let facts = group.on(leader).read(Registry::clone).await.unwrap();
         for (register, value) in told {
+            answered += u64::from(value.is_some());
             assert!(
                 get(&facts, register) >= value,
                 "round {round}: {value:?} of register {register} is gone"
@@ -54,6 +56,7 @@ async fn power_losses(rounds: u64, seed: u64) {
         }
         group.settled().await;
     }
+    assert!(answered >= rounds, "{answered} lines of writes were answered in {rounds} rounds");
     group.shutdown().await;
 }
 

@@ -84,12 +84,18 @@ impl Night {
         ids[self.generator.below(ids.len() as u64) as usize]
     }
 
+    fn anybody_but(&mut self, victim: u64) -> u64 {
+        let others: Vec<u64> = self.group.ids().into_iter().filter(|id| *id != victim).collect();
+        others[self.generator.below(others.len() as u64) as usize]
+    }
+
     fn ms(&mut self, bound: u64) -> Duration {
         Duration::from_millis(self.generator.below(bound))
     }
 
     async fn trouble(&mut self) {
-        let (kind, victim, other) = (self.generator.below(TROUBLES), self.anybody(), self.anybody());
+        let (kind, victim) = (self.generator.below(TROUBLES), self.anybody());
+        let other = self.anybody_but(victim);
         self.clock.note(format_args!("trouble {kind} for {victim}, {other}"));
         let ids = self.group.ids();
         match kind {
