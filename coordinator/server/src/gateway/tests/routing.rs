@@ -58,7 +58,7 @@ async fn probes_tell_apart_the_process_the_control_plane_and_a_flowing_token() {
 async fn the_front_page_says_where_to_go_by_the_name_that_the_caller_has_for_it() {
     let stage = two_models();
     let page = stage.get("/").await;
-    assert!(page.text.contains("base_url http://localhost/v1"), "{}", page.text);
+    assert!(page.text.contains("base_url http://localhost:7440/v1"), "{}", page.text);
     let head = stage.send(request("HEAD", "/").body(Body::empty()).unwrap()).await;
     assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""));
 }
