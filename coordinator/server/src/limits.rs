@@ -40,8 +40,8 @@ pub(crate) const ANSWERED: Duration = Duration::from_secs(1);
 /// A new leader is there within this time, but for one in a hundred times; longer without one is an outage.
 pub(crate) const ELECTION: Duration = Duration::from_secs(3);
 
-/// An agent reports every second; one that has missed two is not heard any more. Its session would break seconds later.
-pub(crate) const HEARD_OF_LATE: Duration = Duration::from_millis(2_500);
+/// An agent reports every second; one that has missed one may not be heard any more. Its session would break seconds later.
+pub(crate) const HEARD_OF_LATE: Duration = Duration::from_millis(1_500);
 
 /// How often each coordinator asks the others which version of the cluster they speak. An update is over a moment after its last restart.
 pub(crate) const VERSION_LOOK: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ pub(crate) const SEAL_LOOK: Duration = Duration::from_secs(1);
 /// How often a leader that hears less than all agents asks the other coordinators whether they hear more, ...
 pub(crate) const REACH_LOOK: Duration = Duration::from_millis(500);
 /// ... and after how many looks in a row that say so it hands over: agents that have just started reach one coordinator before the other.
-/// Together with the silence that comes first this is less than the five seconds after which the agents would count as lost.
+/// Together with the silence that comes first it has missed two reports or three; after five seconds the agents would count as lost.
 pub(crate) const REACH_LOOKS: u32 = 3;
 
 /// How often the one that leads looks for coordinators that may get a vote: those that were away when they enlisted.

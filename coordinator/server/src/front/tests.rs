@@ -88,6 +88,17 @@ impl Room {
         leader
     }
 
+    /// One whose first leader, of term 1, has begun a request on its only slot.
+    async fn with_one_that_runs() -> (Self, RequestId, mpsc::Receiver<Order>) {
+        let room = Self::new();
+        let first = room.scheduler(1).await;
+        room.elected.elect(1, &first);
+        let (running, mut line) = room.ask().await;
+        assert_eq!(ran(&mut line).await, 1);
+        room.front.began(running, 1).await;
+        (room, running, line)
+    }
+
     async fn ask(&self) -> (RequestId, mpsc::Receiver<Order>) {
         let request = RequestId(self.asked.fetch_add(1, Ordering::Relaxed));
         (request, self.front.submit(new(request)).await)
@@ -185,12 +196,7 @@ async fn a_request_that_comes_while_nobody_leads_runs_once_somebody_does() {
 
 #[tokio::test]
 async fn the_next_leader_hears_of_what_runs_and_of_what_waits() {
-    let room = Room::new();
-    let first = room.scheduler(1).await;
-    room.elected.elect(1, &first);
-    let (running, mut line) = room.ask().await;
-    assert_eq!(ran(&mut line).await, 1);
-    room.front.began(running, 1).await;
+    let (room, running, _line) = Room::with_one_that_runs().await;
     let (_, mut waiting) = room.ask().await;
     assert!(matches!(waiting.recv().await, Some(Order::Wait { ahead: 0, .. })));
 
@@ -207,12 +213,7 @@ async fn the_next_leader_hears_of_what_runs_and_of_what_waits() {
 
 #[tokio::test]
 async fn another_leader_of_the_same_term_in_this_process_hears_of_all() {
-    let room = Room::new();
-    let first = room.scheduler(1).await;
-    room.elected.elect(1, &first);
-    let (running, mut line) = room.ask().await;
-    assert_eq!(ran(&mut line).await, 1);
-    room.front.began(running, 1).await;
+    let (room, running, _line) = Room::with_one_that_runs().await;
 
     // For a moment it did not lead, which only one of the two has seen.
     let second = room.scheduler(1).await;
