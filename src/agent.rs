@@ -44,12 +44,21 @@ async fn found(config: &daemon::Config) -> anyhow::Result<Vec<String>> {
     };
     tracing::info!("no --coordinator: asking the local network for one");
     let found = neighbours::find(authorities.iter().map(neighbours::mark).collect()).await?;
-    if found.is_empty() {
+    if !found.is_empty() {
+        tracing::info!(coordinators = found.join(", "), "found");
+        return Ok(found);
+    }
+    // After a power cut this Mac may be there first.
+    let known = daemon::known_coordinators(&config.data_folder, config.token.as_ref())?;
+    if known.is_empty() {
         let words = "no coordinator of this cluster is announced on the local network: say where one is with --coordinator HOST";
         return Err(failure(Exit::Unreachable, words));
     }
-    tracing::info!(coordinators = found.join(", "), "found");
-    Ok(found)
+    tracing::info!(
+        coordinators = known.join(", "),
+        "none is announced: waiting for those that this Mac knows"
+    );
+    Ok(known)
 }
 
 fn config(options: &Agent) -> anyhow::Result<daemon::Config> {

@@ -4,6 +4,7 @@
 //! Refuses any address but loopback.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Message};
 use crate::cli::Up;
+use crate::exit::{Exit, failure};
 use crate::home::Rooms;
 use crate::{agent, coordinator, credentials, descriptors, home, log, model_argument, progress, stopping};
 
@@ -28,6 +30,9 @@ pub(crate) fn run(options: &Up) -> anyhow::Result<()> {
 }
 
 async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Result<()> {
+    if !rooms.coordinator.join(server::REGISTRY_FOLDER).exists() {
+        stays(&rooms.agent, &[])?;
+    }
     let stop = stopping::on_signal()?;
     let config = server::Config {
         data_folder: rooms.coordinator.clone(),
@@ -44,6 +49,11 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
     let Ok(ready) = started.await else {
         return serving.await.context("the coordinator failed")?;
     };
+    let authorities = ready.authorities.borrow().clone();
+    if let Err(error) = stays(&rooms.agent, &authorities) {
+        stop.cancel();
+        return serving.await.context("the coordinator failed")?.and(Err(error));
+    }
 
     let (notices, heard) = mpsc::channel(NOTICES);
     // Both drain at once: the API takes nothing new, and the agent leaves when its last answer has ended.
@@ -70,6 +80,19 @@ async fn serve(options: &Up, rooms: Rooms, offer: daemon::Offer) -> anyhow::Resu
     let ran = running.await.context("the agent failed")?;
     // What ended by itself has the reason; what was taken along may at most complain about the haste.
     served.and(ran).and(outcome)
+}
+
+/// Joining the cluster that is here, an agent of another one would leave that.
+fn stays(agent: &Path, here: &[[u8; 32]]) -> anyhow::Result<()> {
+    if !daemon::belongs_elsewhere(agent, here)? {
+        return Ok(());
+    }
+    let words = format!(
+        "this Mac serves another cluster as an agent ({}), and `up` would take it out of that: start it with `mlx-serving agent`; or give \
+         `up` another folder with --home; or, to leave that cluster for good, move this folder away",
+        agent.display()
+    );
+    Err(failure(Exit::Refused, words))
 }
 
 /// One part alone serves nobody: whichever ends first, for whatever reason, asks the other to end too.

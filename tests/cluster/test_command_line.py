@@ -128,6 +128,33 @@ def test_a_folder_with_a_cluster_of_its_own_joins_no_other_and_the_token_is_kept
         assert part in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("founded", [False, True], ids=["nothing founded", "up ran before"])
+def test_up_takes_no_mac_out_of_another_cluster(tmp_path: Path, founded: bool) -> None:
+    room, here = Room(tmp_path), Room(tmp_path)
+    try:
+        room.coordinator()
+        if founded:
+            ran = here.up(home=tmp_path / "mini")
+            until("it has founded", lambda: here.answers("/readyz"))
+            ran.kill()
+        agent = room.agent("mini", "demo", fake="")
+        room.ready()
+        agent.kill()
+        membership = tmp_path / "mini" / "agent" / "identity" / "membership.json"
+        before = membership.read_bytes()
+        ended = here.up(home=tmp_path / "mini")
+        assert ended.wait() == 8, ended.said()
+        for part in ["another cluster", "mlx-serving agent", "--home"]:
+            assert part in ended.said()
+        assert membership.read_bytes() == before
+        assert founded == (tmp_path / "mini" / "coordinator" / "registry").exists()
+        agent.start()
+        room.ready()
+    finally:
+        room.close()
+        here.close()
+
+
 def test_a_home_in_use_says_so(up: Room) -> None:
     ports = ["--port", str(free_port()), "--cluster-port", str(free_port())]
     done = run("up", "--home", str(up.folder / "up-home"), *ports)

@@ -97,7 +97,7 @@ def asked(places: Places, asker: str) -> set[str]:
 
 
 def test_an_agent_finds_its_own_cluster_among_two_and_again_after_a_restart(room: Room, places: Places) -> None:
-    coordinator(room, places["one"], "ours")
+    ours = coordinator(room, places["one"], "ours")
     coordinator(room, places["two"], "theirs")
     agent = placed(room, places["three"], "mini", "agent", "--model", "demo", "--token", token(room, "ours"))
     with places["one"].inside():
@@ -109,9 +109,17 @@ def test_an_agent_finds_its_own_cluster_among_two_and_again_after_a_restart(room
     with places["one"].inside():
         until("it is missed", lambda: not room.status()["nodes"][0]["connected"])
     # It knows which cluster is its own, without a token.
-    placed(room, places["three"], "mini", "agent")
+    agent = placed(room, places["three"], "mini", "agent")
     with places["one"].inside():
         until("it is back", lambda: room.status()["nodes"][0]["connected"])
+    # The power comes back, and it is there before any coordinator of its cluster.
+    agent.kill()
+    ours.kill()
+    agent.start()
+    until("it waits for those it knows", lambda: "none is announced" in agent.said() or room._check(agent))
+    ours.start()
+    with places["one"].inside():
+        until("it is there again", lambda: any(node["connected"] for node in room.status()["nodes"]))
 
 
 def plain(said: str) -> str:

@@ -34,7 +34,7 @@ pub mod fuzzing;
 
 pub use config::{Config, DEMO_MODEL, Offer, OfferSource, RuntimeProgram, UnnamableSource};
 pub use guard::guard;
-pub use identity::{Enlisted, become_coordinator, cluster_of};
+pub use identity::{Enlisted, become_coordinator, belongs_elsewhere, cluster_of, known_coordinators};
 pub use notice::{ModelWord, Notice};
 pub use proto::token::{JoinToken, TokenError};
 pub use run::run;

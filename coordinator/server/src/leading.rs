@@ -117,3 +117,33 @@ impl Office {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use consensus::{Options, Start};
+
+    use super::*;
+    use crate::cards::Cards;
+    use crate::gateway::text::rendering::Here;
+
+    #[tokio::test]
+    async fn whoever_leads_and_was_left_by_its_own_gateway_begins_anew_in_the_same_term() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let registry = folder.path().join("registry");
+        let consensus = Consensus::open(&registry, Options::default(), Start::Found).await.expect("opens");
+        let (streams, catalogue) = (Streams::default(), Catalogue::default());
+        let cards = Cards::open(folder.path().join("cards"), Arc::new(Here)).expect("opens");
+        let fleet = Fleet::new(streams.clone(), cards, catalogue.clone());
+        let (told, mut leading) = watch::channel(None);
+        let office = Office { consensus, fleet, streams, catalogue, clock: Clock::start() };
+        let office = tokio::spawn(office.hold(told, CancellationToken::new()));
+        let first = leading.wait_for(Option::is_some).await.expect("it leads").clone().expect("it leads");
+        first.ended.cancel();
+        let fresh = |now: &Option<Leading>| now.as_ref().is_some_and(|now| !now.ended.is_cancelled());
+        let second = leading.wait_for(fresh).await.expect("it leads").clone().expect("it leads");
+        assert_eq!(second.term, first.term);
+        office.abort();
+    }
+}

@@ -35,6 +35,12 @@ impl Learned {
     pub(crate) fn revoked(&self) -> &BTreeSet<u64> {
         &self.revoked
     }
+
+    /// Of all that are not revoked.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        let present = |member: &&Member| !self.revoked.contains(&member.replica);
+        self.members.iter().chain(&self.answered).filter(present).map(|member| &member.address)
+    }
 }
 
 /// What a coordinator is told apart by.

@@ -44,7 +44,12 @@ impl Membership {
 
     /// Was the token issued by the cluster this Mac is a member of, under whichever authority?
     pub(crate) fn is_of(&self, token: &JoinToken) -> bool {
-        self.ca_hashes().contains(&token.ca_hash) || self.former_authorities.contains(&hex(token.ca_hash))
+        self.is_under(token.ca_hash)
+    }
+
+    /// Is that, or was it once, an authority of this Mac's cluster?
+    pub(crate) fn is_under(&self, ca_hash: [u8; 32]) -> bool {
+        self.ca_hashes().contains(&ca_hash) || self.former_authorities.contains(&hex(ca_hash))
     }
 
     /// The same membership, under what the cluster gave anew.

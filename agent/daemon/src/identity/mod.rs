@@ -20,6 +20,7 @@ use proto::token::JoinToken;
 
 use crate::address::Address;
 use crate::backoff::{Backoff, roll};
+use crate::coordinators::Kept;
 use crate::limits;
 use crate::notice::{Notice, Notices};
 
@@ -78,6 +79,22 @@ pub(crate) async fn obtain(
 pub fn cluster_of(data_folder: &Path) -> anyhow::Result<Vec<[u8; 32]>> {
     let kept = IdentityFolder::open(data_folder)?.membership()?;
     Ok(kept.map(|kept| kept.ca_hashes()).unwrap_or_default())
+}
+
+/// Whether this Mac belongs to a cluster that has none of these authorities: a token of theirs would take it out of that one.
+pub fn belongs_elsewhere(data_folder: &Path, here: &[[u8; 32]]) -> anyhow::Result<bool> {
+    let kept = IdentityFolder::open(data_folder)?.membership()?.filter(|kept| kept.revoked.is_none());
+    Ok(kept.is_some_and(|kept| !here.iter().any(|authority| kept.is_under(*authority))))
+}
+
+/// `HOST:PORT` of the coordinators that this Mac knew when it last ran; none if it belongs to no cluster, or not to the token's.
+pub fn known_coordinators(data_folder: &Path, token: Option<&JoinToken>) -> anyhow::Result<Vec<String>> {
+    let kept = IdentityFolder::open(data_folder)?.membership()?;
+    let Some(kept) = kept.filter(|kept| token.is_none_or(|token| kept.is_of(token))) else {
+        return Ok(Vec::new());
+    };
+    let learned = Kept::of_cluster(data_folder, &kept.cluster, &kept.ca_certificate_pem).read();
+    Ok(learned.addresses().map(Address::to_string).collect())
 }
 
 /// Notes that the membership is over, so that the next start says so without asking anybody.
