@@ -87,8 +87,8 @@ pub(crate) const UNREAD: Duration = Duration::from_secs(5);
 /// node is gone and the request should go elsewhere.
 pub(crate) const OPEN_STREAM: Duration = Duration::from_secs(5);
 
-/// How long an attempt waits for a node that has not connected to this gateway yet. Agents come back to a coordinator within a
-/// second of its start; a node that is lost is lost to the scheduler too, which then sends the request elsewhere.
+/// How long after this gateway's start, or after it lost a node, an attempt waits for that node. Agents come back to a coordinator within
+/// a second of its start; a node that is lost is lost to the scheduler too, which then sends the request elsewhere.
 pub(crate) const AWAIT_NODE: Duration = Duration::from_millis(1_500);
 
 /// Silence after which a QUIC connection is dead. Both sides send keep-alives twice a second, so this is ten missed ones.
@@ -100,7 +100,8 @@ pub(crate) const STREAM_KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// When a gateway's way to a node is lost, the leader has so long to find the node itself lost, and to move what ran there.
 pub(crate) const NODE_LOST_FIRST: Duration = Duration::from_millis(500);
 
-/// Silence after the end of a node's session that is taken for its death: three keep-alives.
+/// Silence after the end of a node's session that is taken for its death, and after which nothing new is sent to a node: three
+/// keep-alives.
 pub(crate) const DOUBT: Duration = Duration::from_millis(1_500);
 
 /// Unread bytes of one answer that an agent may have on the way: 64 KiB is some 10,000 tokens, far more than a client that

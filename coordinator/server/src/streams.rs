@@ -18,10 +18,12 @@ use proto::tls;
 use proto::v1::{AttemptFrame, AttemptStart};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
-    Connection, Endpoint, IdleTimeout, Incoming, ReadError, RecvStream, ServerConfig, TransportConfig, VarInt,
+    Connection, ConnectionError, Endpoint, IdleTimeout, Incoming, ReadError, RecvStream, ServerConfig,
+    TransportConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
@@ -64,11 +66,18 @@ pub(crate) enum StreamError {
 }
 
 /// The connections of all agents.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Streams {
     nodes: Arc<Mutex<BTreeMap<u64, Way>>>,
     /// Told of each new one.
     connected: Arc<Notify>,
+    began: Instant,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { nodes: Arc::default(), connected: Arc::default(), began: Instant::now() }
+    }
 }
 
 impl Streams {
@@ -80,7 +89,7 @@ impl Streams {
     /// Opens an attempt on a node: writes the request, then only listens.
     pub(crate) async fn open(&self, node: u64, start: &AttemptStart) -> Result<AttemptStream, StreamError> {
         let connection = self.connection(node).await.ok_or(StreamError::NotConnected)?;
-        tokio::time::timeout(limits::OPEN_STREAM, Self::write_start(connection, start))
+        timeout(limits::OPEN_STREAM, Self::write_start(connection, start))
             .await
             .map_err(|_| StreamError::Timeout)?
     }
@@ -106,27 +115,30 @@ impl Streams {
     pub(crate) async fn doubt(&self, node: u64) {
         let Some(connection) = self.current(node) else { return };
         let heard = connection.stats().udp_rx.datagrams;
-        tokio::time::sleep(limits::DOUBT).await;
+        sleep(limits::DOUBT).await;
         if connection.stats().udp_rx.datagrams == heard {
             tracing::info!(node, "silent since its session broke off: taken for dead");
             connection.close(VarInt::from_u32(4), b"silent since its session broke");
         }
     }
 
-    /// The scheduler may know a node before this gateway does: when it has just started, agents are on their way to it.
+    /// The scheduler may know a node before this gateway does: when either has just started, the one is on its way to the other. Later
+    /// an attempt that waits here holds a slot of the node, which it can do nothing with, against the clients of all other gateways.
     async fn connection(&self, node: u64) -> Option<Connection> {
         let find = async {
             loop {
                 let mut arrival = std::pin::pin!(self.connected.notified());
                 // Before looking, so that nobody arrives unseen in between.
                 arrival.as_mut().enable();
-                if let Some(connection) = self.current(node) {
+                if let Some(connection) = self.current(node).filter(|_| !self.is_silent(node)) {
                     return connection;
                 }
                 arrival.await;
             }
         };
-        tokio::time::timeout(limits::AWAIT_NODE, find).await.ok()
+        let lost = self.nodes().get(&node).and_then(|way| way.lost);
+        let since = lost.map_or(self.began, |lost| lost.max(self.began));
+        timeout_at(since + limits::AWAIT_NODE, find).await.ok()
     }
 
     async fn write_start(connection: Connection, start: &AttemptStart) -> Result<AttemptStream, StreamError> {
@@ -137,6 +149,33 @@ impl Streams {
         send.write_chunk(bytes.freeze()).await.map_err(|error| broken(&error))?;
         send.finish().map_err(|error| broken(&error))?;
         Ok(AttemptStream { recv, decoder: Decoder::default(), attempt: start.attempt, sequence: 0 })
+    }
+
+    /// Until it is closed. Notes meanwhile whether the agent is heard, whose keep-alives come twice a second.
+    async fn follow(&self, node: u64, connection: &Connection) -> ConnectionError {
+        let heard = || connection.stats().udp_rx.datagrams;
+        let (mut last, mut since) = (heard(), Instant::now());
+        let mut closed = std::pin::pin!(connection.closed());
+        loop {
+            tokio::select! {
+                reason = &mut closed => return reason,
+                () = sleep(limits::STREAM_KEEP_ALIVE) => {}
+            }
+            if heard() != last {
+                (last, since) = (heard(), Instant::now());
+            }
+            self.note(node, connection, since.elapsed() >= limits::DOUBT);
+        }
+    }
+
+    fn note(&self, node: u64, connection: &Connection, silent: bool) {
+        let mut nodes = self.nodes();
+        let way = nodes.get_mut(&node).filter(|way| way.is_current(connection));
+        way.into_iter().for_each(|way| way.silent = silent);
+    }
+
+    fn is_silent(&self, node: u64) -> bool {
+        self.nodes().get(&node).is_some_and(|way| way.silent)
     }
 
     fn current(&self, node: u64) -> Option<Connection> {
@@ -152,6 +191,7 @@ impl Streams {
     fn connect(&self, node: u64, connection: &Connection) {
         let mut nodes = self.nodes();
         let way = nodes.entry(node).or_default();
+        way.silent = false;
         if let Some(old) = way.current.replace(connection.clone()) {
             if issuer(&old) == issuer(connection) {
                 old.close(VarInt::from_u32(2), b"replaced by a newer connection");
@@ -170,12 +210,12 @@ impl Streams {
     fn forget(&self, node: u64, connection: &Connection) -> bool {
         let mut nodes = self.nodes();
         let Some(way) = nodes.get_mut(&node) else { return false };
-        let is_it = |kept: &Connection| kept.stable_id() == connection.stable_id();
-        way.retired.retain(|kept| !is_it(kept));
-        let current = way.current.take_if(|kept| is_it(kept)).is_some();
-        if way.all().next().is_none() {
-            nodes.remove(&node);
+        way.retired.retain(|kept| kept.stable_id() != connection.stable_id());
+        let current = way.is_current(connection);
+        if current {
+            (way.current, way.lost) = (None, Some(Instant::now()));
         }
+        nodes.retain(|_, way| way.all().next().is_some() || way.lost.is_some_and(is_late));
         current
     }
 }
@@ -186,9 +226,22 @@ struct Way {
     current: Option<Connection>,
     /// Of a former authority: their answers run on.
     retired: Vec<Connection>,
+    /// Nothing came from it of late: what is there may go on, and nothing new is sent there.
+    silent: bool,
+    /// When the last one that was current ended.
+    lost: Option<Instant>,
+}
+
+/// Whether an agent that was lost then may be on its way back.
+fn is_late(lost: Instant) -> bool {
+    lost.elapsed() < limits::AWAIT_NODE
 }
 
 impl Way {
+    fn is_current(&self, connection: &Connection) -> bool {
+        self.current.as_ref().is_some_and(|kept| kept.stable_id() == connection.stable_id())
+    }
+
     fn all(&self) -> impl Iterator<Item = &Connection> {
         self.current.iter().chain(&self.retired)
     }
@@ -289,7 +342,7 @@ async fn serve(incoming: Incoming, streams: Streams, judge: Judge, links: mpsc::
     }
     tracing::info!(node, peer = %connection.remote_address(), "token streams connected");
     let _ = links.send(Link::Up { node }).await;
-    let reason = connection.closed().await;
+    let reason = streams.follow(node, &connection).await;
     if streams.forget(node, &connection) {
         tracing::info!(node, %reason, "token streams lost");
         let _ = links.send(Link::Down { node }).await;

@@ -12,10 +12,12 @@ use proto::v1::{AttemptFrame, AttemptStart};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{AttemptStream, Judge, Link, StreamError, Streams, Verdict, listen};
 use crate::authority::{Authority, NewCa};
+use crate::limits;
 use crate::trust::Trust;
 
 /// The node that was revoked before it came.
@@ -201,6 +203,33 @@ async fn a_node_without_a_connection_cannot_be_given_work() {
     let lab = Lab::new();
     assert!(!lab.streams.connected(7));
     assert!(matches!(lab.streams.open(7, &start(1)).await, Err(StreamError::NotConnected)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_waited_for_only_while_it_may_be_on_its_way() {
+    let (streams, began) = (Streams::default(), Instant::now());
+    for _ in 0..3 {
+        assert!(matches!(streams.open(7, &start(1)).await, Err(StreamError::NotConnected)));
+        // An attempt that waits holds a slot, and this gateway has been there for long enough.
+        assert_eq!(began.elapsed(), limits::AWAIT_NODE);
+    }
+}
+
+#[tokio::test]
+async fn nothing_new_is_sent_to_a_node_that_is_silent_and_what_is_there_goes_on() {
+    let mut lab = Lab::new();
+    let agent = lab.agent(7).await;
+    let (mut opened, mut taken) = attempt(&lab, &agent, 1).await;
+    let connection = lab.streams.current(7).expect("it is connected");
+    lab.streams.note(7, &connection, true);
+    assert!(matches!(lab.streams.open(7, &start(2)).await, Err(StreamError::NotConnected)));
+    answer(&mut taken.send, frame(1, 0, &[5])).await;
+    assert_eq!(opened.next().await.expect("it goes on").ids, [5]);
+    lab.streams.note(7, &connection, false);
+    attempt(&lab, &agent, 3).await;
+    lab.streams.note(7, &connection, true);
+    let again = lab.agent(7).await;
+    attempt(&lab, &again, 4).await;
 }
 
 #[tokio::test]
