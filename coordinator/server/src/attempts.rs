@@ -216,7 +216,13 @@ impl Life {
             | Outcome::NotThere
             | Outcome::Failed(_) => outcome,
         };
-        tracing::warn!(request = self.request.0, attempt, node, ?outcome, why, "an attempt ended early");
+        let request = self.request.0;
+        if outcome == Outcome::NotThere && generated == 0 {
+            // It comes back for as long as this gateway does not reach the node, whose loss was told once.
+            tracing::debug!(request, attempt, node, why, "an attempt never came to be");
+        } else {
+            tracing::warn!(request, attempt, node, ?outcome, why, "an attempt ended early");
+        }
         let usage = Usage { generated, ..Usage::default() };
         self.cluster.front.finished(self.request, attempt, outcome, usage).await;
         Then::GoOn

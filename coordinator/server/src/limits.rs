@@ -73,7 +73,7 @@ pub(crate) const FORMER_LEADER: Duration = Duration::from_secs(2);
 /// Reaching another coordinator.
 pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(2);
 
-/// Orders to one waiting generation. The scheduler sends at most a queue notice, three dispatches and one end.
+/// Orders to one waiting generation. The scheduler sends another dispatch only when it has heard how the last one ended.
 pub(crate) const ORDERS_PER_REQUEST: usize = 16;
 
 /// Events between the cluster side and the client's connection. When a slow client lets them fill, reading its QUIC stream
