@@ -338,6 +338,8 @@ impl Parts {
         tokio::spawn(stop.clone().run_until_cancelled_owned(answers.clone().keep_up()));
         let versions = Versions::start(consensus, replica, peers, stop);
         let rotating = Rotating::start(consensus, founded, (replica, &config.data_folder), &streams, stop);
+        let desks = Desks::default();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(desks.clone().watch(consensus.clone())));
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
@@ -349,7 +351,7 @@ impl Parts {
             replica,
             peers: peers.clone(),
             leading: leading.clone(),
-            desks: Desks::default(),
+            desks: desks.clone(),
             looking: looking.clone(),
             grouping: grouping.clone(),
             answers: answers.clone(),

@@ -43,6 +43,12 @@ pub(crate) const ELECTION: Duration = Duration::from_secs(3);
 /// An agent reports every second; one that has missed one may not be heard any more. Its session would break seconds later.
 pub(crate) const HEARD_OF_LATE: Duration = Duration::from_millis(1_500);
 
+/// A coordinator that has not answered the leader for so long cannot say what has ended at its gateway either: its desk is closed. Longer
+/// than lost packets hold its words up, and shorter than an election may take.
+pub(crate) const DESK_SILENCE: Duration = Duration::from_millis(2_500);
+/// How often the leader looks for such desks.
+pub(crate) const DESK_LOOK: Duration = Duration::from_millis(500);
+
 /// How often each coordinator asks the others which version of the cluster they speak. An update is over a moment after its last restart.
 pub(crate) const VERSION_LOOK: Duration = Duration::from_secs(1);
 

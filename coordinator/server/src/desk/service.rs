@@ -1,18 +1,21 @@
 //! The leader's end of a far desk.
 //!
-//! Owns which requests came in at it: when the call ends, its gateway is gone, and so are its clients. Refuses a gateway that takes
-//! this coordinator to lead another term than it does.
+//! Owns which requests came in at it: when the call ends, its gateway is gone, and so are its clients. A gateway that is not heard may
+//! live, and still hear: but it cannot say what has ended, and its requests would hold their slots. Refuses a gateway that takes this
+//! coordinator to lead another term than it does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use consensus::ReplicaId;
+use consensus::{Consensus, MemberState, ReplicaId};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use proto::v1::{DeskMessage, DeskOrder, desk_message};
 use scheduler::RequestId;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -32,6 +35,7 @@ pub(crate) struct Desks {
 }
 
 struct Open {
+    since: Instant,
     leave: CancellationToken,
     left: JoinHandle<()>,
 }
@@ -59,8 +63,30 @@ impl Desks {
         let leave = CancellationToken::new();
         let (outgoing, orders) = mpsc::channel(limits::DESK_OUTBOX);
         let left = tokio::spawn(attend(gateway, messages, leading, outgoing, leave.clone()));
-        open.insert(gateway, Open { leave, left });
+        open.insert(gateway, Open { since: Instant::now(), leave, left });
         Ok(ReceiverStream::new(orders).boxed())
+    }
+
+    /// Closes the desks of those that are not heard, for as long as it runs. They call again, and tell all anew, once they are.
+    pub(crate) async fn watch(self, consensus: Consensus) {
+        let mut looks = interval(limits::DESK_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            self.close_silent(&consensus.members()).await;
+        }
+    }
+
+    /// The members of the group answer its leader several times a second, whatever their gateways have to say.
+    async fn close_silent(&self, members: &[MemberState]) {
+        let is_long = |silence: Duration| silence >= limits::DESK_SILENCE;
+        let open = self.open.lock().await;
+        for member in members.iter().filter(|member| member.last_contact.is_some_and(is_long)) {
+            // One that has just called has been heard, by another way.
+            if let Some(desk) = open.get(&member.replica).filter(|desk| is_long(desk.since.elapsed())) {
+                desk.leave.cancel();
+            }
+        }
     }
 }
 

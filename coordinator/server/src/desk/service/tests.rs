@@ -1,7 +1,6 @@
 //! The leader's end of a desk with a real scheduler loop: whose requests end with a call, and whose do not.
 
-use std::time::Duration;
-
+use consensus::Role;
 use registry::Registry;
 use scheduler::Class;
 use tokio::time::Instant;
@@ -96,6 +95,34 @@ async fn a_gateway_that_goes_takes_its_own_requests_with_it() {
     drop(going.says);
     // Its orders end when its requests are forgotten.
     while going.hears.next().await.is_some() {}
+    assert_eq!(room.waiting().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_is_not_heard_holds_nothing() {
+    let room = Room::new();
+    let mut silent = room.call(GATEWAY, 3).await.expect("served");
+    let mut heard = room.call(ReplicaId(3), 3).await.expect("served");
+    silent.say(Saying::Submit(request(1))).await;
+    heard.say(Saying::Submit(request(2))).await;
+    assert_eq!((silent.told().await, heard.told().await), (RequestId(1), RequestId(2)));
+    let member = |replica, last_contact| MemberState {
+        replica,
+        role: Role::Voter,
+        address: String::new(),
+        leader: false,
+        matched_index: None,
+        lag: None,
+        last_contact: Some(last_contact),
+    };
+    let late = limits::DESK_SILENCE;
+    let members = [member(GATEWAY, late), member(ReplicaId(3), late - Duration::from_millis(1))];
+    // What was heard of it before it called says nothing.
+    room.desks.close_silent(&members).await;
+    assert_eq!(room.waiting().await, 2);
+    tokio::time::sleep(late).await;
+    room.desks.close_silent(&members).await;
+    while silent.hears.next().await.is_some() {}
     assert_eq!(room.waiting().await, 1);
 }
 
