@@ -338,8 +338,6 @@ impl Parts {
         tokio::spawn(stop.clone().run_until_cancelled_owned(answers.clone().keep_up()));
         let versions = Versions::start(consensus, replica, peers, stop);
         let rotating = Rotating::start(consensus, founded, (replica, &config.data_folder), &streams, stop);
-        let desks = Desks::default();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(desks.clone().watch(consensus.clone())));
         let sessions = Sessions {
             consensus: consensus.clone(),
             fleet: fleet.clone(),
@@ -351,7 +349,7 @@ impl Parts {
             replica,
             peers: peers.clone(),
             leading: leading.clone(),
-            desks: desks.clone(),
+            desks: Desks::watched(consensus, stop),
             looking: looking.clone(),
             grouping: grouping.clone(),
             answers: answers.clone(),

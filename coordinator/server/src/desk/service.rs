@@ -67,8 +67,14 @@ impl Desks {
         Ok(ReceiverStream::new(orders).boxed())
     }
 
-    /// Closes the desks of those that are not heard, for as long as it runs. They call again, and tell all anew, once they are.
-    pub(crate) async fn watch(self, consensus: Consensus) {
+    /// None yet. Closes those of gateways that are not heard until `stop`; they call again, and tell all anew, once they are.
+    pub(crate) fn watched(consensus: &Consensus, stop: &CancellationToken) -> Self {
+        let desks = Self::default();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(desks.clone().watch(consensus.clone())));
+        desks
+    }
+
+    async fn watch(self, consensus: Consensus) {
         let mut looks = interval(limits::DESK_LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
