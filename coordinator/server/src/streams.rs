@@ -122,23 +122,22 @@ impl Streams {
         }
     }
 
-    /// The scheduler may know a node before this gateway does: when either has just started, the one is on its way to the other. Later
-    /// an attempt that waits here holds a slot of the node, which it can do nothing with, against the clients of all other gateways.
+    /// The scheduler may know a node before this gateway does: while this one has just started, or the node has come back, it is on its
+    /// way here. Later an attempt that waits holds a slot of the node for nothing, against the clients of all other gateways.
     async fn connection(&self, node: u64) -> Option<Connection> {
         let find = async {
             loop {
                 let mut arrival = std::pin::pin!(self.connected.notified());
                 // Before looking, so that nobody arrives unseen in between.
                 arrival.as_mut().enable();
-                if let Some(connection) = self.current(node).filter(|_| !self.is_silent(node)) {
+                if let Some(connection) = self.heard(node) {
                     return connection;
                 }
                 arrival.await;
             }
         };
         let lost = self.nodes().get(&node).and_then(|way| way.lost);
-        let since = lost.map_or(self.began, |lost| lost.max(self.began));
-        timeout_at(since + limits::AWAIT_NODE, find).await.ok()
+        timeout_at(lost.unwrap_or(self.began) + limits::AWAIT_NODE, find).await.ok()
     }
 
     async fn write_start(connection: Connection, start: &AttemptStart) -> Result<AttemptStream, StreamError> {
@@ -174,8 +173,9 @@ impl Streams {
         way.into_iter().for_each(|way| way.silent = silent);
     }
 
-    fn is_silent(&self, node: u64) -> bool {
-        self.nodes().get(&node).is_some_and(|way| way.silent)
+    /// The way to a node that is not silent.
+    fn heard(&self, node: u64) -> Option<Connection> {
+        self.nodes().get(&node).filter(|way| !way.silent)?.current.clone()
     }
 
     fn current(&self, node: u64) -> Option<Connection> {
